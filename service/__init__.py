@@ -1,0 +1,1 @@
+"""Serves LadaBERT students over HTTP: FastAPI in front, ONNX Runtime behind a batcher."""

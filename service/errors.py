@@ -1,0 +1,157 @@
+"""Everything that goes wrong on purpose, and the one table that turns it into HTTP.
+
+ServiceError
+├── StartError                     the server cannot start
+│   ├── ArtefactError              an artefact is missing, broken or not what its manifest says
+│   └── ProviderError              the execution provider that was asked for is not there
+├── InferenceError                 a run of the graph failed or gave an unusable output
+└── RequestError                   this request cannot be answered with 200
+    ├── NotJsonError               the body is not UTF-8 or not JSON
+    ├── UnknownModelError          no model has that name
+    ├── TooLargeError              body, number of inputs or one text over the limit
+    ├── UnsupportedMediaError      the body is not declared as JSON
+    ├── InvalidRequestError        JSON that does not fit the schema or the model
+    ├── QueueFullError             more waits already than the limits allow
+    ├── NotReadyError              the default model cannot answer now
+    ├── DrainingError              the server is shutting down
+    ├── ModelFailedError           the model failed on this request
+    ├── DeadlineExceededError      the deadline passed before an answer
+    └── CallerLeftError            the caller hung up; nobody reads the answer
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ServiceError(Exception):
+    """The root: catching it catches nothing that is a bug."""
+
+
+class StartError(ServiceError):
+    """The server cannot start; the message is the one line that the operator reads."""
+
+
+class ArtefactError(StartError):
+    """An artefact is missing, broken or not what its manifest says."""
+
+
+class ProviderError(StartError):
+    """The execution provider that was asked for is not there."""
+
+
+class InferenceError(ServiceError):
+    """A run of the graph failed or gave an output of the wrong shape or without finite numbers."""
+
+
+class RequestError(ServiceError):
+    """This request cannot be answered with 200; `detail` says why and what to do."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotJsonError(RequestError):
+    """The body is not UTF-8 or not JSON."""
+
+
+class UnknownModelError(RequestError):
+    """No model has that name."""
+
+    def __init__(self, name: str, served: Sequence[str]) -> None:
+        shown = name if len(name) <= 128 else name[:128] + "…"
+        super().__init__(f"no model named {shown!r}; served are: {', '.join(served)}")
+        self.name = name
+
+
+class TooLargeError(RequestError):
+    """Body, number of inputs or one text over the limit."""
+
+    def __init__(self, what: str, size: int, limit: int, unit: str) -> None:
+        super().__init__(f"{what} has {size} {unit}, at most {limit} are accepted")
+        self.size = size
+        self.limit = limit
+
+
+class UnsupportedMediaError(RequestError):
+    """The body is not declared as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field that does not fit: its path as in `inputs[3].text`, and why."""
+
+    path: str
+    message: str
+
+
+class InvalidRequestError(RequestError):
+    """JSON that does not fit the schema or the model."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{first.path}: {first.message}{more}" if first.path else f"{first.message}{more}")
+        self.errors = tuple(errors)
+
+
+class QueueFullError(RequestError):
+    """More waits already than the limits allow."""
+
+
+class NotReadyError(RequestError):
+    """The default model cannot answer now."""
+
+
+class DrainingError(RequestError):
+    """The server is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; ask another one")
+
+
+class ModelFailedError(RequestError):
+    """The model failed on this request; the cause is in the server's log."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} failed on this request; the cause is in the server's log")
+
+
+class DeadlineExceededError(RequestError):
+    """The deadline passed before an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before an answer; raise timeout_ms or send fewer texts")
+
+
+class CallerLeftError(RequestError):
+    """The caller hung up; nobody reads the answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the caller hung up")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one kind of error looks from outside: in HTTP and, where it is a rejection, in the metrics."""
+
+    status: int
+    title: str
+    retry: bool = False  # whether asking again later may help: adds Retry-After
+    rejected_reason: str | None = None
+
+
+OUTCOMES: dict[type[RequestError], Outcome] = {
+    NotJsonError: Outcome(400, "Body is not JSON"),
+    UnknownModelError: Outcome(404, "Unknown model"),
+    TooLargeError: Outcome(413, "Too large", rejected_reason="too_large"),
+    UnsupportedMediaError: Outcome(415, "Unsupported media type"),
+    InvalidRequestError: Outcome(422, "Invalid request"),
+    QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full"),
+    CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
+    NotReadyError: Outcome(503, "Not ready", retry=True),
+    DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
+    ModelFailedError: Outcome(503, "Model failed", retry=True),
+    DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline"),
+}
+RETRY_AFTER_S = 1

@@ -1,0 +1,55 @@
+"""Tokens to logits: pads a batch, runs the backend, and refuses an output that cannot be right."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.artefact import Artefact
+from service.backend import Backend
+from service.errors import InferenceError, ModelFailedError
+from service.tokenizer import TextInput, TextTokenizer, Tokens
+
+logger = logging.getLogger(__name__)
+
+Logits = list[float]
+
+
+class Inference:
+    """One artefact's tokenizer and graph; called from several threads at once."""
+
+    def __init__(self, artefact: Artefact, tokenizer: TextTokenizer, backend: Backend) -> None:
+        self.artefact = artefact
+        self.tokenizer = tokenizer
+        self.backend = backend
+
+    def run(self, batch: Sequence[Tokens]) -> Sequence[Logits | Exception]:
+        """Return each input's logits, or ModelFailedError for a row that is not finite; raises InferenceError."""
+        shape = (len(batch), max(len(tokens.ids) for tokens in batch))  # (B, T)
+        input_ids = np.full(shape, self.tokenizer.pad_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        token_type_ids = np.zeros(shape, dtype=np.int64)
+        for row, tokens in enumerate(batch):
+            length = len(tokens.ids)
+            input_ids[row, :length] = tokens.ids
+            attention_mask[row, :length] = 1
+            token_type_ids[row, :length] = tokens.type_ids
+        logits = self.backend.run(input_ids, attention_mask, token_type_ids)  # (B, labels)
+        expected = (len(batch), len(self.artefact.labels))
+        if logits.shape != expected:
+            raise InferenceError(f"the graph's output has shape {logits.shape}, not {expected}")
+        rows: list[Logits] = logits.tolist()
+        finite: list[bool] = np.logical_and.reduce(np.isfinite(logits), axis=1).tolist()
+        if all(finite):
+            return rows
+        if not any(finite):
+            raise InferenceError("the graph's output holds no row of finite numbers")
+        name = self.artefact.name
+        logger.error("model %s gave logits that are not finite", name)
+        return [row if is_finite else ModelFailedError(name) for row, is_finite in zip(rows, finite, strict=True)]
+
+    def warm_up(self) -> None:
+        """Run a short and a full-length input; raises InferenceError."""
+        pair = "warm" if self.artefact.task == "pair" else None
+        for text in ("warm", "warm " * self.artefact.max_length):
+            self.run([self.tokenizer.tokenize(TextInput(text, pair))])

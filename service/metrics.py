@@ -1,0 +1,176 @@
+"""Prometheus metrics: every series exists at zero from the start, every label comes from a closed set."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.errors import OUTCOMES
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+UNKNOWN_MODEL = "unknown"
+INFERENCE_ROUTES = ("/classify",)
+STATUSES = tuple(sorted({200, 500} | {outcome.status for outcome in OUTCOMES.values()}))
+REASONS = ("queue_full", "deadline", "draining", "cancelled", "too_large")
+
+DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms to 16.384 s
+COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
+TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
+RATIO_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLabels:
+    """What the metrics say about one served model."""
+
+    name: str
+    version: str
+    precision: str
+    ratio: float
+    provider: str
+    labels: tuple[str, ...]
+
+
+class ModelMetrics:
+    """The series of one model, looked up once; also the observer of its batcher."""
+
+    def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
+        name = model.name
+        self.tokenize_duration = metrics.tokenize_duration.labels(name)
+        self.queue_duration = metrics.queue_duration.labels(name)
+        self.inference_duration = metrics.inference_duration.labels(name)
+        self.batch_size = metrics.batch_size.labels(name)
+        self.batch_tokens = metrics.batch_tokens.labels(name)
+        self.batch_padding_ratio = metrics.batch_padding_ratio.labels(name)
+        self.input_tokens = metrics.input_tokens.labels(name)
+        self.queue_depth = metrics.queue_depth.labels(name)
+        self.ready = metrics.model_ready.labels(name)
+        self.predictions = {label: metrics.predictions.labels(name, label) for label in model.labels}
+        self.prediction_score = metrics.prediction_score.labels(name)
+        metrics.model_info.labels(name, model.version, model.precision, f"{model.ratio:g}", model.provider).set(1)
+        metrics.add_requests_series(name)
+
+    def queue_depth_changed(self, depth: int) -> None:
+        """`depth` requests have texts that wait."""
+        self.queue_depth.set(depth)
+
+    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
+        """A runner took a batch."""
+        self.batch_size.observe(size)
+        self.batch_tokens.observe(padded_tokens)
+        self.batch_padding_ratio.observe((padded_tokens - tokens) / padded_tokens)
+
+
+class Metrics:
+    """All series of one app, in a registry of its own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a time per series doubles their number
+        registry = CollectorRegistry()
+        self.registry = registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=tuple(buckets), registry=registry)
+
+        def seconds(name: str, text: str, *labels: str) -> Histogram:
+            return histogram(name, text, DURATION_BUCKETS_S, *labels)
+
+        self.requests = counter("ladabert_requests_total", "Requests to inference routes.", "model", "route", "status")
+        self.rejected = counter("ladabert_rejected_total", "Requests given up, by reason.", "model", "reason")
+        self.predictions = counter("ladabert_predictions_total", "Predictions by best label.", "model", "label")
+        self.request_duration = seconds(
+            "ladabert_request_duration_seconds",
+            "From the request's headers to its answer.",
+            "model",
+            "route",
+        )
+        self.tokenize_duration = seconds(
+            "ladabert_tokenize_duration_seconds",
+            "Tokenising one request, its wait for a thread included.",
+            "model",
+        )
+        self.queue_duration = seconds(
+            "ladabert_queue_duration_seconds", "From tokenised until a runner took the first text.", "model"
+        )
+        self.inference_duration = seconds(
+            "ladabert_inference_duration_seconds",
+            "From the first text taken to the last one answered.",
+            "model",
+        )
+        self.batch_size = histogram("ladabert_batch_size", "Texts in one batch.", COUNT_BUCKETS, "model")
+        self.batch_tokens = histogram(
+            "ladabert_batch_tokens", "Tokens in one batch, padding included.", TOKEN_BUCKETS, "model"
+        )
+        self.batch_padding_ratio = histogram(
+            "ladabert_batch_padding_ratio",
+            "Share of a batch's tokens that is padding.",
+            (0.0, *RATIO_BUCKETS),
+            "model",
+        )
+        self.input_tokens = histogram(
+            "ladabert_input_tokens", "Tokens of one input, after truncation.", TOKEN_BUCKETS, "model"
+        )
+        self.prediction_score = histogram(
+            "ladabert_prediction_score", "Score of the best label.", SCORE_BUCKETS, "model"
+        )
+        self.queue_depth = Gauge(
+            "ladabert_queue_depth",
+            "Requests that wait for a runner.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.requests_in_progress = Gauge(
+            "ladabert_requests_in_progress",
+            "Requests to inference routes that are not answered yet.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.model_ready = Gauge(
+            "ladabert_model_ready",
+            "1 when the model can answer (in every worker), else 0.",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.model_info = Gauge(
+            "ladabert_model_info",
+            "What is served.",
+            ("model", "version", "precision", "ratio", "provider"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.add_requests_series(UNKNOWN_MODEL)
+
+    def add_requests_series(self, model: str) -> None:
+        """Bring every series of requests to this model into being at zero."""
+        for route in INFERENCE_ROUTES:
+            self.request_duration.labels(model, route)
+            for status in STATUSES:
+                self.requests.labels(model, route, str(status))
+        for reason in REASONS:
+            self.rejected.labels(model, reason)
+
+
+def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+    """Return the exposition and its content type: OpenMetrics when `accept` asks for it, else plain text.
+
+    With several workers it is the sum over all of them.
+    """
+    registry = metrics.registry
+    if MULTIPROCESS_VARIABLE in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    encode: Callable[..., bytes]
+    try:
+        encode, content_type = choose_encoder(accept)
+    except ValueError:  # a version that is not a number
+        encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
+    return encode(registry), content_type

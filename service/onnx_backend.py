@@ -1,0 +1,87 @@
+"""ONNX Runtime behind the backend protocol; the only module that imports it."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is loaded
+
+import onnxruntime as ort
+
+from service.backend import FloatArray, IntArray
+from service.errors import ArtefactError, InferenceError, ProviderError
+from service.settings import Provider
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxBackend:
+    """One session with one thread per run, shared by every runner: `run` holds no lock and frees the GIL."""
+
+    def __init__(self, session: ort.InferenceSession, inputs: Sequence[str], output: str) -> None:
+        self._session = session
+        self._inputs = tuple(inputs)
+        self._outputs = [output]
+
+    @property
+    def provider(self) -> str:
+        """Where it computes: `cpu` or `cuda`."""
+        return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+
+    def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
+        """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        try:
+            (logits,) = self._session.run(self._outputs, {name: arrays[name] for name in self._inputs})
+        except Exception as error:  # its exceptions share no base class
+            raise InferenceError(f"ONNX Runtime: {error}") from error
+        return np.asarray(logits, dtype=np.float32)
+
+
+def load_onnx_backend(graph: bytes, inputs: Sequence[str], output: str, provider: Provider) -> OnnxBackend:
+    """Load a graph; raises ArtefactError for a bad one and ProviderError for a provider that is not there."""
+    session = None
+    if provider in ("auto", "cuda"):
+        session, reason = _cuda_session(graph)
+        if session is None and provider == "cuda":
+            raise ProviderError(f"provider cuda was asked for: {reason}")
+        if session is None:
+            logger.info("computing on the CPU: %s", reason)
+    if session is None:
+        session = _session(graph, ["CPUExecutionProvider"])
+    found_inputs = sorted(argument.name for argument in session.get_inputs())
+    if found_inputs != sorted(inputs):
+        raise ArtefactError(f"the graph's inputs are {found_inputs}, the manifest says {sorted(inputs)}")
+    found_outputs = [argument.name for argument in session.get_outputs()]
+    if output not in found_outputs:
+        raise ArtefactError(f"the graph's outputs are {found_outputs}, the manifest says {output!r}")
+    return OnnxBackend(session, inputs, output)
+
+
+def _cuda_session(graph: bytes) -> tuple[ort.InferenceSession | None, str]:
+    """Return a session on CUDA, or None and the reason why there is none."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return None, "this build of ONNX Runtime has no CUDA provider (install onnxruntime-gpu)"
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        preload()
+    session = _session(graph, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    if "CUDAExecutionProvider" not in session.get_providers():
+        return None, "ONNX Runtime could not start CUDA (no GPU, or its libraries are missing)"
+    return session, ""
+
+
+def _session(graph: bytes, providers: list[str]) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors; what fails is raised and logged by us
+    try:
+        return ort.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # its exceptions share no base class
+        raise ArtefactError(f"ONNX Runtime cannot load the graph: {' '.join(str(error).split())}") from error

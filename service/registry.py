@@ -1,0 +1,114 @@
+"""The served models by name: loaded and verified at the start, drained and stopped at the end."""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
+from service.batcher import BatchLimits
+from service.cores import available_cores
+from service.errors import ArtefactError, StartError, UnknownModelError
+from service.loading import load_inference
+from service.metrics import Metrics, ModelLabels, ModelMetrics
+from service.model import Model
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
+BATCH_SIZE = {"cpu": 32, "cuda": 256}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+
+
+class Registry:
+    """Every served model; `default` answers requests that name none."""
+
+    def __init__(self, models: Mapping[str, Model], default: str, tokenizing: ThreadPoolExecutor) -> None:
+        self.models = models
+        self.default = default
+        self._tokenizing = tokenizing
+
+    def get(self, name: str | None) -> Model:
+        """Return a model by name, the default one for None; raises UnknownModelError."""
+        wanted = self.default if name is None else name
+        model = self.models.get(wanted)
+        if model is None:
+            raise UnknownModelError(wanted, sorted(self.models))
+        return model
+
+    def drain(self) -> None:
+        """Admit nothing from now on."""
+        for model in self.models.values():
+            model.drain()
+
+    def abort(self) -> None:
+        """Answer what is left with DrainingError."""
+        for model in self.models.values():
+            model.abort()
+
+    def stop(self) -> None:
+        """End every thread."""
+        for model in self.models.values():
+            model.stop()
+        self._tokenizing.shutdown(cancel_futures=True)
+
+
+def load_registry(settings: Settings, metrics: Metrics) -> Registry:
+    """Verify, load and warm up every artefact; raises StartError with one line."""
+    artefacts = read_artefacts(settings)
+    default = choose_default(settings, artefacts)
+    cores = max(1, available_cores() // settings.workers)
+    tokenizing = ThreadPoolExecutor(cores, thread_name_prefix="tokenize")
+    models: dict[str, Model] = {}
+    try:
+        for artefact in artefacts:
+            models[artefact.name] = _load_model(artefact, settings, cores, metrics, tokenizing)
+            models[artefact.name].start()
+    except BaseException:
+        Registry(models, default, tokenizing).stop()
+        raise
+    return Registry(models, default, tokenizing)
+
+
+def read_artefacts(settings: Settings) -> list[Artefact]:
+    """Read and verify every artefact of the models folder, at least one."""
+    folders = find_artefacts(settings.models)
+    if not folders:
+        raise ArtefactError(f"{settings.models}: holds no artefact (make one with ladabert-compress)")
+    schema = read_schema(settings.models)
+    return [read_artefact(folder, schema) for folder in folders]
+
+
+def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
+    """Return the configured default model, or else the first name in alphabetical order."""
+    names = sorted(artefact.name for artefact in artefacts)
+    if settings.default_model is None:
+        return names[0]
+    if settings.default_model not in names:
+        raise StartError(f"default_model {settings.default_model!r} is not served; there are: {', '.join(names)}")
+    return settings.default_model
+
+
+def _load_model(
+    artefact: Artefact, settings: Settings, cores: int, metrics: Metrics, tokenizing: ThreadPoolExecutor
+) -> Model:
+    graph_file = artefact.graph_file(settings.precision)
+    inference = load_inference(artefact, graph_file, settings.provider)
+    provider = inference.backend.provider
+    limits = BatchLimits(
+        max_batch_size=settings.max_batch_size or BATCH_SIZE[provider],
+        max_batch_tokens=settings.max_batch_tokens or BATCH_TOKENS[provider],
+        max_batch_padding=settings.max_batch_padding,
+        max_queue_requests=settings.max_queue_requests,
+        max_queue_tokens=settings.max_queue_tokens,
+    )
+    labels = ModelLabels(
+        name=artefact.name,
+        version=artefact.version,
+        precision=artefact.precision_of(graph_file),
+        ratio=artefact.manifest["compression"]["reached_ratio"],
+        provider=provider,
+        labels=artefact.labels,
+    )
+    runners = settings.runners or (cores if provider == "cpu" else 1)
+    return Model(inference, graph_file, limits, runners, ModelMetrics(metrics, labels), tokenizing)

@@ -1,0 +1,37 @@
+"""GET /health/live and /health/ready, for orchestrators."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.errors import DrainingError, NotReadyError, RequestError
+from service.openapi import problem_responses
+from service.problem import problem_response
+from service.registry import Registry
+from service.schemas import Health
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", summary="Is the process up?", response_model=Health)
+async def live(request: Request) -> Response:  # noqa: ARG001 - Starlette's calling contract
+    """Answer 200 as long as the event loop turns."""
+    return JSONResponse({"status": "live"})
+
+
+@router.get(
+    "/ready",
+    summary="Can it answer requests?",
+    response_model=Health,
+    responses=problem_responses([NotReadyError, DrainingError]),
+)
+async def ready(request: Request) -> Response:
+    """Answer 200 when the default model is loaded, all its runners live, and the server is not draining."""
+    registry: Registry = request.app.state.registry
+    state = registry.get(None).state
+    if state == "ready":
+        return JSONResponse({"status": "ready"})
+    error: RequestError = DrainingError()
+    if state != "draining":
+        error = NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
+    return problem_response(error, request.state.request_id)

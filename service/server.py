@@ -1,0 +1,124 @@
+"""Runs the application on a socket until a signal asks it to stop, then lets it finish."""
+
+import asyncio
+import math
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+import uvloop
+
+from service.app import create_app
+from service.cores import available_cores
+from service.errors import StartError
+from service.registry import Registry
+from service.settings import Settings
+
+KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never reuses a closed connection
+HARD_STOP_S = 2  # after the grace period: time to send the last answers
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server that drains first and does not die of the signal that it obeyed."""
+
+    def __init__(
+        self, config: uvicorn.Config, registry: Registry, grace_period_s: float, started: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._registry = registry
+        self._grace_period_s = grace_period_s
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Turn readiness off, stop accepting, finish what was admitted within the grace period."""
+        self._registry.drain()
+        alarm = asyncio.get_running_loop().call_later(self._grace_period_s, self._registry.abort)
+        await super().shutdown(sockets)
+        alarm.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal's contract
+        """Ask the main loop to stop; a second Ctrl-C stops without waiting.
+
+        Unlike uvicorn's own it does not record the signal, which would be raised again after a clean
+        shutdown and turn exit code 0 into 143.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Return a bound socket that does not listen yet; raises StartError."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"cannot listen on {where}: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {where}: {error.strerror}") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def run_server(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
+    """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
+    # Until the server takes over the signals, while models load, they end the process in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, listener, started))
+
+
+async def _serve(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",  # entered here, so that its StartError comes out as it is
+        log_config=None,
+        access_log=settings.access_log,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.grace_period_s) + HARD_STOP_S,
+    )
+    async with app.router.lifespan_context(app):
+        registry: Registry = app.state.registry
+        server = Server(config, registry, settings.grace_period_s, lambda: started(registry))
+        await server.serve([listener])
+
+
+def announcement(settings: Settings, registry: Registry, address: tuple[str, int]) -> str:
+    """Return what the operator reads at the start: what is served, on what, and how to call it."""
+    lines = []
+    for name, model in sorted(registry.models.items()):
+        mark = " (default)" if name == registry.default else ""
+        lines.append(
+            f"{name}{mark}: version {model.artefact.version}, {model.precision}, "
+            f"{model.provider}, {model.runners} runner(s), labels {', '.join(model.artefact.labels)}"
+        )
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address[0], address[0])  # noqa: S104 - a comparison
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    url = f"http://{host}:{address[1]}"
+    pair = registry.models[registry.default].artefact.task == "pair"
+    body = '{"inputs": {"text": "one text", "text_pair": "another"}}' if pair else '{"inputs": "a good film"}'
+    cores = available_cores()
+    lines.append(f"listening on {url} with {settings.workers} worker(s) on {cores} core(s); docs at {url}/docs")
+    lines.append(f"try: curl -s {url}/classify -H 'content-type: application/json' -d '{body}'")
+    return "\n".join(lines)
