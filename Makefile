@@ -1,0 +1,45 @@
+# What people do daily. Overrides: make serve PORT=9000 WORKERS=2 MODELS=my-models
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+WORKERS ?= 1
+MODELS ?= models
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: serve test check format clean
+
+serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
+	$(BIN)/ladabert-serve --host $(HOST) --port $(PORT) --workers $(WORKERS) --models $(MODELS)
+
+test: $(VENV)/development check  ## all checks and tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/development  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/development  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else \
+	  "Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/serving: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable .
+	touch $@
+
+# PyTorch goes first and alone: a range would take the newest build with several GB of CUDA packages.
+$(VENV)/development: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install --constraint constraints.txt --editable '.[compression,dev]'
+	touch $@ $(VENV)/serving

@@ -1,0 +1,1 @@
+"""Turns a fine-tuned BERT classifier into a LadaBERT student and exports it to ONNX."""

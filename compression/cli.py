@@ -1,0 +1,231 @@
+"""The command ``ladabert-compress``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from compression.errors import CompressionError
+
+if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
+    from compression.data import Columns
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line and exits with code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; exits with 2 and one line for anything that the user can put right."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed.run_command(parsed)
+    except CompressionError as error:
+        print(f"ladabert-compress: error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command."""
+    parser = _Parser(
+        prog="ladabert-compress", description="Compress a fine-tuned BERT classifier and export it to ONNX."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_finetune(commands)
+    _add_compress(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "finetune",
+        help="fine-tune an encoder into a teacher",
+        description="Fine-tunes a pretrained BERT on labelled texts and writes a Hugging Face folder (safetensors) "
+        "with the weights of the evaluation that does best on --dev.",
+    )
+    parser.add_argument("--base", required=True, metavar="ID_OR_DIR", help="hub id or folder of a pretrained BERT")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write the teacher to")
+    parser.add_argument("--name", help="the teacher's name in manifests (default: the name of --out)")
+    parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
+    parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
+    parser.add_argument("--label-names", type=_names, default=(), metavar="A,B,…", help="names of the labels, in order")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over --train (default %(default)s)")
+    parser.add_argument(
+        "--evaluations-per-epoch", type=int, default=4, help="evaluations on --dev in a pass (default %(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
+    _add_data_options(parser)
+    _add_run_options(parser)
+    parser.set_defaults(run_command=_run_finetune)
+
+
+def _run_finetune(options: argparse.Namespace) -> None:
+    from compression.data import read_labelled_texts
+    from compression.finetune import FinetuneConfig, finetune
+    from compression.training import TrainingConfig
+
+    columns = _columns(options)
+    config = FinetuneConfig(
+        base=options.base,
+        name=options.name or options.out.name,
+        source=options.source or "",
+        licence=options.licence,
+        epochs=options.epochs,
+        evaluations_per_epoch=options.evaluations_per_epoch,
+        label_names=options.label_names,
+        training=TrainingConfig(
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            max_length=options.max_length,
+            precision=options.precision,
+            seed=options.seed,
+        ),
+    )
+    accuracy = finetune(
+        config,
+        read_labelled_texts(options.train, columns),
+        read_labelled_texts(options.dev, columns, split="validation"),
+        options.out,
+        device_name=options.device,
+        resume=options.resume,
+    )
+    print(f"{options.out}: dev accuracy {accuracy:.4f}")  # noqa: T201
+
+
+def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from compression.recipe import recipe_fields
+
+    parser = commands.add_parser(
+        "compress",
+        help="compress a teacher into a student and export it",
+        description="The LadaBERT run: factorise and prune a little, distil, repeat; then export to ONNX, compare "
+        "with PyTorch, and write the artefact. Every key of the recipe can be overridden.",
+    )
+    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    parser.add_argument("--recipe", required=True, type=Path, metavar="R.toml", help="the run's settings")
+    parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="folder for checkpoint, history and PyTorch student (default runs/NAME)"
+    )
+    parser.add_argument(
+        "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
+    _add_data_options(parser)
+    recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
+    for name, kind, description in recipe_fields():
+        recipe.add_argument(
+            "--" + name.partition(".")[2].replace("_", "-"),
+            dest=name,
+            type=kind,
+            metavar=kind.__name__.upper(),
+            help=f"{name}: {description}",
+        )
+    parser.set_defaults(run_command=_run_compress)
+
+
+def _run_compress(options: argparse.Namespace) -> None:
+    from compression.artefact import format_manifest
+    from compression.compress import compress
+    from compression.data import read_labelled_texts
+    from compression.export import export_artefact
+    from compression.recipe import load_recipe, recipe_fields
+
+    values = vars(options)
+    overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
+    recipe = load_recipe(options.recipe, overrides)
+    columns = _columns(options)
+    result = compress(
+        options.teacher,
+        recipe,
+        read_labelled_texts(options.train, columns),
+        read_labelled_texts(options.dev, columns, split="validation"),
+        options.run or Path("runs") / options.out.name,
+        device_name=options.device,
+        resume=options.resume,
+    )
+    precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
+    manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
+    print(format_manifest(manifest))  # noqa: T201
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure an artefact as the server would run it",
+        description="Accuracy, calibration and latency of every graph of an artefact in ONNX Runtime on one thread.",
+    )
+    parser.add_argument("artefact", type=Path, metavar="models/NAME", help="the artefact's folder")
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="report the agreement with this teacher too")
+    parser.add_argument("--json", type=Path, metavar="F", help="also write the figures to this file")
+    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data.add_argument("--data", required=True, metavar="F", help="rows to measure on")
+    _add_column_options(data)
+    parser.set_defaults(run_command=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    import json
+
+    from compression.data import read_labelled_texts
+    from compression.evaluate import evaluate, format_evaluation
+
+    texts = read_labelled_texts(options.data, _columns(options), split="validation")
+    figures = evaluate(options.artefact, texts, options.data, teacher_folder=options.teacher)
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(format_evaluation(figures))  # noqa: T201
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data.add_argument("--train", required=True, metavar="F", help="rows to train on")
+    data.add_argument("--dev", required=True, metavar="F", help="rows to report on")
+    _add_column_options(data)
+
+
+def _add_column_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
+    group.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
+    group.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    run = parser.add_argument_group("run")
+    run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    run.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bf16 where the device has it (default %(default)s)",
+    )
+    run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
+
+
+def _data_set_name(source: str) -> str:
+    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
+    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])
+
+
+def _columns(options: argparse.Namespace) -> Columns:
+    from compression.data import Columns
+
+    return Columns(options.text, options.text_pair, options.label)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if len(set(names)) != len(names) or "" in names:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected distinct names separated by commas")
+    return names

@@ -1,0 +1,77 @@
+"""``ladabert-compress evaluate``: an artefact's accuracy, calibration and latency, as the server runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from compression.artefact import TOKENIZER_FILE, read_manifest
+from compression.batches import encode
+from compression.data import LabelledTexts, label_ids_of
+from compression.errors import DataError
+from compression.evaluation import machine_name, measure_latency, onnx_logits, score
+from compression.onnx_session import OnnxSession
+from compression.teacher import load_teacher
+from compression.training import predict_logits
+
+
+def evaluate(folder: Path, texts: LabelledTexts, source: str, *, teacher_folder: Path | None = None) -> dict[str, Any]:
+    """The figures of every graph of the artefact on these rows; agreement where a teacher is given.
+
+    Raises:
+        ExportError: the folder is no artefact, or a file is not what its manifest says.
+        DataError: the rows' task or labels are not the artefact's.
+        TeacherError: the teacher cannot be loaded.
+    """
+    manifest = read_manifest(folder)
+    if texts.task != manifest["task"]:
+        raise DataError(f"{source}: is a {texts.task} task, {folder} is a {manifest['task']} model")
+    labels: Sequence[str] = manifest["labels"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
+    data = encode(texts, label_ids_of(source, texts, labels), tokenizer, manifest["max_length"])
+    teacher_logits = None
+    if teacher_folder is not None:
+        teacher = load_teacher(teacher_folder)
+        teacher_data = encode(texts, data.labels, teacher.tokenizer, manifest["max_length"])
+        teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
+    sessions = {name: OnnxSession(folder / name) for name in manifest["files"] if name != TOKENIZER_FILE}
+    return {
+        "name": manifest["name"],
+        "version": manifest["version"],
+        "rows": len(data),
+        "teacher_accuracy": None if teacher_logits is None else score(teacher_logits, data.labels).accuracy,
+        "files": {
+            name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits))
+            for name, session in sessions.items()
+        },
+        "latency": {
+            "machine": machine_name(),
+            "threads": 1,
+            "table": measure_latency(sessions, manifest["max_length"]),
+        },
+    }
+
+
+def format_evaluation(figures: dict[str, Any]) -> str:
+    """The figures as text."""
+    lines = [f"{figures['name']} {figures['version']} on {figures['rows']} rows"]
+    if figures["teacher_accuracy"] is not None:
+        lines.append(f"  teacher           accuracy {figures['teacher_accuracy']:.4f}")
+    for name, scores in figures["files"].items():
+        agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
+        lines.append(
+            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  "
+            f"calibration error {scores['expected_calibration_error']:.4f}{agreement}"
+        )
+    lines.append(f"median ms, {figures['latency']['threads']} thread, {figures['latency']['machine']}")
+    lines += [
+        f"  {row['file']:<16}  {row['batch']:>3} texts of {row['tokens']:>3} tokens  {row['median_ms']:>8.3f}"
+        for row in figures["latency"]["table"]
+    ]
+    return "\n".join(lines)

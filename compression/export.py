@@ -1,0 +1,164 @@
+"""From a finished run to an artefact: graphs that compute what the student computes, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from tqdm import tqdm
+from transformers import BertForSequenceClassification
+
+from compression.artefact import GRAPH_FILES, write_artefact
+from compression.batches import Batch, EncodedTexts, training_batches
+from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
+from compression.compress import CompressionResult
+from compression.errors import ExportError
+from compression.evaluation import machine_name, measure_latency, onnx_logits, score
+from compression.matrices import count_parameters
+from compression.onnx_session import OnnxSession
+from compression.quantise import calibrate
+from compression.training import classify, predict_logits
+
+FP32_TOLERANCE = 1e-4
+PARITY_SHAPES = ((1, 3), (1, 17), (2, 64), (7, 33), (32, 16))
+INT8_SCORE_TOLERANCE = 1e-3
+CALIBRATION_BATCHES = 16
+
+
+def export_artefact(
+    result: CompressionResult, out: Path, *, data_set: str, precisions: tuple[str, ...] = ("int8", "fp32")
+) -> dict[str, Any]:
+    """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExportError: the fp32 graph differs from PyTorch, or int8 depends on the batch; nothing is written.
+    """
+    model = result.student.model.eval()
+    fp32 = build_bert_graph(model, result.task)
+    check_parity(model, fp32, result.recipe.training.max_length)
+    ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
+    int8 = build_bert_graph(model, result.task, ranges)
+    check_batch_invariance(int8, result.dev_data, result.recipe.training.max_length)
+
+    teacher_logits = predict_logits(result.teacher.model, result.dev_data, torch.device("cpu")).numpy()
+    labels = result.dev_data.labels
+    sessions = {"fp32": OnnxSession(fp32.SerializeToString()), "int8": OnnxSession(int8.SerializeToString())}
+    scores = {
+        precision: score(onnx_logits(session, result.dev_data), labels, teacher_logits)
+        for precision, session in sessions.items()
+    }
+    lost = scores["fp32"].accuracy - scores["int8"].accuracy
+    limit = result.recipe.export.int8_accuracy_loss
+    if lost > limit:
+        tqdm.write(
+            f"int8 refused: it loses {lost:.4f} of dev accuracy, the recipe's int8_accuracy_loss allows {limit:g}; "
+            "fp32 is written instead"
+        )
+        precisions = ("fp32",)
+    graphs = {name: {"fp32": fp32, "int8": int8}[name] for name in precisions}
+    size = result.student.size()
+    return write_artefact(
+        out,
+        graphs,
+        result.teacher.tokenizer.backend_tokenizer,
+        {
+            "task": result.task,
+            "problem_type": "single_label",
+            "labels": list(result.teacher.labels),
+            "max_length": result.recipe.training.max_length,
+            "inputs": list(graph_inputs(result.task)),
+            "output": LOGITS,
+            "teacher": {
+                **asdict(result.teacher.card),
+                "parameters": count_parameters(result.teacher.model).total,
+            },
+            "compression": {
+                "method": "LadaBERT",
+                "recipe": result.recipe.to_dict(),
+                "requested_ratio": result.recipe.budget.ratio,
+                "reached_ratio": round(result.student.ratio(), 4),
+                "parameters": size.parameters,
+                "nonzero_parameters": size.nonzero_parameters,
+            },
+            "evaluation": {
+                "data_set": data_set,
+                "split": "dev",
+                "rows": len(result.dev_data),
+                "teacher_accuracy": score(teacher_logits, labels).accuracy,
+                "files": {
+                    GRAPH_FILES[name]: {"accuracy": scores[name].accuracy, "agreement": scores[name].agreement}
+                    for name in graphs
+                },
+            },
+            "latency": {
+                "machine": machine_name(),
+                "threads": 1,
+                "table": measure_latency(
+                    {GRAPH_FILES[name]: sessions[name] for name in graphs}, result.recipe.training.max_length
+                ),
+            },
+            "calibration": {"temperature": 1.0},
+        },
+    )
+
+
+@torch.inference_mode()
+def check_parity(model: BertForSequenceClassification, graph: onnx.ModelProto, max_length: int) -> float:
+    """The largest difference between the graph's and PyTorch's logits over sizes, lengths and padding.
+
+    Raises:
+        ExportError: it is over 1e-4.
+    """
+    session = OnnxSession(graph.SerializeToString())
+    worst = 0.0
+    for batch in _random_batches(model.config.vocab_size, max_length):
+        expected = classify(model, batch).numpy()
+        worst = max(worst, float(np.abs(session.logits(batch) - expected).max()))
+    if not worst <= FP32_TOLERANCE:
+        raise ExportError(f"the fp32 graph's logits differ from PyTorch's by {worst:.2g}, allowed {FP32_TOLERANCE:g}")
+    return worst
+
+
+def check_batch_invariance(graph: onnx.ModelProto, data: EncodedTexts, max_length: int, rows: int = 64) -> float:
+    """The largest difference of a text's scores alone and in one batch of the first rows padded to the limit.
+
+    Raises:
+        ExportError: it is over 1e-3, or a label changes.
+    """
+    session = OnnxSession(graph.SerializeToString())
+    rows = min(rows, len(data))
+    together = session.logits(data.batch(range(rows), pad_to=max_length))
+    alone = np.concatenate([session.logits(data.batch([row])) for row in range(rows)])
+    worst = float(np.abs(_softmax(together) - _softmax(alone)).max())
+    if worst > INT8_SCORE_TOLERANCE or (together.argmax(axis=1) != alone.argmax(axis=1)).any():
+        raise ExportError(f"int8: a text's scores change by {worst:.2g} with its batch")
+    return worst
+
+
+def _random_batches(vocabulary: int, max_length: int) -> Iterable[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    for batch_size, tokens in PARITY_SHAPES:
+        shape = (batch_size, min(tokens, max_length))
+        ids = torch.randint(0, vocabulary, shape, generator=generator)
+        lengths = torch.randint(1, shape[1] + 1, (batch_size, 1), generator=generator)
+        lengths[0] = shape[1]
+        mask = (torch.arange(shape[1]) < lengths).long()
+        yield Batch(ids, mask, torch.zeros_like(ids), ids[:, 0])
+
+
+def _calibration_batches(data: EncodedTexts, seed: int) -> list[Batch]:
+    batches = training_batches(data, 32, seed=seed, epoch=0)[:CALIBRATION_BATCHES]
+    return [data.batch(rows) for rows in tqdm(batches, desc="calibrate int8", unit="batch")]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

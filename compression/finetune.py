@@ -1,0 +1,124 @@
+"""Fine-tunes a pretrained encoder into a teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForSequenceClassification
+
+from compression.batches import Batch, encode
+from compression.data import LabelledTexts, label_ids, label_order
+from compression.errors import OptionError
+from compression.teacher import TeacherCard, load_encoder, save_teacher
+from compression.training import TrainingConfig, choose_device, classify, steps_per_epoch, train
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What one fine-tuning run is made of; ``label_names`` renames the labels in logit order."""
+
+    base: str
+    name: str
+    source: str
+    licence: str
+    epochs: int
+    evaluations_per_epoch: int
+    label_names: tuple[str, ...]
+    training: TrainingConfig
+
+
+@dataclass
+class FinetuneLearner:
+    """Cross-entropy on the labels of the data."""
+
+    module: BertForSequenceClassification
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean cross-entropy over the batch."""
+        return {"loss": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
+
+    def before_step(self, step: int) -> bool:  # noqa: ARG002
+        """Nothing is replaced while fine-tuning."""
+        return False
+
+    def after_update(self) -> None:
+        """Nothing is masked while fine-tuning."""
+
+    def structure(self) -> dict[str, Any]:
+        """The structure is the base's."""
+        return {}
+
+    def restore_structure(self, structure: Mapping[str, Any]) -> None:
+        """The structure is the base's."""
+
+
+def finetune(
+    config: FinetuneConfig,
+    train_texts: LabelledTexts,
+    dev_texts: LabelledTexts,
+    out: Path,
+    *,
+    device_name: str = "auto",
+    resume: bool = False,
+) -> float:
+    """Writes a teacher folder to ``out``, with the weights of the evaluation that does best on dev.
+
+    Returns:
+        Its accuracy on dev.
+    """
+    order = label_order(train_texts.labels)
+    names = config.label_names or order
+    if len(names) != len(order):
+        raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
+    device = choose_device(device_name)
+    torch.manual_seed(config.training.seed)  # the new head's weights
+    model, tokenizer = load_encoder(config.base, names)
+    model.to(device)  # type: ignore[arg-type]
+    max_length = config.training.max_length
+    train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
+    dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
+    epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
+    run_folder = out.with_name(out.name + ".run")
+    learner = FinetuneLearner(model)
+    history = train(
+        learner,
+        train_data,
+        dev_data,
+        config.training,
+        total_steps=config.epochs * epoch_steps,
+        evaluate_every=max(1, epoch_steps // config.evaluations_per_epoch),
+        device=device,
+        checkpoint=run_folder / "checkpoint.pt",
+        resume=resume,
+        run_id=hashlib.sha256(repr((config, train_texts.labels[:1000], len(train_texts))).encode()).hexdigest(),
+        keep_best=True,
+        description=f"finetune {out.name}",
+    )
+    accuracy = max(entry["accuracy"] for entry in history.evaluations)
+    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history.evaluations}
+    save_teacher(
+        out,
+        model.cpu(),
+        tokenizer,
+        TeacherCard(config.name, config.source or _source(config.base), config.licence),
+        report,
+    )
+    shutil.rmtree(run_folder)
+    return accuracy
+
+
+def _source(base: str) -> str:
+    """The base's own name where its folder tells, never a path of this machine."""
+    config_file = Path(base) / "config.json"
+    if not config_file.is_file():
+        return base
+    recorded = json.loads(config_file.read_text(encoding="utf-8")).get("_name_or_path", "")
+    return str(recorded or Path(base).name)

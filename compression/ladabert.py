@@ -1,0 +1,116 @@
+"""The LadaBERT run: shrink a little, distil, repeat (section 3.1)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import BertForSequenceClassification
+
+from compression.batches import Batch
+from compression.budget import Shares, shares_at, solve_shares
+from compression.losses import attention_mse, masked_mse, soft_cross_entropy
+from compression.matrices import count_parameters
+from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
+from compression.student import Student
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """At which step each iteration begins, and how many steps there are."""
+
+    starts: tuple[int, ...]
+    total_steps: int
+
+    @classmethod
+    def of(cls, schedule: ScheduleRecipe, epoch_steps: int) -> Timetable:
+        """Every iteration but the last is ``epochs_per_iteration`` long, the last ``final_epochs``."""
+        length = max(1, round(schedule.epochs_per_iteration * epoch_steps))
+        starts = tuple(index * length for index in range(schedule.iterations))
+        return cls(starts, starts[-1] + max(1, round(schedule.final_epochs * epoch_steps)))
+
+
+class LadaBertLearner:
+    """Distils the teacher into a student that shrinks as the timetable says."""
+
+    def __init__(self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int) -> None:
+        self.teacher = teacher.eval()
+        self.recipe = recipe
+        self.target: Shares = solve_shares(count_parameters(teacher), recipe.budget)
+        self.timetable = Timetable.of(recipe.schedule, epoch_steps)
+        self.student = Student(copy.deepcopy(teacher))
+        self.module = self.student.model
+        for module in self.module.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.distillation.dropout
+
+    def before_step(self, step: int) -> bool:
+        """Shrinks the student where an iteration begins."""
+        if step not in self.timetable.starts:
+            return False
+        iteration = self.timetable.starts.index(step) + 1
+        shares = shares_at(iteration, self.target, self.recipe.schedule)
+        replaced = self.student.shrink(shares, self.recipe.pruning)
+        tqdm.write(
+            f"iteration {iteration}/{self.recipe.schedule.iterations}: ×{self.student.ratio():.2f}, "
+            f"P_svd {shares['encoder'].svd:.3f}, P_weight {shares['encoder'].weight:.3f}, "
+            f"P_embd {shares['embedding'].kept:.3f}"
+        )
+        return replaced
+
+    def after_update(self) -> None:
+        """Masked weights stay zero."""
+        self.student.apply_masks()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The four weighted terms of equation 9."""
+        with torch.no_grad():
+            teacher = _forward(self.teacher, batch)
+        return distillation_losses(
+            _forward(self.module, batch), teacher, batch.attention_mask, self.recipe.distillation
+        )
+
+    def structure(self) -> dict[str, Any]:
+        """Ranks and masks."""
+        return self.student.structure()
+
+    def restore_structure(self, structure: Mapping[str, Any]) -> None:
+        """Ranks and masks of a checkpoint."""
+        self.student.restore_structure(structure)
+
+
+def distillation_losses(
+    student: Any, teacher: Any, token_mask: Tensor, weights: DistillationRecipe
+) -> dict[str, Tensor]:
+    """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
+
+    The first hidden state is the embedding output, the others are the outputs of the layers' fully
+    connected sub-layers; attentions are compared as probabilities.
+    """
+    hidden = [
+        masked_mse(s, t, token_mask) for s, t in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True)
+    ]
+    attention = [attention_mse(s, t, token_mask) for s, t in zip(student.attentions, teacher.attentions, strict=True)]
+    return {
+        "embedding": weights.embedding_weight
+        * masked_mse(student.hidden_states[0], teacher.hidden_states[0], token_mask),
+        "attention": weights.attention_weight * torch.stack(attention).sum(),
+        "hidden": weights.hidden_weight * torch.stack(hidden).sum(),
+        "prediction": weights.prediction_weight
+        * soft_cross_entropy(student.logits, teacher.logits, weights.temperature),
+    }
+
+
+def _forward(model: BertForSequenceClassification, batch: Batch) -> Any:
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
+        output_hidden_states=True,
+        output_attentions=True,
+    )

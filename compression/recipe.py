@@ -1,0 +1,154 @@
+"""The settings of a ``compress`` run, read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from compression.errors import RecipeError
+from compression.training import TrainingConfig
+
+STRICT = ConfigDict(extra="forbid")
+Share = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class BudgetRecipe:
+    """Equation 7: which share of the teacher's parameters stays, and where; P_weight follows from these."""
+
+    ratio: Annotated[float, Field(gt=1, description="Teacher parameters over the student's non-zero parameters, 1/P.")]
+    p_embedding: Annotated[Share, Field(description="P_embd: share kept of the embedding matrices.")]
+    p_embedding_svd: Annotated[
+        Share,
+        Field(description="Share of the embedding matrices after factorisation; masks do the rest. 1: no factors."),
+    ]
+    p_svd: Annotated[
+        Share,
+        Field(
+            description="P_svd: share of the encoder matrices after factorisation; masks do the rest. 1: no factors."
+        ),
+    ]
+
+
+@dataclass(frozen=True, config=STRICT)
+class PruningRecipe:
+    """Which of the two factors of W = A·Bᵀ is pruned more; the paper leaves it open."""
+
+    encoder_right_over_left: Annotated[
+        float, Field(gt=0, description="Kept share of B over kept share of A, encoder matrices.")
+    ] = 1.0
+    embedding_right_over_left: Annotated[
+        float,
+        Field(gt=0, description="The same for embeddings, where B is small and every token needs all of it."),
+    ] = 100.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class ScheduleRecipe:
+    """Section 3.1: shrink by a constant share, distil, repeat."""
+
+    iterations: Annotated[
+        int, Field(ge=1, description="Times the student is shrunk; the size falls by P^(1/iterations) each.")
+    ]
+    factorise_iterations: Annotated[
+        int,
+        Field(ge=1, description="Iterations in which ranks fall to their target; later ones only tighten the masks."),
+    ]
+    epochs_per_iteration: Annotated[
+        float, Field(gt=0, description="Passes over the training rows after each shrink but the last.")
+    ]
+    final_epochs: Annotated[float, Field(gt=0, description="Passes over the training rows after the last shrink.")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillationRecipe:
+    """Equations 8 and 9; the paper does not weight the four terms."""
+
+    temperature: Annotated[float, Field(gt=0, description="Softens both logits before the cross-entropy.")] = 1.0
+    embedding_weight: Annotated[Weight, Field(description="Weight of the embedding output's MSE.")] = 1.0
+    attention_weight: Annotated[Weight, Field(description="Weight of the attention probabilities' MSE.")] = 1.0
+    hidden_weight: Annotated[Weight, Field(description="Weight of the layer outputs' MSE.")] = 1.0
+    prediction_weight: Annotated[Weight, Field(description="Weight of the logits' soft cross-entropy.")] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1, description="The student's dropout; the teacher has none.")] = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class ExportRecipe:
+    """What is written and when it is refused."""
+
+    int8_accuracy_loss: Annotated[
+        float,
+        Field(ge=0, le=1, description="Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."),
+    ] = 0.005
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """One student; the manifest repeats it whole."""
+
+    budget: BudgetRecipe
+    schedule: ScheduleRecipe
+    training: TrainingConfig
+    pruning: PruningRecipe = PruningRecipe()
+    distillation: DistillationRecipe = DistillationRecipe()
+    export: ExportRecipe = ExportRecipe()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the TOML file."""
+        return asdict(self)
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a recipe and puts ``overrides`` (``section.field`` to value) in the place of what it says.
+
+    Raises:
+        RecipeError: the file is missing or not TOML, a key is unknown, or a value is out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not TOML: {error}") from error
+    for name, value in (overrides or {}).items():
+        section, _, key = name.partition(".")
+        values.setdefault(section, {})[key] = value
+    try:
+        recipe = TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {where}: {first['msg']}") from error
+    for name, share, whole in (
+        ("budget.p_embedding", recipe.budget.p_embedding, recipe.budget.p_embedding_svd),
+        ("schedule.factorise_iterations", recipe.schedule.factorise_iterations, recipe.schedule.iterations),
+    ):
+        if share > whole:
+            raise RecipeError(f"{path}: {name}: {share:g} is over its limit of {whole:g}")
+    return recipe
+
+
+def recipe_fields() -> list[tuple[str, type[Any], str]]:
+    """Every ``section.field`` with its type and description, for the command line and the docs."""
+    described = []
+    for section in fields(Recipe):
+        section_type = {
+            "budget": BudgetRecipe,
+            "schedule": ScheduleRecipe,
+            "training": TrainingConfig,
+            "pruning": PruningRecipe,
+            "distillation": DistillationRecipe,
+            "export": ExportRecipe,
+        }[section.name]
+        schema = TypeAdapter(section_type).json_schema()["properties"]
+        for name, entry in schema.items():
+            kind = {"integer": int, "number": float, "string": str}[entry["type"]]
+            described.append((f"{section.name}.{name}", kind, str(entry["description"])))
+    return described

@@ -1,0 +1,136 @@
+"""Loads and saves teachers: Hugging Face folders with safetensors, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from compression.errors import TeacherError
+
+CARD_FILE = "ladabert-teacher.json"
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """Where a teacher comes from; the artefact's manifest repeats it."""
+
+    name: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A fine-tuned classifier with its tokenizer, labels in logit order, and origin."""
+
+    model: BertForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...]
+    card: TeacherCard
+
+
+def load_encoder(source: str, labels: tuple[str, ...]) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase]:
+    """A pretrained encoder under a new classification head, from a hub id or a folder.
+
+    Raises:
+        TeacherError: it is not there, not a BERT, or not in safetensors.
+    """
+    config = _bert_config(source, num_labels=len(labels))
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    return _load_model(source, config), _load_tokenizer(source)
+
+
+def load_teacher(folder: Path) -> Teacher:
+    """A fine-tuned classifier from its folder.
+
+    Raises:
+        TeacherError: it is not there, not a BERT classifier, or not in safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        raise TeacherError(f"{folder}: no config.json there; expected a Hugging Face folder of a fine-tuned BERT")
+    config = _bert_config(str(folder))
+    if config.architectures != ["BertForSequenceClassification"]:
+        raise TeacherError(
+            f"{folder}: is {config.architectures}, not a BertForSequenceClassification; fine-tune it first"
+        )
+    names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
+    if config.problem_type not in (None, "single_label_classification") or len(names) < 2:
+        raise TeacherError(f"{folder}: only single-label classification with two or more classes is supported")
+    card_file = folder / CARD_FILE
+    card = (
+        TeacherCard(**json.loads(card_file.read_text(encoding="utf-8")))
+        if card_file.is_file()
+        else TeacherCard(folder.name, str(getattr(config, "_name_or_path", "") or folder.name), "unknown")
+    )
+    labels = tuple(names[index] for index in range(len(names)))
+    return Teacher(_load_model(str(folder), config), _load_tokenizer(str(folder)), labels, card)
+
+
+def save_teacher(
+    folder: Path,
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    card: TeacherCard,
+    report: dict[str, Any],
+) -> None:
+    """Writes the folder under a temporary name and renames it into place."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+    (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def _bert_config(source: str, **overrides: Any) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, **overrides)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{source}: cannot be loaded: {_first_line(error)}") from error
+    if config.model_type != "bert":
+        raise TeacherError(f"{source}: is a {config.model_type} model; only BERT encoders are supported")
+    if config.hidden_act != "gelu":
+        raise TeacherError(f"{source}: hidden_act is {config.hidden_act!r}; only 'gelu' is supported")
+    return config
+
+
+def _load_model(source: str, config: PreTrainedConfig) -> BertForSequenceClassification:
+    try:
+        # Eager attention returns the attention probabilities that equation 8 compares.
+        model: BertForSequenceClassification = BertForSequenceClassification.from_pretrained(
+            source, config=config, use_safetensors=True, attn_implementation="eager"
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TeacherError(f"{source}: cannot be loaded: {_first_line(error)}") from error
+    model.float()
+    return model
+
+
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{source}: has no usable tokenizer: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise TeacherError(f"{source}: has no fast tokenizer (tokenizer.json), which the service needs")
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

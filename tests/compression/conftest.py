@@ -1,0 +1,116 @@
+"""A random two-layer BERT, a tokenizer over ten words, and rows that the words decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from compression.batches import EncodedTexts
+from compression.data import LabelledTexts
+from compression.recipe import Recipe, load_recipe
+from compression.teacher import TeacherCard, save_teacher
+
+WORDS = ("good", "great", "fine", "nice", "warm", "bad", "awful", "poor", "dull", "cold", "film", "plot", "the", "a")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+REPOSITORY = Path(__file__).parents[2]
+
+TINY_RECIPE = """
+[budget]
+ratio = 4.0
+p_embedding = 0.2
+p_embedding_svd = 0.5
+p_svd = 0.4
+[schedule]
+iterations = 3
+factorise_iterations = 2
+epochs_per_iteration = 0.5
+final_epochs = 1.0
+[training]
+batch_size = 8
+learning_rate = 1e-3
+max_length = 32
+precision = "fp32"
+"""
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {token: index for index, token in enumerate((*SPECIAL, *WORDS))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def tiny_config() -> BertConfig:
+    return BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        architectures=["BertForSequenceClassification"],
+        id2label={0: "negative", 1: "positive"},
+        label2id={"negative": 0, "positive": 1},
+    )
+
+
+@pytest.fixture
+def tiny_bert() -> BertForSequenceClassification:
+    """Random weights, larger than BERT's own so that logits differ visibly, and no parameter zero."""
+    torch.manual_seed(0)
+    model: BertForSequenceClassification = BertForSequenceClassification._from_config(tiny_config(), attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5) if parameter.ndim == 2 else parameter.add_(0.1 * torch.randn_like(parameter))
+        model.bert.embeddings.word_embeddings.weight[0] = 0.1  # BERT's own padding row is zero
+    model.eval()
+    return model
+
+
+@pytest.fixture
+def teacher_folder(
+    tmp_path: Path, tiny_bert: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast
+) -> Path:
+    folder = tmp_path / "teacher"
+    save_teacher(folder, tiny_bert, tokenizer, TeacherCard("tiny", "random", "Apache-2.0"), {})
+    return folder
+
+
+def labelled_texts(rows: int) -> LabelledTexts:
+    """Texts of one to eight words whose first word decides the label."""
+    generator = torch.Generator().manual_seed(rows)
+    texts, labels = [], []
+    for _ in range(rows):
+        length = int(torch.randint(1, 9, (), generator=generator))
+        words = [WORDS[int(index)] for index in torch.randint(0, len(WORDS), (length,), generator=generator)]
+        texts.append(" ".join(words))
+        labels.append("positive" if WORDS.index(words[0]) < 5 else "negative")
+    return LabelledTexts(tuple(texts), None, tuple(labels))
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY_RECIPE, encoding="utf-8")
+    return load_recipe(path)
+
+
+@pytest.fixture
+def encoded(tokenizer: PreTrainedTokenizerFast) -> EncodedTexts:
+    from compression.batches import encode
+
+    data = labelled_texts(40)
+    return encode(data, [int(label == "positive") for label in data.labels], tokenizer, 32)

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from compression.cli import main
+from tests.compression.conftest import REPOSITORY, TINY_RECIPE, labelled_texts
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with rows, a recipe and an empty models/."""
+    for name, rows in (("train.tsv", 48), ("dev.tsv", 24)):
+        data = labelled_texts(rows)
+        lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
+        (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    schema = REPOSITORY / "models" / "manifest.schema.json"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / schema.name).write_bytes(schema.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+DATA = ["--train", "train.tsv", "--dev", "dev.tsv"]
+
+
+def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["finetune", "--base", str(teacher_folder), "--out", "mine", "--epochs", "2", "--max-length", "32", *DATA])
+    assert "dev accuracy" in capsys.readouterr().out
+    assert (folder / "mine" / "model.safetensors").is_file()
+
+    options = ["--recipe", "tiny.toml", "--int8-accuracy-loss", "1", *DATA]
+    main(["compress", "--teacher", "mine", "--out", "models/tiny", *options])
+    printed = capsys.readouterr().out
+    assert "non-zero parameters" in printed
+    assert "bytes" in printed
+    main(["compress", "--teacher", "mine", "--out", "models/tiny", "--resume", *options])
+
+    main(["evaluate", "models/tiny", "--data", "dev.tsv", "--teacher", "mine", "--json", "figures.json"])
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["teacher"]["name"] == "mine"
+    for name, entry in manifest["evaluation"]["files"].items():
+        assert figures["files"][name]["accuracy"] == entry["accuracy"]
+        assert figures["files"][name]["agreement"] == entry["agreement"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune"], "the following arguments are required"),
+        (["compress", "--what"], "the following arguments are required"),
+        (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
+        (
+            ["compress", "--teacher", "none", "--recipe", "tiny.toml", "--out", "models/x", *DATA],
+            "none: no config.json",
+        ),
+        (["compress", "--teacher", "t", "--recipe", "no.toml", "--out", "models/x", *DATA], "no.toml: No such file"),
+        (["evaluate", "models/none", "--data", "dev.tsv"], "no readable manifest.json"),
+        (["evaluate", "models/none", "--data", "none.tsv"], "none.tsv: no such file"),
+    ],
+)
+def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_cuda_where_there_is_none_is_refused(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        main(["finetune", "--base", str(teacher_folder), "--out", "x", "--device", "cuda", *DATA])
+    assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["finetune", "compress", "evaluate"])
+def test_help_is_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 15

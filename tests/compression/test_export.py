@@ -1,0 +1,142 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from compression.artefact import read_manifest
+from compression.bert_graph import build_bert_graph
+from compression.compress import CompressionResult, compress
+from compression.errors import ExportError
+from compression.export import check_batch_invariance, check_parity, export_artefact
+from compression.onnx_session import OnnxSession
+from compression.quantise import Range, calibrate, quantise_columns, quantise_rows
+from compression.recipe import Recipe
+from compression.student import load_student
+from compression.training import predict_logits
+from tests.compression.conftest import REPOSITORY, labelled_texts
+
+
+@pytest.fixture
+def result(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> CompressionResult:
+    return compress(teacher_folder, tiny_recipe, labelled_texts(64), labelled_texts(40), tmp_path / "run")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    schema = REPOSITORY / "models" / "manifest.schema.json"
+    (folder / schema.name).write_bytes(schema.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("task", ["single", "pair"])
+def test_a_dense_graph_computes_what_pytorch_computes(tiny_bert: BertForSequenceClassification, task: str) -> None:
+    assert check_parity(tiny_bert, build_bert_graph(tiny_bert, task), 40) < 1e-4
+
+
+def test_a_factorised_graph_computes_what_pytorch_computes(result: CompressionResult) -> None:
+    assert result.student.ranks
+    assert check_parity(result.student.model, build_bert_graph(result.student.model, "single"), 32) < 1e-4
+
+
+def test_a_graph_of_other_weights_is_refused(tiny_bert: BertForSequenceClassification) -> None:
+    graph = build_bert_graph(tiny_bert, "single")
+    with torch.no_grad():
+        tiny_bert.get_parameter("bert.encoder.layer.1.output.dense.weight")[0, 0] += 1
+    with pytest.raises(ExportError, match="differ from PyTorch's"):
+        check_parity(tiny_bert, graph, 40)
+
+
+def test_an_int8_answer_does_not_depend_on_the_batch(result: CompressionResult) -> None:
+    batches = [result.train_data.batch(range(32))]
+    graph = build_bert_graph(result.student.model, "single", calibrate(result.student.model, batches))
+    assert check_batch_invariance(graph, result.dev_data, 32) < 1e-3
+    alone, padded = result.dev_data.batch([0]), result.dev_data.batch([0], pad_to=30)
+    session = OnnxSession(graph.SerializeToString())
+    assert np.abs(session.logits(alone) - session.logits(padded)).max() < 1e-3
+
+
+def test_an_artefact_answers_as_the_pytorch_student(result: CompressionResult, models: Path, tmp_path: Path) -> None:
+    manifest = export_artefact(result, models / "tiny", data_set="tiny")
+    assert read_manifest(models / "tiny") == manifest
+    assert manifest["compression"]["reached_ratio"] == pytest.approx(4.0, rel=0.02)
+    assert manifest["compression"]["nonzero_parameters"] < manifest["compression"]["parameters"]
+    expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu")).numpy()
+    session = OnnxSession(models / "tiny" / "model.onnx")
+    actual = np.concatenate([session.logits(result.dev_data.batch([row])) for row in range(len(expected))])
+    assert np.abs(actual - expected).max() < 1e-4
+
+
+def test_int8_that_loses_too_much_is_refused_and_said_so(
+    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A student that answers half of the rows either way, rows labelled as it answers, and scales so coarse
+    # that nothing of an input is left.
+    logits = predict_logits(result.student.model, result.dev_data, torch.device("cpu"))
+    with torch.no_grad():
+        result.student.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median()
+    truth = predict_logits(result.student.model, result.dev_data, torch.device("cpu")).argmax(dim=1).tolist()
+    assert 0.2 < np.mean(truth) < 0.8
+    result.dev_data.labels[:] = truth
+
+    def useless(*_: object) -> dict[str, Range]:
+        ranges = calibrate(result.student.model, [result.train_data.batch(range(8))])
+        return {name: Range(-1e9, 1e9) for name in ranges}
+
+    monkeypatch.setattr("compression.export.calibrate", useless)
+    manifest = export_artefact(result, models / "tiny", data_set="tiny")
+    assert "int8 refused" in capsys.readouterr().out
+    assert manifest["default_file"] == "model.onnx"
+    assert not (models / "tiny" / "model.int8.onnx").exists()
+
+
+def test_a_failed_export_leaves_the_old_artefact_and_nothing_else(
+    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_artefact(result, models / "tiny", data_set="tiny")
+    before = (models / "tiny" / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match=r"manifest: \$.evaluation.data_set"):
+        export_artefact(result, models / "tiny", data_set=3)  # type: ignore[arg-type]
+    assert (models / "tiny" / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in models.iterdir()) == ["manifest.schema.json", "tiny"]
+
+
+def test_a_changed_file_is_refused(result: CompressionResult, models: Path) -> None:
+    export_artefact(result, models / "tiny", data_set="tiny")
+    with (models / "tiny" / "tokenizer.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(ExportError, match=r"tokenizer.json: is not the file"):
+        read_manifest(models / "tiny")
+
+
+def test_the_tokenizer_is_written_without_truncation_and_padding(result: CompressionResult, models: Path) -> None:
+    result.teacher.tokenizer.backend_tokenizer.enable_truncation(4)
+    result.teacher.tokenizer.backend_tokenizer.enable_padding()
+    export_artefact(result, models / "tiny", data_set="tiny")
+    written = json.loads((models / "tiny" / "tokenizer.json").read_text())
+    assert written["truncation"] is None
+    assert written["padding"] is None
+
+
+def test_quantised_weights_are_within_half_a_step_and_zeros_stay_zero() -> None:
+    weight = np.random.default_rng(0).standard_normal((30, 7)).astype(np.float32)
+    weight[:, 3] = 0
+    quantised, scales = quantise_columns(weight)
+    assert np.abs(quantised * scales - weight).max() <= scales.max() / 2 + 1e-6
+    assert not quantised[:, 3].any()
+    rows, row_scales = quantise_rows(weight)
+    assert np.abs((rows.astype(np.float32) - 128) * row_scales - weight).max() <= row_scales.max() / 2 + 1e-6
+
+
+def test_calibration_does_not_look_at_padding(result: CompressionResult) -> None:
+    alone, with_padding = (
+        calibrate(result.student.model, [batch])
+        for batch in (result.train_data.batch([0]), result.train_data.batch([0], pad_to=30))
+    )
+    for name, expected in alone.items():
+        assert with_padding[name].low == pytest.approx(expected.low, abs=1e-4)
+        assert with_padding[name].high == pytest.approx(expected.high, abs=1e-4)

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from compression.errors import RecipeError
+from compression.recipe import load_recipe, recipe_fields
+from tests.compression.conftest import REPOSITORY, TINY_RECIPE
+
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+
+
+def test_there_is_a_recipe_for_each_of_the_papers_four_students() -> None:
+    assert {path.stem: load_recipe(path).budget.ratio for path in RECIPES} == {
+        "ladabert-1": 2.5,
+        "ladabert-2": 5.0,
+        "ladabert-3": 7.5,
+        "ladabert-4": 10.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ratio = 4.0", "ratio = 0.5", "budget.ratio: Input should be greater than 1"),
+        ("ratio = 4.0", "rate = 4.0", "budget.ratio: Field required"),
+        ("iterations = 3", "iterations = 3\npatience = 2", "schedule.patience: Unexpected keyword argument"),
+        ("p_embedding = 0.2", "p_embedding = 0.8", "budget.p_embedding: 0.8 is over its limit of 0.5"),
+        ("factorise_iterations = 2", "factorise_iterations = 4", "schedule.factorise_iterations: 4 is over its limit"),
+        ("[budget]", "[budget", "not TOML"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_says_which_key_and_why(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(TINY_RECIPE.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(TINY_RECIPE, encoding="utf-8")
+    recipe = load_recipe(path, {"budget.ratio": 3.0, "distillation.temperature": 2.0})
+    assert recipe.budget.ratio == 3.0
+    assert recipe.distillation.temperature == 2.0
+
+
+def test_every_field_of_a_recipe_is_described() -> None:
+    assert all(description for _, _, description in recipe_fields())
+    names = [name.partition(".")[2] for name, _, _ in recipe_fields()]
+    assert len(set(names)) == len(names)  # they share one command line

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+from compression.batches import Batch, EncodedTexts, encode, training_batches
+from compression.compress import compress
+from compression.errors import CheckpointError
+from compression.ladabert import LadaBertLearner
+from compression.recipe import Recipe
+from compression.training import TrainingConfig, learning_rate_at, predict_logits, train
+from tests.compression.conftest import labelled_texts
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class MortalLearner(LadaBertLearner):
+    """Dies in the middle of a step."""
+
+    dies_at = 10**9
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self.dies_at -= 1
+        if self.dies_at < 0:
+            raise KilledError
+        return super().losses(batch)
+
+
+def run(
+    learner: LadaBertLearner, encoded: EncodedTexts, recipe: Recipe, checkpoint: Path, *, resume: bool = False
+) -> dict[str, Tensor]:
+    train(
+        learner,
+        encoded,
+        encoded,
+        recipe.training,
+        total_steps=learner.timetable.total_steps,
+        evaluate_every=3,
+        device=torch.device("cpu"),
+        checkpoint=checkpoint,
+        checkpoint_every=2,
+        resume=resume,
+        run_id="one",
+    )
+    return learner.module.state_dict()
+
+
+@pytest.mark.parametrize("steps_before_death", [1, 2, 3, 5, 7])
+def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
+    steps_before_death: int,
+    tiny_bert: BertForSequenceClassification,
+    tiny_recipe: Recipe,
+    encoded: EncodedTexts,
+    tmp_path: Path,
+) -> None:
+    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "whole.pt")
+    mortal = MortalLearner(tiny_bert, tiny_recipe, 5)
+    mortal.dies_at = steps_before_death
+    with pytest.raises(KilledError):
+        run(mortal, encoded, tiny_recipe, tmp_path / "killed.pt")
+    torch.rand(7)  # whatever else the next process does with its random numbers
+    resumed = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "killed.pt", resume=True)
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    texts = labelled_texts(24)
+    compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="other settings"):
+        compress(teacher_folder, tiny_recipe, labelled_texts(25), texts, tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_that_is_not_one_is_refused(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="delete it"):
+        run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "broken.pt", resume=True)
+
+
+def test_every_row_is_dealt_once_an_epoch_in_an_order_of_seed_and_epoch_alone(encoded: EncodedTexts) -> None:
+    batches = training_batches(encoded, 8, seed=1, epoch=2)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(encoded)))
+    assert batches == training_batches(encoded, 8, seed=1, epoch=2)
+    assert batches != training_batches(encoded, 8, seed=1, epoch=3)
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    config = TrainingConfig(learning_rate=1.0, warmup_share=0.1, decay_share=0.5)
+    rates = [learning_rate_at(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:51] == [1.0] * 42
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_predictions_come_in_the_rows_order(
+    tiny_bert: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    data = encode(labelled_texts(30), [0] * 30, tokenizer, 32)
+    together = predict_logits(tiny_bert, data, torch.device("cpu"))
+    for row in (0, 7, 29):
+        batch = data.batch([row])
+        alone = tiny_bert(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        assert torch.allclose(together[row], alone[0], atol=1e-4)
