@@ -9,22 +9,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.loading import load_inference
 from service.metrics import Metrics
 from service.middleware import RequestIdMiddleware
 from service.openapi import install_openapi
 from service.problem import routing_problem
-from service.registry import load_registry
+from service.registry import Loader, load_registry
 from service.routes import classify, health, metrics, models
 from service.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the application; its lifespan loads the models (raising StartError) and stops them."""
+def create_app(settings: Settings, load: Loader = load_inference) -> FastAPI:
+    """Return the application; its lifespan loads the models (raising StartError) and stops them.
+
+    `load` turns a verified artefact into something that computes; tests give their own.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.metrics = Metrics()
-        app.state.registry = load_registry(settings, app.state.metrics)
+        app.state.registry = load_registry(settings, app.state.metrics, load)
         try:
             yield
         finally:

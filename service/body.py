@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -28,22 +28,31 @@ def check_content_type(headers: Mapping[str, str]) -> None:
         raise UnsupportedMediaError("send the body without content-encoding")
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body; raises TooLargeError as soon as it is known, and CallerLeftError when the caller hangs up."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
-        raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
-    chunks: list[bytes] = []
-    size_bytes = 0
-    try:
-        async for chunk in request.stream():
+class BodyReader:
+    """Reads one request's body; `complete` tells whether its last byte was received."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.complete = False
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """Return the body; raises TooLargeError as soon as it is known, CallerLeftError on a hang-up."""
+        declared = self._request.headers.get("content-length", "")
+        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
+            raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while not self.complete:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise CallerLeftError
+            self.complete = not message.get("more_body", False)
+            chunk = message.get("body", b"")
             size_bytes += len(chunk)
             if size_bytes > limit_bytes:
                 raise TooLargeError("the body", size_bytes, limit_bytes, "bytes or more")
             chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise CallerLeftError from error
-    return b"".join(chunks)
+        return b"".join(chunks)
 
 
 def parse_json(body: bytes) -> Any:

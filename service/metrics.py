@@ -171,6 +171,6 @@ def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
     encode: Callable[..., bytes]
     try:
         encode, content_type = choose_encoder(accept)
-    except ValueError:  # a version that is not a number
+    except (ValueError, TypeError):  # a version that is not a number
         encode, content_type = generate_latest, CONTENT_TYPE_PLAIN_0_0_4
     return encode(registry), content_type

@@ -1,23 +1,27 @@
 """The served models by name: loaded and verified at the start, drained and stopped at the end."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
 from service.batcher import BatchLimits
 from service.cores import available_cores
 from service.errors import ArtefactError, StartError, UnknownModelError
+from service.inference import Inference
 from service.loading import load_inference
 from service.metrics import Metrics, ModelLabels, ModelMetrics
 from service.model import Model
-from service.settings import Settings
+from service.settings import Provider, Settings
 
 logger = logging.getLogger(__name__)
 
 # Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+
+
+Loader = Callable[[Artefact, str, Provider], Inference]
 
 
 class Registry:
@@ -53,7 +57,7 @@ class Registry:
         self._tokenizing.shutdown(cancel_futures=True)
 
 
-def load_registry(settings: Settings, metrics: Metrics) -> Registry:
+def load_registry(settings: Settings, metrics: Metrics, load: Loader = load_inference) -> Registry:
     """Verify, load and warm up every artefact; raises StartError with one line."""
     artefacts = read_artefacts(settings)
     default = choose_default(settings, artefacts)
@@ -62,7 +66,7 @@ def load_registry(settings: Settings, metrics: Metrics) -> Registry:
     models: dict[str, Model] = {}
     try:
         for artefact in artefacts:
-            models[artefact.name] = _load_model(artefact, settings, cores, metrics, tokenizing)
+            models[artefact.name] = _load_model(artefact, settings, cores, metrics, tokenizing, load)
             models[artefact.name].start()
     except BaseException:
         Registry(models, default, tokenizing).stop()
@@ -90,10 +94,15 @@ def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
 
 
 def _load_model(
-    artefact: Artefact, settings: Settings, cores: int, metrics: Metrics, tokenizing: ThreadPoolExecutor
+    artefact: Artefact,
+    settings: Settings,
+    cores: int,
+    metrics: Metrics,
+    tokenizing: ThreadPoolExecutor,
+    load: Loader,
 ) -> Model:
     graph_file = artefact.graph_file(settings.precision)
-    inference = load_inference(artefact, graph_file, settings.provider)
+    inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
     limits = BatchLimits(
         max_batch_size=settings.max_batch_size or BATCH_SIZE[provider],

@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from service.errors import FieldError, InvalidRequestError
 from service.scores import FunctionToApply
@@ -16,11 +26,23 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _check_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = "is not valid Unicode: an unpaired surrogate"
+        raise PydanticCustomError("string_unicode", message) from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_unicode)]
+
+
 class TextPair(_Body):
     """A text, and a second one where the model compares two."""
 
-    text: str
-    text_pair: str | None = None
+    text: Text
+    text_pair: Text | None = None
 
 
 def _shape_of_one(value: Any) -> str | None:
@@ -35,7 +57,7 @@ def _shape_of_inputs(value: Any) -> str | None:
 
 # The tags pick one arm of a union, so that an error speaks of what was sent and not of every arm.
 OneInput = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[TextPair, Tag("<object>")],
+    Annotated[Text, Tag("<text>")] | Annotated[TextPair, Tag("<object>")],
     Discriminator(
         _shape_of_one,
         custom_error_type="input_shape",
@@ -43,7 +65,7 @@ OneInput = Annotated[
     ),
 ]
 Inputs = Annotated[
-    Annotated[str, Tag("<text>")]
+    Annotated[Text, Tag("<text>")]
     | Annotated[TextPair, Tag("<object>")]
     | Annotated[list[OneInput], Field(min_length=1), Tag("<list>")],
     Discriminator(
@@ -69,7 +91,7 @@ class ClassifyRequest(_Body):
     )
 
     inputs: Inputs = Field(description="What to classify.")
-    model: str | None = Field(None, description="Name of the model; unset: the default one.")
+    model: Text | None = Field(None, description="Name of the model; unset: the default one.")
     top_k: int | None = Field(None, ge=1, description="How many labels to return, best first; unset: all.")
     function_to_apply: FunctionToApply | None = Field(
         None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
@@ -216,9 +238,7 @@ def readable_errors(error: ValidationError) -> list[FieldError]:
     readable = []
     for entry in found[:MAX_REPORTED_ERRORS]:
         message = entry["msg"]
-        if entry["type"] == "string_unicode":
-            message = "is not valid Unicode (an unpaired surrogate)"
-        elif entry["type"] == "extra_forbidden":
+        if entry["type"] == "extra_forbidden":
             message = "no such field"
         elif entry["type"] == "model_type":
             message = "must be an object"

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.body import LingeringResponse, check_content_type, parse_json, read_body
+from service.body import BodyReader, LingeringResponse, check_content_type, parse_json
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -57,25 +57,25 @@ ERRORS: tuple[type[RequestError], ...] = (
 async def classify(request: Request) -> Response:
     """Classify one input or a list of them; predictions come back in their order."""
 
+    body = BodyReader(request)
+
     async def answer(tracked: Tracked) -> Response:
-        return await _classify(request, tracked)
+        return await _classify(request, body, tracked)
 
     def answer_error(error: RequestError) -> Response:
         response = problem_response(error, request.state.request_id)
-        if isinstance(error, TooLargeError | UnsupportedMediaError):
-            return LingeringResponse(response)
-        return response
+        return response if body.complete else LingeringResponse(response)
 
     return await track(request.app.state.metrics, "/classify", answer, answer_error)
 
 
-async def _classify(request: Request, tracked: Tracked) -> Response:
+async def _classify(request: Request, reader: BodyReader, tracked: Tracked) -> Response:
     settings: Settings = request.app.state.settings
     registry: Registry = request.app.state.registry
 
     # Validate.
     check_content_type(request.headers)
-    payload = parse_json(await read_body(request, settings.max_body_bytes))
+    payload = parse_json(await reader.read(settings.max_body_bytes))
     tracked.model = _label(registry, payload)
     body = parse_classify_request(payload)
     model = registry.get(body.model)

@@ -1,0 +1,396 @@
+"""Claims about the batcher, with a clock that stands still and no threads but where said."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from service.batcher import Batch, Batcher, BatchLimits, Ticket
+from service.errors import (
+    CallerLeftError,
+    DeadlineExceededError,
+    DrainingError,
+    ModelFailedError,
+    QueueFullError,
+)
+
+FOREVER = float("inf")
+Text = tuple[str, int]  # a name and its length
+TextBatcher = Batcher[Text, str]
+TextTicket = Ticket[Text, str]
+
+
+class Clock:
+    """A clock that moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Record:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.batches: list[tuple[int, int, int]] = []
+
+    def queue_depth_changed(self, depth: int) -> None:
+        self.depth = depth
+
+    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
+        self.batches.append((size, tokens, padded_tokens))
+
+
+def limits(
+    size: int = 8, tokens: int = 1000, padding: float = 0.2, requests: int = 1000, queue_tokens: int = 100000
+) -> BatchLimits:
+    return BatchLimits(size, tokens, padding, requests, queue_tokens)
+
+
+def make(
+    batch_limits: BatchLimits | None = None, clock: Callable[[], float] | None = None
+) -> tuple[TextBatcher, Record]:
+    record = Record()
+    return Batcher(batch_limits or limits(), record, clock or Clock()), record
+
+
+class Caller:
+    """A caller who counts how often it was answered."""
+
+    def __init__(self, batcher: TextBatcher, lengths: list[int], deadline: float = FOREVER) -> None:
+        self.batcher = batcher
+        self.lengths = lengths
+        self.answers = 0
+        self.ticket: TextTicket = batcher.admit(sum(lengths), deadline, self._answered)
+
+    def _answered(self) -> None:
+        self.answers += 1
+
+    def put(self) -> "Caller":
+        texts = [(f"{id(self)}/{index}", length) for index, length in enumerate(self.lengths)]
+        self.texts = texts
+        self.batcher.put(self.ticket, texts, self.lengths)
+        return self
+
+
+def compute(batch: Batch[Text, str]) -> list[str]:
+    return [name for name, _ in batch.payloads]
+
+
+def take_now(batcher: TextBatcher) -> Batch[Text, str] | None:
+    return batcher.take(timeout_s=0)
+
+
+def run_all(batcher: TextBatcher) -> list[Batch[Text, str]]:
+    batches = []
+    while batch := take_now(batcher):
+        batches.append(batch)
+        batch.answer(compute(batch))
+    return batches
+
+
+def test_texts_of_near_equal_length_share_a_batch() -> None:
+    batcher, _ = make(limits(padding=0.1))
+    for length in (10, 50, 11, 49, 10):
+        Caller(batcher, [length]).put()
+    assert [sorted(length for _, length in batch.payloads) for batch in run_all(batcher)] == [
+        [10, 10, 11],
+        [49, 50],
+    ]
+
+
+def test_the_oldest_text_is_always_in_the_next_batch() -> None:
+    batcher, _ = make(limits(size=2))
+    oldest = Caller(batcher, [100]).put()
+    for _ in range(5):
+        Caller(batcher, [10]).put()
+    batch = take_now(batcher)
+    assert batch is not None
+    assert batch.payloads[0] == oldest.texts[0]
+
+
+def test_a_text_longer_than_the_budget_runs_alone() -> None:
+    batcher, _ = make(limits(tokens=64))
+    Caller(batcher, [100]).put()
+    Caller(batcher, [100]).put()
+    assert [len(batch.payloads) for batch in run_all(batcher)] == [1, 1]
+
+
+def test_runners_that_are_free_together_share_what_waits() -> None:
+    batcher, _ = make(limits(size=32))
+    sizes: list[int] = []
+    both_waiting = threading.Barrier(2, action=lambda: None)
+
+    def run() -> None:
+        both_waiting.wait()
+        batch = batcher.take(timeout_s=10)
+        assert batch is not None
+        sizes.append(len(batch.payloads))
+        batch.answer(compute(batch))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while batcher._idle_runners < 2:  # both stand in `take`
+        threading.Event().wait(0.001)
+    Caller(batcher, [10] * 8).put()
+    for thread in threads:
+        thread.join()
+    assert sizes == [4, 4]
+
+
+def test_results_come_back_in_the_order_of_the_texts() -> None:
+    batcher, _ = make(limits(size=3))
+    caller = Caller(batcher, [30, 3, 28, 4, 29, 5]).put()
+    run_all(batcher)
+    assert caller.ticket.results == [name for name, _ in caller.texts]
+
+
+def test_a_cancelled_request_is_not_computed() -> None:
+    batcher, record = make()
+    leaver, stayer = Caller(batcher, [10, 10]).put(), Caller(batcher, [10]).put()
+    batcher.cancel(leaver.ticket)
+    batches = run_all(batcher)
+    assert [batch.payloads for batch in batches] == [stayer.texts]
+    assert isinstance(leaver.ticket.error, CallerLeftError)
+    assert (leaver.answers, stayer.answers) == (1, 1)
+    assert record.depth == 0
+
+
+def test_a_request_cancelled_before_it_is_tokenised_is_not_queued() -> None:
+    batcher, record = make()
+    caller = Caller(batcher, [10])
+    batcher.cancel(caller.ticket)
+    caller.put()
+    assert take_now(batcher) is None
+    assert (batcher.queue_depth, batcher.queued_tokens, record.depth) == (0, 0, 0)
+
+
+def test_a_request_cancelled_while_it_runs_is_answered_once() -> None:
+    batcher, _ = make()
+    caller = Caller(batcher, [10]).put()
+    batch = take_now(batcher)
+    assert batch is not None
+    batcher.cancel(caller.ticket)
+    batch.answer(compute(batch))
+    assert caller.answers == 1
+    assert isinstance(caller.ticket.error, CallerLeftError)
+
+
+def test_a_text_whose_deadline_passed_is_not_computed() -> None:
+    clock = Clock()
+    batcher, _ = make(clock=clock)
+    late, patient = Caller(batcher, [10], deadline=1).put(), Caller(batcher, [10], deadline=9).put()
+    clock.now = 5
+    batches = run_all(batcher)
+    assert [batch.payloads for batch in batches] == [patient.texts]
+    assert isinstance(late.ticket.error, DeadlineExceededError)
+    assert late.answers == 1
+
+
+def test_more_requests_than_the_limit_are_refused() -> None:
+    batcher, _ = make(limits(requests=2))
+    Caller(batcher, [1])
+    Caller(batcher, [1])
+    with pytest.raises(QueueFullError):
+        Caller(batcher, [1])
+
+
+def test_more_tokens_than_the_limit_are_refused() -> None:
+    batcher, _ = make(limits(queue_tokens=100))
+    Caller(batcher, [60])
+    with pytest.raises(QueueFullError):
+        Caller(batcher, [60])
+    Caller(batcher, [40])
+
+
+def test_a_request_over_the_token_limit_is_admitted_when_nothing_waits() -> None:
+    batcher, _ = make(limits(queue_tokens=100))
+    Caller(batcher, [500]).put()
+    assert len(run_all(batcher)) == 1
+
+
+def test_exact_token_counts_replace_the_estimate() -> None:
+    batcher, _ = make(limits(queue_tokens=100))
+    ticket = batcher.admit(90, FOREVER, lambda: None)
+    batcher.put(ticket, [("short", 10)], [10])
+    assert batcher.queued_tokens == 10
+
+
+def test_a_failed_batch_answers_each_of_its_callers() -> None:
+    batcher, _ = make()
+    callers = [Caller(batcher, [10]).put() for _ in range(3)]
+    batch = take_now(batcher)
+    assert batch is not None
+    batch.fail(ModelFailedError("tiny"))
+    assert [caller.answers for caller in callers] == [1, 1, 1]
+    assert all(isinstance(caller.ticket.error, ModelFailedError) for caller in callers)
+
+
+def test_one_failed_text_fails_its_request_and_no_other() -> None:
+    batcher, _ = make()
+    bad, good = Caller(batcher, [10]).put(), Caller(batcher, [10]).put()
+    batch = take_now(batcher)
+    assert batch is not None
+    batch.answer([ModelFailedError("tiny"), "fine"])
+    assert isinstance(bad.ticket.error, ModelFailedError)
+    assert good.ticket.results == ["fine"]
+
+
+def test_the_rest_of_a_failed_request_is_not_computed() -> None:
+    batcher, record = make(limits(size=1))
+    caller = Caller(batcher, [10, 10, 10]).put()
+    batch = take_now(batcher)
+    assert batch is not None
+    batch.fail(ModelFailedError("tiny"))
+    assert take_now(batcher) is None
+    assert (caller.answers, record.depth, batcher.queued_tokens) == (1, 0, 0)
+
+
+def test_draining_refuses_new_requests_and_answers_admitted_ones() -> None:
+    batcher, _ = make()
+    admitted = Caller(batcher, [10])
+    batcher.drain()
+    with pytest.raises(DrainingError):
+        Caller(batcher, [10])
+    admitted.put()
+    run_all(batcher)
+    assert admitted.ticket.error is None
+    assert admitted.answers == 1
+
+
+def test_closing_answers_what_is_left_and_frees_a_waiting_runner() -> None:
+    batcher, _ = make()
+    taken: list[object] = []
+    runner = threading.Thread(target=lambda: taken.append(batcher.take()))
+    runner.start()
+    caller = Caller(batcher, [10])
+    batcher.close()
+    runner.join(timeout=10)
+    assert taken == [None]
+    assert isinstance(caller.ticket.error, DrainingError)
+
+
+def test_a_batch_is_answered_only_once() -> None:
+    batcher, _ = make()
+    Caller(batcher, [10]).put()
+    batch = take_now(batcher)
+    assert batch is not None
+    batch.answer(compute(batch))
+    with pytest.raises(RuntimeError):
+        batch.answer(compute(batch))
+
+
+@given(
+    requests=st.lists(st.lists(st.integers(1, 128), min_size=1, max_size=6), max_size=20),
+    size=st.integers(1, 12),
+    tokens=st.integers(1, 400),
+    padding=st.floats(0, 0.9),
+)
+def test_no_batch_is_over_its_limits(requests: list[list[int]], size: int, tokens: int, padding: float) -> None:
+    batcher, record = make(limits(size=size, tokens=tokens, padding=padding))
+    callers = [Caller(batcher, lengths).put() for lengths in requests]
+    for batch in run_all(batcher):
+        count = len(batch.payloads)
+        assert count <= size
+        assert batch.padded_tokens == count * max(length for _, length in batch.payloads)
+        if count > 1:
+            assert batch.padded_tokens <= tokens
+            assert batch.padded_tokens - batch.tokens <= padding * batch.padded_tokens
+    for caller in callers:
+        assert caller.answers == 1
+        assert caller.ticket.results == [name for name, _ in caller.texts]
+    assert (batcher.queue_depth, batcher.queued_tokens, batcher.live_requests, record.depth) == (0, 0, 0, 0)
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Callers come, are tokenised, leave and run late, and runners take and answer, in any order."""
+
+    admitted = Bundle("admitted")
+    queued = Bundle("queued")
+    running = Bundle("running")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.batcher, self.record = make(limits(size=4, tokens=64, requests=6, queue_tokens=200), self.clock)
+        self.callers: list[Caller] = []
+        self.taken: set[str] = set()
+
+    @rule(target=admitted, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5), patience=st.integers(1, 9))
+    def arrive(self, lengths: list[int], patience: int) -> Caller | None:
+        try:
+            caller = Caller(self.batcher, lengths, deadline=self.clock.now + patience)
+        except QueueFullError:
+            assert self.batcher.queue_depth > 0
+            return None
+        self.callers.append(caller)
+        return caller
+
+    @rule(target=queued, caller=consumes(admitted))
+    def tokenised(self, caller: Caller | None) -> Caller | None:
+        return caller and caller.put()
+
+    @rule(caller=queued)
+    def leave(self, caller: Caller | None) -> None:
+        if caller:
+            self.batcher.cancel(caller.ticket)
+
+    @rule(caller=queued)
+    def run_late(self, caller: Caller | None) -> None:
+        if caller:
+            self.batcher.expire(caller.ticket)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.clock.now += 1
+
+    @precondition(lambda self: self.batcher._queue)
+    @rule(target=running)
+    def take(self) -> Batch[Text, str] | None:
+        gone = {name for caller in self.callers if caller.ticket.settled for name, _ in getattr(caller, "texts", [])}
+        batch = take_now(self.batcher)
+        if batch is None:
+            return None
+        names = set(compute(batch))
+        assert not names & gone, "computed for a caller who left"
+        assert not names & self.taken, "computed twice"
+        self.taken |= names
+        assert len(batch.payloads) == 1 or batch.padded_tokens <= 64
+        return batch
+
+    @rule(batch=consumes(running))
+    def answer(self, batch: Batch[Text, str] | None) -> None:
+        if batch:
+            batch.answer(compute(batch))
+
+    @rule(batch=consumes(running))
+    def fail(self, batch: Batch[Text, str] | None) -> None:
+        if batch:
+            batch.fail(ModelFailedError("tiny"))
+
+    @invariant()
+    def everybody_is_answered_at_most_once(self) -> None:
+        assert all(caller.answers == int(caller.ticket.settled) for caller in self.callers)
+
+    @invariant()
+    def the_gauge_tells_the_truth(self) -> None:
+        waiting = [caller for caller in self.callers if not caller.ticket.settled and caller.ticket._unstarted]
+        assert self.record.depth == self.batcher.queue_depth == len(waiting)
+        assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
+
+    def teardown(self) -> None:
+        run_all(self.batcher)
+        self.batcher.close()
+        assert all(caller.answers == 1 for caller in self.callers)
+        assert (self.batcher.queue_depth, self.batcher.queued_tokens, self.batcher.live_requests) == (0, 0, 0)
+
+
+TestBatcherMachine = BatcherMachine.TestCase
+TestBatcherMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,152 @@
+"""Claims about GET /metrics."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import DURATION_BUCKETS_S
+from tests.service.conftest import Server, serving
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def fresh(models: Path) -> Iterator[Server]:
+    with serving(models, max_inputs=3) as server:
+        yield server
+
+
+def scrape(server: Server) -> Series:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(server.get("/metrics").text)
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float:
+    return series[name, tuple(sorted(labels.items()))]
+
+
+def test_a_fixed_traffic_is_counted_exactly(fresh: Server) -> None:
+    fresh.classify({"inputs": ["a good film", "bad"]})
+    fresh.classify({"inputs": "bad", "model": "alpha"})
+    fresh.classify({"inputs": "a", "model": "nope"})
+    fresh.classify({"inputs": []})
+    fresh.classify({"inputs": ["a"] * 4})
+    fresh.post_raw(b"{")
+    fresh.post_raw(b"{}", "text/plain")
+    fresh.get("/models")
+    fresh.get("/health/ready")
+    series = scrape(fresh)
+    counted = {
+        (labels["model"], labels["status"]): count
+        for (name, pairs), count in series.items()
+        if name == "ladabert_requests_total" and count
+        for labels in [dict(pairs)]
+    }
+    assert counted == {
+        ("alpha", "200"): 2,
+        ("alpha", "422"): 1,
+        ("alpha", "413"): 1,
+        ("unknown", "404"): 1,
+        ("unknown", "400"): 1,
+        ("unknown", "415"): 1,
+    }
+    assert value(series, "ladabert_request_duration_seconds_count", model="alpha", route="/classify") == 4
+    assert value(series, "ladabert_request_duration_seconds_count", model="unknown", route="/classify") == 3
+    assert value(series, "ladabert_rejected_total", model="alpha", reason="too_large") == 1
+    for step in ("tokenize", "queue", "inference"):
+        assert value(series, f"ladabert_{step}_duration_seconds_count", model="alpha") == 2
+    assert value(series, "ladabert_input_tokens_count", model="alpha") == 3
+    assert value(series, "ladabert_input_tokens_sum", model="alpha") == 5 + 3 + 3
+    assert value(series, "ladabert_prediction_score_count", model="alpha") == 3
+    predicted = [
+        value(series, "ladabert_predictions_total", model="alpha", label=label) for label in ("NEGATIVE", "POSITIVE")
+    ]
+    assert sum(predicted) == 3
+    assert value(series, "ladabert_batch_size_sum", model="alpha") == 3
+    assert value(series, "ladabert_requests_in_progress") == 0
+    assert value(series, "ladabert_queue_depth", model="alpha") == 0
+
+
+def test_every_series_exists_from_the_start_and_none_appears_later(fresh: Server) -> None:
+    before = scrape(fresh)
+    counters = {key: count for key, count in before.items() if key[0].endswith(("_total", "_count", "_sum"))}
+    assert counters
+    assert not any(counters.values())
+    fresh.classify({"inputs": "a"})
+    fresh.classify({"inputs": "a", "model": "nope"})
+    fresh.post_raw(b"{")
+    fresh.classify({"inputs": ["a"] * 4})
+    assert set(scrape(fresh)) == set(before)
+
+
+def test_the_names_and_labels_are_those_of_the_contract(fresh: Server) -> None:
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(fresh.get("/metrics").text):
+        for sample in family.samples:
+            labels.setdefault(family.name, set()).update(set(sample.labels) - {"le"})
+    assert labels == {
+        "ladabert_requests": {"model", "route", "status"},
+        "ladabert_request_duration_seconds": {"model", "route"},
+        "ladabert_tokenize_duration_seconds": {"model"},
+        "ladabert_queue_duration_seconds": {"model"},
+        "ladabert_inference_duration_seconds": {"model"},
+        "ladabert_batch_size": {"model"},
+        "ladabert_batch_tokens": {"model"},
+        "ladabert_batch_padding_ratio": {"model"},
+        "ladabert_input_tokens": {"model"},
+        "ladabert_queue_depth": {"model"},
+        "ladabert_requests_in_progress": set(),
+        "ladabert_model_ready": {"model"},
+        "ladabert_rejected": {"model", "reason"},
+        "ladabert_predictions": {"model", "label"},
+        "ladabert_prediction_score": {"model"},
+        "ladabert_model_info": {"model", "version", "precision", "ratio", "provider"},
+    }
+
+
+def test_duration_buckets_are_geometric_from_a_quarter_millisecond_to_sixteen_seconds() -> None:
+    assert DURATION_BUCKETS_S[0] == 0.00025
+    assert 16 <= DURATION_BUCKETS_S[-1] < 17
+    ratios = {later / earlier for earlier, later in zip(DURATION_BUCKETS_S, DURATION_BUCKETS_S[1:], strict=False)}
+    assert ratios == {2.0}
+
+
+def test_what_is_served_can_be_read(fresh: Server) -> None:
+    series = scrape(fresh)
+    info = {
+        "model": "alpha",
+        "version": "0123456789ab",
+        "precision": "fp32",
+        "ratio": "2.5",
+        "provider": "cpu",
+    }
+    assert value(series, "ladabert_model_info", **info) == 1
+    assert value(series, "ladabert_model_ready", model="alpha") == 1
+
+
+def test_openmetrics_is_sent_when_asked_for(fresh: Server) -> None:
+    accept = "application/openmetrics-text; version=1.0.0"
+    response = fresh.get("/metrics", headers={"accept": accept})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert list(openmetrics.text_string_to_metric_families(response.text))
+
+
+@pytest.mark.parametrize(
+    "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=x", "text/plain; version=..", ",;=,"]
+)
+def test_any_other_accept_header_gets_plain_text(fresh: Server, accept: str) -> None:
+    response = fresh.get("/metrics", headers={"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_two_apps_in_one_process_count_apart(models: Path, fresh: Server) -> None:
+    with serving(models) as other:
+        other.classify({"inputs": "a"})
+        assert value(scrape(fresh), "ladabert_requests_total", model="alpha", route="/classify", status="200") == 0

@@ -1,0 +1,200 @@
+"""Claims about the process: start, signals, exit codes; over a real socket on the loopback."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.tiny_artefact import REPOSITORY, write_artefact
+
+COMMAND = [sys.executable, "-m", "service"]
+PATIENCE_S = 60
+
+
+class Process:
+    """A running `ladabert-serve`."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int, announced: list[str]) -> None:
+        self.process = process
+        self.port = port
+        self.announced = announced
+
+    def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, bytes]:
+        """Send one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {"content-type": "application/json", **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def classify(self, inputs: Any) -> int:
+        """POST inputs and return the status."""
+        return self.request("POST", "/classify", json.dumps({"inputs": inputs}))[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def started(models: Path, *options: str, **environment: str) -> Iterator[Process]:
+    """Start a server on a free port and wait until it says that it listens."""
+    process = subprocess.Popen(
+        [*COMMAND, "--models", str(models), "--port", "0", "--provider", "cpu", *options],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        announced = []
+        for line in process.stdout:
+            announced.append(line)
+            if line.startswith("try: "):
+                break
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", "".join(announced))
+        assert found, announced
+        yield Process(process, int(found[1]), announced)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+def check_one_line(done: "subprocess.CompletedProcess[str]", exit_code: int, *words: str) -> None:
+    """Hold a command to have failed with one clear line that holds these words."""
+    assert done.returncode == exit_code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def one_server(models: Path) -> Iterator[Process]:
+    with started(models) as process:
+        yield process
+
+
+def test_the_start_says_what_is_served_and_how_to_call_it(one_server: Process) -> None:
+    text = "".join(one_server.announced)
+    assert "alpha (default): version 0123456789ab, fp32, cpu" in text
+    assert "core(s)" in text
+    assert f"try: curl -s http://127.0.0.1:{one_server.port}/classify" in text
+
+
+def test_the_health_command_tells_ready_and_not(one_server: Process) -> None:
+    assert run("health", "--url", f"http://127.0.0.1:{one_server.port}").returncode == 0
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        done = run("health", "--url", f"http://127.0.0.1:{unused.getsockname()[1]}")
+    check_one_line(done, 1, "health/ready")
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_client_that_sends_a_hundred_megabytes_reads_its_413(one_server: Process, connection: str) -> None:
+    body = (b" " * 1000000 for _ in range(100))
+    headers = {"connection": connection}
+    status, answer = one_server.request("POST", "/classify", body, headers)
+    assert status == 413
+    assert json.loads(answer)["status"] == 413
+    assert one_server.classify("a") == 200
+
+
+def test_a_port_in_use_is_one_line(models: Path, one_server: Process) -> None:
+    done = run("--models", str(models), "--port", str(one_server.port))
+    check_one_line(done, 1, str(one_server.port), "in use")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_exit_code_0(models: Path, number: int) -> None:
+    with started(models) as process:
+        assert process.classify("a") == 200
+        assert process.stop(number) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_with_requests_in_flight_loses_none_and_exits_0(models: Path, workers: int) -> None:
+    with started(models, "--workers", str(workers)) as process:
+        # Each caller's headers and half of its body are there when the signal comes; the rest comes after it.
+        body = json.dumps({"inputs": ["a good film"] * 50}).encode()
+        connections = []
+        for _ in range(8):
+            connection = socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE_S)
+            head = f"POST /classify HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {len(body)}\r\n"
+            connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")  # the application reads the body
+            connection.sendall(body[:10])
+            connections.append(connection)
+        stopped: list[int] = []
+        stopping = threading.Thread(target=lambda: stopped.append(process.stop()))
+        stopping.start()
+        statuses = []
+        for connection in connections:
+            connection.sendall(body[10:])
+            with connection, connection.makefile("rb") as answer:
+                statuses.append(int(answer.readline().split()[1]))
+        stopping.join()
+        assert set(statuses) <= {200, 503}, statuses  # 503: not admitted before the signal
+        assert stopped == [0]
+
+
+def test_workers_share_one_port_and_one_metrics_page(models: Path) -> None:
+    with started(models, "--workers", "2") as process:
+        for _ in range(10):
+            assert process.classify("a") == 200
+        for _ in range(4):  # whichever worker answers
+            text = process.request("GET", "/metrics")[1].decode()
+            assert 'ladabert_requests_total{model="alpha",route="/classify",status="200"} 10.0' in text
+            assert 'ladabert_model_ready{model="alpha"} 1.0' in text
+            assert 'ladabert_queue_depth{model="alpha"} 0.0' in text
+        assert process.stop() == 0
+
+
+def break_hash(folder: Path) -> None:
+    graph = folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_broken_artefact_stops_the_start_with_one_line(models_folder: Path, workers: str) -> None:
+    break_hash(write_artefact(models_folder))
+    done = run("--models", str(models_folder), "--port", "0", "--workers", workers)
+    check_one_line(done, 1, "model.onnx", "sha256")
+
+
+def test_check_says_yes_to_a_whole_artefact_and_no_to_a_broken_one(models_folder: Path) -> None:
+    folder = write_artefact(models_folder)
+    done = run("check", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiny: version 0123456789ab" in done.stdout
+    break_hash(folder)
+    check_one_line(run("check", str(folder)), 1, "sha256")
+    check_one_line(run("check", str(models_folder / "nope")), 2, "no such folder")

@@ -1,0 +1,129 @@
+"""Claims about settings: every one is an option, a variable and a line of the documentation."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.cli import main, read_settings
+from service.settings import Settings
+from tests.service.tiny_artefact import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "serving.md").read_text()
+FIELDS = sorted(Settings.model_fields)
+
+
+def default(name: str) -> str:
+    value = Settings.model_fields[name].default
+    return "unset" if value is None else str(value).lower()
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_setting_is_documented_with_its_default(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert f"| `LADABERT_{name.upper()}` | {default(name)} | {description} |" in PAGE
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    assert set(re.findall(r"`LADABERT_([A-Z_]+)`", PAGE)) == {name.upper() for name in FIELDS}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_read_somewhere(name: str) -> None:
+    sources = [path for path in (REPOSITORY / "service").rglob("*.py") if path.name != "settings.py"]
+    assert any(re.search(rf"settings\.{name}\b", path.read_text()) for path in sources)
+
+
+def test_help_names_every_option_with_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--help"])
+    assert exited.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in FIELDS:
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"(default: {default(name)}; LADABERT_{name.upper()})" in text
+
+
+def test_an_option_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LADABERT_PORT", "1")
+    settings = read_settings({"port": "2"})
+    assert settings is not None
+    assert settings.port == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "x"], ["--port", "'x'"]),
+        (["--port", "65536"], ["--port", "65535"]),
+        (["--provider", "tpu"], ["--provider", "cuda"]),
+        (["--nope"], ["--nope"]),
+        (["serve"], ["serve"]),
+        (["--max-batch-padding", "1"], ["--max-batch-padding"]),
+        (["check"], ["artefact"]),
+        (["health", "--url", "ftp://x"], ["--url"]),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_exit_2_and_one_line(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = main(arguments)
+    except SystemExit as exited:
+        code = exited.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+    for word in words:
+        assert word in captured.err
+
+
+def test_a_wrong_variable_is_exit_2_and_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LADABERT_MAX_INPUTS", "many")
+    assert main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "LADABERT_MAX_INPUTS" in line
+    assert "many" in line
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LADABERT_RUNNERS", "")
+    assert Settings().runners is None
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError):
+        Settings(models=tmp_path).port = 1  # type: ignore[misc]
+
+
+def test_every_problem_type_and_metric_is_documented() -> None:
+    from service.errors import OUTCOMES
+    from service.metrics import Metrics
+
+    for outcome in OUTCOMES.values():
+        if outcome.status != 499:
+            assert f"`{outcome.title.lower().replace(' ', '-')}`" in PAGE, outcome
+    for family in Metrics().registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        assert f"`{name}" in PAGE, name
+
+
+def test_every_route_is_documented() -> None:
+    from service.app import create_app
+
+    for path in create_app(Settings()).openapi()["paths"]:
+        assert f"`{path}`" in PAGE or f" {path}`" in PAGE, path
+
+
+def test_the_documented_answer_fits_the_schema() -> None:
+    from service.schemas import ClassifyResponse
+
+    (example,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[1:2]
+    ClassifyResponse.model_validate(json.loads(example))
