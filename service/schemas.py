@@ -91,15 +91,15 @@ class ClassifyRequest(_Body):
     )
 
     inputs: Inputs = Field(description="What to classify.")
-    model: Text | None = Field(None, description="Name of the model; unset: the default one.")
-    top_k: int | None = Field(None, ge=1, description="How many labels to return, best first; unset: all.")
+    model: Text | None = Field(default=None, description="Name of the model; unset: the default one.")
+    top_k: int | None = Field(default=None, ge=1, description="How many labels to return, best first; unset: all.")
     function_to_apply: FunctionToApply | None = Field(
-        None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
+        default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
     )
-    truncate: bool = Field(True, description="Cut a text over the model's length; false: answer 422.")
-    truncation_direction: TruncationDirection = Field("right", description="The side that is cut off.")
+    truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 422.")
+    truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
     timeout_ms: int | None = Field(
-        None, ge=1, le=MAX_TIMEOUT_MS, description="Deadline in milliseconds; unset: the server's."
+        default=None, ge=1, le=MAX_TIMEOUT_MS, description="Deadline in milliseconds; unset: the server's."
     )
 
 
@@ -218,7 +218,7 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
-    errors: list[ProblemField] | None = Field(None, description="The fields that do not fit (422 only).")
+    errors: list[ProblemField] | None = Field(default=None, description="The fields that do not fit (422 only).")
 
 
 _classify_request = TypeAdapter(ClassifyRequest)

@@ -20,67 +20,69 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     models: Path = Field(
-        Path("models"),
+        default=Path("models"),
         description="Folder with one sub-folder per artefact and manifest.schema.json.",
     )
     default_model: str | None = Field(
-        None,
+        default=None,
         description="Model that answers a request which names none. Unset: the first in alphabetical order.",
     )
     precision: Precision = Field(
-        "auto",
+        default="auto",
         description="Graph to load: auto (the manifest's default_file), fp32 or int8.",
     )
     provider: Provider = Field(
-        "auto",
+        default="auto",
         description="Where to compute: cpu, cuda (fails at start where there is none) or auto (cuda or cpu).",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Worker processes, which share the port and one /metrics.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Worker processes, which share the port and one /metrics."
+    )
     runners: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=256,
         description="Threads that run the graph, per worker and model. Unset: on CPU the cgroup's cores "
         "divided by the workers, on CUDA one.",
     )
     max_batch_size: int | None = Field(
-        None, ge=1, description="Texts in one batch at most. Unset: 32 on CPU, 256 on CUDA."
+        default=None, ge=1, description="Texts in one batch at most. Unset: 32 on CPU, 256 on CUDA."
     )
     max_batch_tokens: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Tokens in one batch at most, padding included; a longer text runs alone. "
         "Unset: 2048 on CPU, 32768 on CUDA.",
     )
     max_batch_padding: float = Field(
-        0.2, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
+        default=0.2, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
     )
     max_queue_requests: int = Field(
-        1024, ge=1, description="Requests that may wait, per worker and model; more are answered 429."
+        default=1024, ge=1, description="Requests that may wait, per worker and model; more are answered 429."
     )
     max_queue_tokens: int = Field(
-        262144,
+        default=262144,
         ge=1,
         description="Tokens that may wait, per worker and model; more are answered 429. "
         "A request over it is taken only when nothing else waits.",
     )
-    max_body_bytes: int = Field(2097152, ge=1, description="Request body at most, in bytes; else 413.")
-    max_inputs: int = Field(512, ge=1, description="Inputs in one request at most; else 413.")
-    max_text_bytes: int = Field(65536, ge=1, description="One text at most, in UTF-8 bytes; else 413.")
+    max_body_bytes: int = Field(default=2097152, ge=1, description="Request body at most, in bytes; else 413.")
+    max_inputs: int = Field(default=512, ge=1, description="Inputs in one request at most; else 413.")
+    max_text_bytes: int = Field(default=65536, ge=1, description="One text at most, in UTF-8 bytes; else 413.")
     default_timeout_ms: int = Field(
-        30000,
+        default=30000,
         ge=1,
         le=3600000,
         description="Deadline of a request that sets no timeout_ms, in milliseconds; else 504.",
     )
     grace_period_s: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         le=3600,
         description="After SIGTERM, seconds to finish what was admitted; the rest is answered 503.",
     )
-    log_level: LogLevel = Field("info", description="Least severe log line that is written.")
-    log_format: LogFormat = Field("text", description="Log lines as text or as one JSON object each.")
-    access_log: bool = Field(False, description="Write one log line per request (never its text).")
+    log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
+    log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
+    access_log: bool = Field(default=False, description="Write one log line per request (never its text).")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import APIRouter
@@ -23,6 +23,7 @@ from service.errors import (
     UnknownModelError,
     UnsupportedMediaError,
 )
+from service.metrics import UNKNOWN_MODEL
 from service.model import Model, Question, Reply
 from service.openapi import problem_responses, request_body
 from service.problem import problem_response
@@ -91,10 +92,12 @@ async def _classify(request: Request, reader: BodyReader, tracked: Tracked) -> R
 
 def _label(registry: Registry, payload: Any) -> str:
     """Return the served model that a request means, as its label in the metrics, before it is validated."""
-    name = payload.get("model") if isinstance(payload, dict) else None
-    if name is None and isinstance(payload, dict):
+    if not isinstance(payload, dict):
+        return UNKNOWN_MODEL
+    name = payload.get("model")
+    if name is None:
         return registry.default
-    return name if isinstance(name, str) and name in registry.models else Tracked().model
+    return name if isinstance(name, str) and name in registry.models else UNKNOWN_MODEL
 
 
 def _question(body: ClassifyRequest, settings: Settings) -> Question:
@@ -124,7 +127,7 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
 
 
 @contextlib.contextmanager
-def watch_disconnect(request: Request) -> Any:
+def watch_disconnect(request: Request) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Give a function that calls another one when the caller hangs up, until the context is left."""
     tasks: list[asyncio.Task[None]] = []
 

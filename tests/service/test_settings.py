@@ -100,7 +100,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
-        Settings(models=tmp_path).port = 1  # type: ignore[misc]
+        Settings(models=tmp_path).port = 1
 
 
 def test_every_problem_type_and_metric_is_documented() -> None:
