@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.errors import CallerLeftError, NotJsonError, TooLargeError, UnsupportedMediaError
+from service.errors import CallerLeftError, DeadlineExceededError, NotJsonError, TooLargeError, UnsupportedMediaError
 
 LINGER_S = 10.0
 LINGER_BYTES = 1 << 30
@@ -35,8 +35,18 @@ class BodyReader:
         self._request = request
         self.complete = False
 
-    async def read(self, limit_bytes: int) -> bytes:
-        """Return the body; raises TooLargeError as soon as it is known, CallerLeftError on a hang-up."""
+    async def read(self, limit_bytes: int, timeout_s: float) -> bytes:
+        """Return the body; raises TooLargeError as soon as it is known, CallerLeftError on a hang-up.
+
+        A body that is not there in time raises DeadlineExceededError.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._read(limit_bytes)
+        except TimeoutError as error:
+            raise DeadlineExceededError from error
+
+    async def _read(self, limit_bytes: int) -> bytes:
         declared = self._request.headers.get("content-length", "")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
             raise TooLargeError("the body", int(declared), limit_bytes, "bytes")

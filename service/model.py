@@ -142,7 +142,8 @@ class Model:
             await settled.wait()
         finally:
             alarm.cancel()
-            self.batcher.cancel(ticket)  # nothing to do unless this task itself was cancelled
+            if not ticket.settled:  # this task itself was cancelled
+                self.batcher.cancel(ticket)
         self._observe(ticket, admitted_at)
         if ticket.error is not None:
             raise ticket.error

@@ -29,7 +29,7 @@ def problem_response(error: RequestError, request_id: str) -> Response:
 def routing_problem(request: Request, error: HTTPException) -> Response:
     """Return the answer to an unknown route or a method that the route does not have."""
     phrase = HTTPStatus(error.status_code).phrase
-    detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    detail = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     return _response(error.status_code, phrase, detail, request.state.request_id, headers=error.headers)
 
 

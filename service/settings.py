@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         default=30000,
         ge=1,
         le=3600000,
-        description="Deadline of a request that sets no timeout_ms, in milliseconds; else 504.",
+        description="Deadline of a request that sets no timeout_ms, and of receiving a body; else 504.",
     )
     grace_period_s: float = Field(
         default=30.0,

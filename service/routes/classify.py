@@ -76,7 +76,7 @@ async def _classify(request: Request, reader: BodyReader, tracked: Tracked) -> R
 
     # Validate.
     check_content_type(request.headers)
-    payload = parse_json(await reader.read(settings.max_body_bytes))
+    payload = parse_json(await reader.read(settings.max_body_bytes, settings.default_timeout_ms / 1000))
     tracked.model = _label(registry, payload)
     body = parse_classify_request(payload)
     model = registry.get(body.model)

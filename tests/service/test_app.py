@@ -41,6 +41,13 @@ def test_an_unknown_route_is_a_404_problem(server: Server) -> None:
     check_problem(server.request("POST", "/classify/"), 404)
 
 
+@pytest.mark.parametrize("host", ["[", "a b", "x:y", ""])
+def test_no_host_header_is_a_500(server: Server, host: str) -> None:
+    check_problem(server.get("/nowhere", headers={"host": host}), 404)
+    for path in ("/docs", "/openapi.json", "/models", "/health/live"):
+        assert server.get(path, headers={"host": host}).status_code == 200
+
+
 def test_a_wrong_method_is_a_405_problem_that_says_which_are_right(server: Server) -> None:
     response = server.get("/classify")
     check_problem(response, 405)

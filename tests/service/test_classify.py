@@ -1,5 +1,6 @@
 """Claims about POST /classify: what comes back, for what is right and for what is wrong."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -266,6 +267,15 @@ def test_a_hundred_megabytes_are_413_without_being_kept(server: Server) -> None:
 
     check_problem(server.post_raw(stream()), 413)
     check_alive(server)
+
+
+def test_a_body_that_does_not_arrive_in_time_is_504(models: Path) -> None:
+    async def stall() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    with serving(models, default_timeout_ms=1) as server:
+        check_problem(server.post_raw(stall()), 504)
 
 
 def test_a_declared_length_over_the_limit_is_413(server: Server) -> None:
