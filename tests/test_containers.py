@@ -1,0 +1,260 @@
+"""Claims about the container files: checked as text, and against the code that they start; no engine needed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from service.metrics import Metrics, ModelLabels, ModelMetrics
+from service.routes.metrics import router as metrics_router
+from service.server import HARD_STOP_S
+from service.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
+DOCUMENTATION = (ROOT / "docs/containers.md").read_text()
+SET_BY_THE_IMAGE = {"host", "port", "models"}
+VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = read_yaml("docker-compose.yml")["services"]
+    return found
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions as (keyword, arguments), continued lines joined."""
+    text = "\n".join(line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    return [(line.split()[0], " ".join(line.split()[1:])) for line in lines]
+
+
+def image_environment() -> dict[str, str]:
+    pairs = [pair for keyword, arguments in instructions() if keyword == "ENV" for pair in arguments.split()]
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def labels_of_each_metric() -> dict[str, set[str]]:
+    """Return every sample name that a server with one model exposes, and its labels."""
+    metrics = Metrics()
+    ModelMetrics(metrics, ModelLabels("a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE")))
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "docker/grafana/dashboards/ladabert.json").read_text())
+    return found
+
+
+def dashboard_queries() -> list[str]:
+    found = dashboard()
+    queries = [target["expr"] for panel in found["panels"] for target in panel["targets"]]
+    return queries + [variable["definition"] for variable in found["templating"]["list"]]
+
+
+def test_compose_starts_service_prometheus_and_grafana(services: dict[str, dict[str, Any]]) -> None:
+    assert set(services) == {"ladabert", "prometheus", "grafana"}
+
+
+def test_compose_builds_a_target_that_the_dockerfile_has(services: dict[str, dict[str, Any]]) -> None:
+    build = services["ladabert"]["build"]
+    assert (ROOT / build["dockerfile"]).is_file()
+    stages = [arguments.split(" AS ")[-1] for keyword, arguments in instructions() if keyword == "FROM"]
+    assert build["target"] in stages
+    assert stages[-1] == "cpu"  # what a build without --target makes
+    assert "cuda" in stages
+
+
+def test_every_published_port_is_loopback_only_by_default(services: dict[str, dict[str, Any]]) -> None:
+    for service in services.values():
+        for port in service["ports"]:
+            assert VARIABLE.sub(r"\2", port).startswith("127.0.0.1:")
+
+
+def test_the_service_can_gain_no_privilege_and_writes_only_to_tmp(services: dict[str, dict[str, Any]]) -> None:
+    service = services["ladabert"]
+    assert service["read_only"] is True
+    assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    for each in services.values():
+        assert each["cap_drop"] == ["ALL"]
+        assert each["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_limits_have_defaults_that_a_variable_overrides(services: dict[str, dict[str, Any]]) -> None:
+    for limit in ("cpus", "mem_limit", "stop_grace_period"):
+        assert VARIABLE.fullmatch(services["ladabert"][limit])
+
+
+def test_a_container_is_not_killed_while_the_service_finishes(services: dict[str, dict[str, Any]]) -> None:
+    seconds = VARIABLE.sub(r"\2", services["ladabert"]["stop_grace_period"]).removesuffix("s")
+    assert float(seconds) > Settings.model_fields["grace_period_s"].default + HARD_STOP_S
+
+
+def test_compose_hands_on_every_setting_that_the_image_does_not_fix(services: dict[str, dict[str, Any]]) -> None:
+    expected = {ENV_PREFIX + name.upper() for name in Settings.model_fields if name not in SET_BY_THE_IMAGE}
+    assert set(services["ladabert"]["environment"]) == expected
+
+
+def test_prometheus_waits_until_the_service_is_healthy(services: dict[str, dict[str, Any]]) -> None:
+    assert services["prometheus"]["depends_on"] == {"ladabert": {"condition": "service_healthy"}}
+
+
+def test_prometheus_scrapes_the_services_port_and_path(services: dict[str, dict[str, Any]]) -> None:
+    (job,) = read_yaml("docker/prometheus.yml")["scrape_configs"]
+    port = image_environment()["LADABERT_PORT"]
+    assert job["static_configs"] == [{"targets": [f"ladabert:{port}"]}]
+    assert job["metrics_path"] in {getattr(route, "path", None) for route in metrics_router.routes}
+    assert services["ladabert"]["ports"][0].endswith(f":{port}")
+    assert ("EXPOSE", port) in instructions()
+
+
+def test_prometheus_and_grafana_agree_on_the_scrape_interval() -> None:
+    (source,) = read_yaml("docker/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert source["jsonData"]["timeInterval"] == read_yaml("docker/prometheus.yml")["global"]["scrape_interval"]
+
+
+def test_mounted_configuration_exists_and_is_read_only(services: dict[str, dict[str, Any]]) -> None:
+    mounts = [volume for service in services.values() for volume in service.get("volumes", []) if volume[0] == "."]
+    assert len(mounts) == 3
+    for mount in mounts:
+        source, _, mode = mount.split(":")
+        assert (ROOT / source).exists()
+        assert mode == "ro"
+
+
+def test_grafana_finds_the_dashboard_where_compose_mounts_it(services: dict[str, dict[str, Any]]) -> None:
+    (provider,) = read_yaml("docker/grafana/provisioning/dashboards/ladabert.yml")["providers"]
+    folder = provider["options"]["path"]
+    targets = {volume.split(":")[1]: volume.split(":")[0] for volume in services["grafana"]["volumes"]}
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / targets[folder] / Path(home).relative_to(folder)).is_file()
+
+
+def test_every_panel_reads_the_provisioned_data_source() -> None:
+    (source,) = read_yaml("docker/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    for panel in dashboard()["panels"]:
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
+
+
+@pytest.mark.parametrize("query", dashboard_queries())
+def test_the_dashboard_asks_only_for_metrics_and_labels_that_the_service_exposes(query: str) -> None:
+    exposed = labels_of_each_metric()
+    names = re.findall(r"\bladabert_\w+", query)
+    assert names
+    for name in names:
+        assert name in exposed
+    groups = ",".join(re.findall(r"\bby \(([^)]*)\)", query)).split(",")
+    matched = re.findall(r'(\w+)=~?"', query)
+    for label in {label.strip() for label in groups if label.strip()} | set(matched):
+        assert all(label in exposed[name] for name in names if name.endswith("_bucket") or label != "le")
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "ladabert_requests_total",
+        "ladabert_request_duration_seconds_bucket",
+        "ladabert_queue_duration_seconds_bucket",
+        "ladabert_inference_duration_seconds_bucket",
+        "ladabert_queue_depth",
+        "ladabert_batch_size_sum",
+        "ladabert_batch_padding_ratio_sum",
+        "ladabert_rejected_total",
+        "ladabert_predictions_total",
+    ],
+)
+def test_the_dashboard_shows(metric: str) -> None:
+    assert any(metric in query for query in dashboard_queries())
+
+
+def test_no_two_panels_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        assert not cells & taken
+        taken |= cells
+
+
+def test_the_image_never_installs_torch() -> None:
+    installs = [arguments for keyword, arguments in instructions() if keyword == "RUN" and "install" in arguments]
+    assert installs
+    for install in installs:
+        assert not re.search(r"torch|transformers|\[compression|\[dev|\[hub", install)
+        assert "--no-deps" in install or "--constraint constraints.txt" in install
+
+
+def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
+    runtime = DOCKERFILE[DOCKERFILE.index(" AS runtime") :]
+    users = re.findall(r"^USER (.*)$", runtime, re.MULTILINE)
+    assert users == ["10001:10001"]
+
+
+def test_each_base_is_python_slim_at_a_minor_version_or_a_stage() -> None:
+    stages: set[str] = set()
+    for keyword, arguments in instructions():
+        if keyword == "FROM":
+            base, _, name = arguments.partition(" AS ")
+            assert base in stages or base == "python:3.11-slim"
+            stages.add(name)
+
+
+def test_prometheus_and_grafana_are_pinned_to_a_release(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("prometheus", "grafana"):
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", services[name]["image"])
+
+
+def test_sigterm_reaches_the_server_because_no_shell_stands_before_it() -> None:
+    assert [json.loads(arguments) for keyword, arguments in instructions() if keyword == "ENTRYPOINT"] == [
+        ["ladabert-serve"]
+    ]
+
+
+def test_the_healthcheck_asks_the_services_own_command() -> None:
+    (check,) = [arguments for keyword, arguments in instructions() if keyword == "HEALTHCHECK"]
+    assert json.loads(check[check.index("[") :]) == ["ladabert-serve", "health"]
+
+
+def test_the_image_listens_on_every_address_and_sends_no_telemetry() -> None:
+    environment = image_environment()
+    assert environment["LADABERT_HOST"] == "0.0.0.0"
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
+    fields = {name.removeprefix(ENV_PREFIX).lower() for name in environment if name.startswith(ENV_PREFIX)}
+    assert fields <= set(Settings.model_fields)
+
+
+def test_the_build_context_holds_only_what_the_dockerfile_copies() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copied = {
+        source
+        for keyword, arguments in instructions()
+        if keyword == "COPY" and not arguments.startswith("--from")
+        for source in arguments.split()[:-1]
+    }
+    assert allowed == copied
+
+
+def test_every_variable_of_the_compose_file_is_documented_with_its_default() -> None:
+    variables = VARIABLE.findall((ROOT / "docker-compose.yml").read_text())
+    assert variables
+    for name, default in variables:
+        assert re.search(rf"^\| `{name}` \| `{re.escape(default)}` \|", DOCUMENTATION, re.MULTILINE)
+
+
+def test_every_image_target_and_pinned_image_is_documented(services: dict[str, dict[str, Any]]) -> None:
+    for image in (services["prometheus"]["image"], services["grafana"]["image"], "--target cpu", "--target cuda"):
+        assert image in DOCUMENTATION
