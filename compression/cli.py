@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pydantic import ValidationError
+
 from compression.errors import CompressionError
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
@@ -26,9 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = build_parser().parse_args(arguments)
     try:
         parsed.run_command(parsed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][-1]).replace("_", "-")
+        _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
     except CompressionError as error:
-        print(f"ladabert-compress: error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"ladabert-compress: error: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,9 +66,23 @@ def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
     parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
     parser.add_argument("--label-names", type=_names, default=(), metavar="A,B,…", help="names of the labels, in order")
-    parser.add_argument("--epochs", type=int, default=3, help="passes over --train (default %(default)s)")
+    parser.add_argument("--epochs", type=_positive, default=3, help="passes over --train (default %(default)s)")
     parser.add_argument(
-        "--evaluations-per-epoch", type=int, default=4, help="evaluations on --dev in a pass (default %(default)s)"
+        "--evaluations-per-epoch",
+        type=_positive,
+        default=4,
+        help="evaluations on --dev in a pass (default %(default)s)",
+    )
+    parser.add_argument(
+        "--average-decay",
+        type=_share,
+        default=0.999,
+        help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
+    )
+    parser.add_argument(
+        "--freeze-embeddings",
+        action="store_true",
+        help="train the encoder and the head only: words that --train lacks stay where pretraining put them",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
@@ -81,6 +105,8 @@ def _run_finetune(options: argparse.Namespace) -> None:
         licence=options.licence,
         epochs=options.epochs,
         evaluations_per_epoch=options.evaluations_per_epoch,
+        average_decay=options.average_decay,
+        freeze_embeddings=options.freeze_embeddings,
         label_names=options.label_names,
         training=TrainingConfig(
             batch_size=options.batch_size,
@@ -222,6 +248,22 @@ def _columns(options: argparse.Namespace) -> Columns:
     from compression.data import Columns
 
     return Columns(options.text, options.text_pair, options.label)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to below 1")
+    return value
 
 
 def _names(text: str) -> tuple[str, ...]:

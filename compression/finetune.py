@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import BertForSequenceClassification
 
 from compression.batches import Batch, encode
@@ -31,15 +32,25 @@ class FinetuneConfig:
     licence: str
     epochs: int
     evaluations_per_epoch: int
+    average_decay: float
+    freeze_embeddings: bool
     label_names: tuple[str, ...]
     training: TrainingConfig
 
 
-@dataclass
 class FinetuneLearner:
-    """Cross-entropy on the labels of the data."""
+    """Cross-entropy on the labels of the data; the result is an exponential average of the weights."""
 
-    module: BertForSequenceClassification
+    def __init__(self, module: BertForSequenceClassification, average_decay: float) -> None:
+        self.module = module
+        self._average: AveragedModel = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+
+    @property
+    def result(self) -> BertForSequenceClassification:
+        """The average of the weights over the last steps."""
+        average = self._average.module
+        assert isinstance(average, BertForSequenceClassification)
+        return average
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean cross-entropy over the batch."""
@@ -50,14 +61,16 @@ class FinetuneLearner:
         return False
 
     def after_update(self) -> None:
-        """Nothing is masked while fine-tuning."""
+        """Takes the new weights into the average."""
+        self._average.update_parameters(self.module)
 
     def structure(self) -> dict[str, Any]:
-        """The structure is the base's."""
-        return {}
+        """The average so far."""
+        return {"average": self._average.state_dict()}
 
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
-        """The structure is the base's."""
+        """The average of a checkpoint."""
+        self._average.load_state_dict(structure["average"])
 
 
 def finetune(
@@ -82,12 +95,13 @@ def finetune(
     torch.manual_seed(config.training.seed)  # the new head's weights
     model, tokenizer = load_encoder(config.base, names)
     model.to(device)  # type: ignore[arg-type]
+    model.bert.embeddings.requires_grad_(not config.freeze_embeddings)
     max_length = config.training.max_length
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
     run_folder = out.with_name(out.name + ".run")
-    learner = FinetuneLearner(model)
+    learner = FinetuneLearner(model, config.average_decay)
     history = train(
         learner,
         train_data,

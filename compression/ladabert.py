@@ -49,6 +49,11 @@ class LadaBertLearner:
             if isinstance(module, nn.Dropout):
                 module.p = recipe.distillation.dropout
 
+    @property
+    def result(self) -> BertForSequenceClassification:
+        """The student after the last step."""
+        return self.module
+
     def before_step(self, step: int) -> bool:
         """Shrinks the student where an iteration begins."""
         if step not in self.timetable.starts:

@@ -46,6 +46,11 @@ class Learner(Protocol):
 
     module: BertForSequenceClassification
 
+    @property
+    def result(self) -> BertForSequenceClassification:
+        """What is evaluated and kept: the module itself, or an average of it over the steps."""
+        ...
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, each a scalar; the loop minimises their sum."""
         ...
@@ -129,7 +134,7 @@ def train(
     keep_best: bool = False,
     description: str = "train",
 ) -> History:
-    """Trains ``learner.module`` in place for ``total_steps`` steps.
+    """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
     The order of the rows depends on the seed and the epoch alone and the checkpoint holds everything else
     that a step depends on, so a run that was killed and resumed ends with the same weights as one that was
@@ -203,11 +208,11 @@ def train(
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
             if done % evaluate_every == 0 or done == total_steps:
-                accuracy = evaluate_accuracy(learner.module, dev_data, device, config.precision)
+                accuracy = evaluate_accuracy(learner.result, dev_data, device)
                 history.evaluations.append({"step": done, "accuracy": accuracy, **averages})
                 tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {accuracy:.4f}")
                 if keep_best and accuracy >= max(entry["accuracy"] for entry in history.evaluations):
-                    best = {name: value.clone() for name, value in learner.module.state_dict().items()}
+                    best = {name: value.clone() for name, value in learner.result.state_dict().items()}
             if checkpoint is not None and (done % checkpoint_every == 0 or done == total_steps):
                 save_checkpoint(
                     checkpoint,
@@ -223,8 +228,8 @@ def train(
                     },
                 )
     if best:
-        learner.module.load_state_dict(best)
-    learner.module.eval()
+        learner.result.load_state_dict(best)
+    learner.result.eval()
     return history
 
 
@@ -259,23 +264,18 @@ def classify(model: BertForSequenceClassification, batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: BertForSequenceClassification, data: EncodedTexts, device: torch.device, precision: str = "fp32"
-) -> Tensor:
-    """Logits (N, classes) of every row, in the rows' order, on the CPU."""
+def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> Tensor:
+    """Logits (N, classes) of every row in fp32, in the rows' order, on the CPU."""
     model.eval()
     parts: list[Tensor] = []
     order: list[int] = []
     for rows, batch in evaluation_batches(data, EVALUATION_BATCH_SIZE):
-        with autocast(device, precision):
-            parts.append(classify(model, batch.to(device)).float().cpu())
+        parts.append(classify(model, batch.to(device)).float().cpu())
         order += rows
     return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
-def evaluate_accuracy(
-    model: BertForSequenceClassification, data: EncodedTexts, device: torch.device, precision: str
-) -> float:
+def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
     """The share of rows whose highest logit is the label's."""
-    predicted = predict_logits(model, data, device, precision).argmax(dim=1)
+    predicted = predict_logits(model, data, device).argmax(dim=1)
     return (predicted == torch.tensor(data.labels)).float().mean().item()

@@ -71,7 +71,9 @@ def tiny_config() -> BertConfig:
 def tiny_bert() -> BertForSequenceClassification:
     """Random weights, larger than BERT's own so that logits differ visibly, and no parameter zero."""
     torch.manual_seed(0)
-    model: BertForSequenceClassification = BertForSequenceClassification._from_config(tiny_config(), attn_implementation="eager")
+    model: BertForSequenceClassification = BertForSequenceClassification._from_config(
+        tiny_config(), attn_implementation="eager"
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5) if parameter.ndim == 2 else parameter.add_(0.1 * torch.randn_like(parameter))

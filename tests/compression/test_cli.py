@@ -52,6 +52,11 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
     ("arguments", "message"),
     [
         (["finetune"], "the following arguments are required"),
+        (["finetune", "--base", "b", "--out", "x", "--epochs", "0", *DATA], "--epochs: '0': expected a whole number"),
+        (
+            ["finetune", "--base", "b", "--out", "x", "--batch-size", "0", *DATA],
+            "--batch-size: Input should be greater",
+        ),
         (["compress", "--what"], "the following arguments are required"),
         (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
         (

@@ -1,0 +1,33 @@
+-- Sends exactly COUNT requests to /classify and stops when all are answered; run with one thread:
+--   COUNT=10000 wrk -t1 -c32 -d10m -s benchmarks/serving/exactly.lua http://127.0.0.1:8000
+local count = tonumber(os.getenv("COUNT") or "10000")
+local sentences = {
+  "a warm , funny and moving film .",
+  "the plot goes nowhere and takes its time about it .",
+  "worth seeing once .",
+  "what could have been a sharp little comedy is flattened by a script that explains every joke twice .",
+  "dull",
+  "the actors are good , the dialogue is not .",
+}
+local asked, answered, bad = 0, 0, 0
+
+function delay()
+  -- Once all are asked, keep every connection still; response() ends the run.
+  if asked >= count then return 600000 end
+  return 0
+end
+
+function request()
+  asked = asked + 1
+  local body = string.format('{"inputs": "%s"}', sentences[asked % #sentences + 1])
+  return wrk.format("POST", "/classify", {["Content-Type"] = "application/json"}, body)
+end
+
+function response(status)
+  answered = answered + 1
+  if status ~= 200 then bad = bad + 1 end
+  if answered >= count then
+    print(string.format("asked %d, answered %d, not 200: %d", asked, answered, bad))
+    wrk.thread:stop()
+  end
+end

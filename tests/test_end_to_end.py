@@ -1,0 +1,63 @@
+"""Both halves: a tiny teacher is compressed, exported, and served; the answers are PyTorch's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from compression.compress import compress
+from compression.export import export_artefact
+from compression.recipe import Recipe
+from compression.student import load_student
+from compression.training import predict_logits
+from service.app import create_app
+from service.settings import Settings
+from tests.compression.conftest import (  # noqa: F401 - fixtures
+    REPOSITORY,
+    labelled_texts,
+    teacher_folder,
+    tiny_bert,
+    tiny_recipe,
+    tokenizer,
+)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_served_student_answers_as_in_pytorch(
+    precision: str,
+    teacher_folder: Path,  # noqa: F811
+    tiny_recipe: Recipe,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    texts = labelled_texts(40)
+    result = compress(teacher_folder, tiny_recipe, labelled_texts(64), texts, tmp_path / "run")
+    models = tmp_path / "models"
+    models.mkdir()
+    schema = REPOSITORY / "models" / "manifest.schema.json"
+    (models / schema.name).write_bytes(schema.read_bytes())
+    export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,))
+    expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu")).softmax(dim=1)
+
+    async def ask() -> list[dict[str, object]]:
+        app = create_app(Settings(models=models))
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        ):
+            response = await client.post("/classify", json={"inputs": list(texts.texts)})
+            assert response.status_code == 200
+            predictions: list[dict[str, object]] = response.json()["predictions"]
+            return predictions
+
+    import anyio
+
+    served = anyio.run(ask)
+    tolerance = 1e-4 if precision == "fp32" else 0.1
+    for prediction, probabilities in zip(served, expected, strict=True):
+        assert prediction["score"] == pytest.approx(float(probabilities.max()), abs=tolerance)
+        if precision == "fp32":
+            assert prediction["label"] == ("negative", "positive")[int(probabilities.argmax())]
