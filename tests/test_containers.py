@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from service.metrics import Metrics, ModelLabels, ModelMetrics
 from service.routes.metrics import router as metrics_router
