@@ -76,14 +76,10 @@ def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--average-decay",
         type=_share,
-        default=0.999,
+        default=0.99,
         help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
     )
-    parser.add_argument(
-        "--freeze-embeddings",
-        action="store_true",
-        help="train the encoder and the head only: words that --train lacks stay where pretraining put them",
-    )
+    parser.add_argument("--dropout", type=_share, default=0.1, help="in every layer (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
@@ -106,7 +102,7 @@ def _run_finetune(options: argparse.Namespace) -> None:
         epochs=options.epochs,
         evaluations_per_epoch=options.evaluations_per_epoch,
         average_decay=options.average_decay,
-        freeze_embeddings=options.freeze_embeddings,
+        dropout=options.dropout,
         label_names=options.label_names,
         training=TrainingConfig(
             batch_size=options.batch_size,

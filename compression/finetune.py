@@ -19,7 +19,7 @@ from compression.batches import Batch, encode
 from compression.data import LabelledTexts, label_ids, label_order
 from compression.errors import OptionError
 from compression.teacher import TeacherCard, load_encoder, save_teacher
-from compression.training import TrainingConfig, choose_device, classify, steps_per_epoch, train
+from compression.training import TrainingConfig, choose_device, classify, set_dropout, steps_per_epoch, train
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FinetuneConfig:
     epochs: int
     evaluations_per_epoch: int
     average_decay: float
-    freeze_embeddings: bool
+    dropout: float
     label_names: tuple[str, ...]
     training: TrainingConfig
 
@@ -95,7 +95,7 @@ def finetune(
     torch.manual_seed(config.training.seed)  # the new head's weights
     model, tokenizer = load_encoder(config.base, names)
     model.to(device)  # type: ignore[arg-type]
-    model.bert.embeddings.requires_grad_(not config.freeze_embeddings)
+    set_dropout(model, config.dropout)
     max_length = config.training.max_length
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)

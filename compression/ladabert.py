@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
@@ -18,6 +18,7 @@ from compression.losses import attention_mse, masked_mse, soft_cross_entropy
 from compression.matrices import count_parameters
 from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
 from compression.student import Student
+from compression.training import set_dropout
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class LadaBertLearner:
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
         self.student = Student(copy.deepcopy(teacher))
         self.module = self.student.model
-        for module in self.module.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = recipe.distillation.dropout
+        set_dropout(self.module, recipe.distillation.dropout)
 
     @property
     def result(self) -> BertForSequenceClassification:

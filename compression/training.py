@@ -253,6 +253,13 @@ def make_optimiser(
     return optimiser
 
 
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Gives every dropout layer of the model the same probability."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
 def classify(model: BertForSequenceClassification, batch: Batch) -> Tensor:
     """Logits (B, classes) of one batch."""
     logits: Tensor = model(
