@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -77,17 +78,38 @@ def write_artefact(
     return manifest
 
 
+def check_out(out: Path) -> None:
+    """Finds out before a long run whether an artefact can be written to ``out``.
+
+    Raises:
+        ExportError: the schema is missing, or the folder's name cannot be a model's name.
+    """
+    pattern = read_schema(out.parent)["properties"]["name"]["pattern"]
+    if not re.fullmatch(pattern, out.name):
+        raise ExportError(f"--out: {out.name!r} cannot be a model's name; use letters, digits, '.', '_' and '-'")
+
+
+def read_schema(models: Path) -> dict[str, Any]:
+    """The manifest's schema in the folder of artefacts.
+
+    Raises:
+        ExportError: it is missing.
+    """
+    schema_file = models / SCHEMA_FILE
+    if not schema_file.is_file():
+        raise ExportError(f"{schema_file}: missing; copy it from the project's models/ folder")
+    schema: dict[str, Any] = json.loads(schema_file.read_text(encoding="utf-8"))
+    return schema
+
+
 def validate_manifest(manifest: Any, models: Path) -> None:
     """Checks a manifest against the schema in the folder of artefacts.
 
     Raises:
         ExportError: names the field that does not fit.
     """
-    schema_file = models / SCHEMA_FILE
-    if not schema_file.is_file():
-        raise ExportError(f"{schema_file}: missing; copy it from the project's models/ folder")
     try:
-        jsonschema.validate(manifest, json.loads(schema_file.read_text(encoding="utf-8")))
+        jsonschema.validate(manifest, read_schema(models))
     except jsonschema.ValidationError as error:
         raise ExportError(f"manifest: {error.json_path}: {error.message}") from error
 

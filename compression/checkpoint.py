@@ -22,14 +22,16 @@ def save_checkpoint(path: Path, run_id: str, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def load_checkpoint(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None:
+def load_checkpoint(path: Path, run_id: str, device: torch.device, *, resume: bool) -> dict[str, Any] | None:
     """The saved state, or ``None`` where there is none yet.
 
     Raises:
-        CheckpointError: the file cannot be read, or other settings wrote it.
+        CheckpointError: the file cannot be read, other settings wrote it, or it would be lost to a new run.
     """
     if not path.is_file():
         return None
+    if not resume:
+        raise CheckpointError(f"{path}: an earlier run left it; continue with --resume, or delete it to start anew")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # bytes that are no checkpoint can raise anything in the unpickler

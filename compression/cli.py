@@ -157,7 +157,7 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _run_compress(options: argparse.Namespace) -> None:
-    from compression.artefact import format_manifest
+    from compression.artefact import check_out, format_manifest
     from compression.compress import compress
     from compression.data import read_labelled_texts
     from compression.export import export_artefact
@@ -167,6 +167,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
     recipe = load_recipe(options.recipe, overrides)
     columns = _columns(options)
+    check_out(options.out)
     result = compress(
         options.teacher,
         recipe,

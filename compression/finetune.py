@@ -86,7 +86,15 @@ def finetune(
 
     Returns:
         Its accuracy on dev.
+
+    Raises:
+        OptionError: ``out`` exists, or the names do not fit the labels.
+        TeacherError: the base cannot be used.
+        DataError: dev has a label that train lacks.
+        CheckpointError: an earlier run was interrupted and ``resume`` is not set, or it cannot be continued.
     """
+    if out.exists():
+        raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     order = label_order(train_texts.labels)
     names = config.label_names or order
     if len(names) != len(order):

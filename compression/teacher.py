@@ -85,7 +85,7 @@ def save_teacher(
     card: TeacherCard,
     report: dict[str, Any],
 ) -> None:
-    """Writes the folder under a temporary name and renames it into place."""
+    """Writes a new folder under a temporary name and renames it into place."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -93,8 +93,6 @@ def save_teacher(
     tokenizer.save_pretrained(partial)
     (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
     (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
     partial.rename(folder)
 
 

@@ -159,12 +159,12 @@ def train(
         The evaluations in order.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or is another run's.
+        CheckpointError: the checkpoint cannot be read or is another run's, or there is one and ``resume`` is not set.
     """
     history = History()
     best: dict[str, Tensor] = {}
     start = 0
-    saved = load_checkpoint(checkpoint, run_id, device) if resume and checkpoint is not None else None
+    saved = load_checkpoint(checkpoint, run_id, device, resume=resume) if checkpoint is not None else None
     if saved is not None:
         learner.restore_structure(saved["structure"])
         learner.module.load_state_dict(saved["model"])

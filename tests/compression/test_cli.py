@@ -57,6 +57,7 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
             ["finetune", "--base", "b", "--out", "x", "--batch-size", "0", *DATA],
             "--batch-size: Input should be greater",
         ),
+        (["finetune", "--base", "b", "--out", "models", *DATA], "--out: models exists already"),
         (["compress", "--what"], "the following arguments are required"),
         (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
         (
@@ -64,6 +65,11 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
             "none: no config.json",
         ),
         (["compress", "--teacher", "t", "--recipe", "no.toml", "--out", "models/x", *DATA], "no.toml: No such file"),
+        (
+            ["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "elsewhere/x", *DATA],
+            "elsewhere/manifest.schema.json: missing",
+        ),
+        (["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "models/a b", *DATA], "cannot be a model's"),
         (["evaluate", "models/none", "--data", "dev.tsv"], "no readable manifest.json"),
         (["evaluate", "models/none", "--data", "none.tsv"], "none.tsv: no such file"),
     ],

@@ -75,6 +75,15 @@ def test_a_checkpoint_of_other_settings_is_refused(teacher_folder: Path, tiny_re
         compress(teacher_folder, tiny_recipe, labelled_texts(25), texts, tmp_path / "run", resume=True)
 
 
+def test_a_run_does_not_overwrite_an_earlier_one(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    texts = labelled_texts(24)
+    compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="continue with --resume"):
+        compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
 def test_a_checkpoint_that_is_not_one_is_refused(
     tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
 ) -> None:
