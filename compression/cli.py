@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --h
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line and exits with code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -145,6 +148,12 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
     _add_data_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
+    recipe.add_argument(
+        "--epochs",
+        type=_positive_number,
+        metavar="FLOAT",
+        help="passes over --train in all; scales schedule.epochs_per_iteration and schedule.final_epochs",
+    )
     for name, kind, description in recipe_fields():
         recipe.add_argument(
             "--" + name.partition(".")[2].replace("_", "-"),
@@ -166,6 +175,8 @@ def _run_compress(options: argparse.Namespace) -> None:
     values = vars(options)
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
     recipe = load_recipe(options.recipe, overrides)
+    if options.epochs is not None:
+        recipe = recipe.lasting(options.epochs)
     columns = _columns(options)
     check_out(options.out)
     result = compress(
@@ -251,6 +262,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
     return int(text)
+
+
+def _positive_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number over 0")
+    return value
 
 
 def _share(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +66,11 @@ class ScheduleRecipe:
     ]
     final_epochs: Annotated[float, Field(gt=0, description="Passes over the training rows after the last shrink.")]
 
+    @property
+    def total_epochs(self) -> float:
+        """Passes over the training rows in the whole run."""
+        return (self.iterations - 1) * self.epochs_per_iteration + self.final_epochs
+
 
 @dataclass(frozen=True, config=STRICT)
 class DistillationRecipe:
@@ -99,6 +104,16 @@ class Recipe:
     pruning: PruningRecipe = PruningRecipe()
     distillation: DistillationRecipe = DistillationRecipe()
     export: ExportRecipe = ExportRecipe()
+
+    def lasting(self, epochs: float) -> Recipe:
+        """The same recipe with this many passes over the training rows in all, shared out as before."""
+        factor = epochs / self.schedule.total_epochs
+        schedule = replace(
+            self.schedule,
+            epochs_per_iteration=factor * self.schedule.epochs_per_iteration,
+            final_epochs=factor * self.schedule.final_epochs,
+        )
+        return replace(self, schedule=schedule)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the TOML file."""

@@ -32,7 +32,7 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
     assert "dev accuracy" in capsys.readouterr().out
     assert (folder / "mine" / "model.safetensors").is_file()
 
-    options = ["--recipe", "tiny.toml", "--int8-accuracy-loss", "1", *DATA]
+    options = ["--recipe", "tiny.toml", "--epochs", "1", "--int8-accuracy-loss", "1", *DATA]
     main(["compress", "--teacher", "mine", "--out", "models/tiny", *options])
     printed = capsys.readouterr().out
     assert "non-zero parameters" in printed
@@ -58,6 +58,7 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
             "--batch-size: Input should be greater",
         ),
         (["finetune", "--base", "b", "--out", "models", *DATA], "--out: models exists already"),
+        (["compress", "--epochs", "-1"], "--epochs: '-1': expected a number over 0"),
         (["compress", "--what"], "the following arguments are required"),
         (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
         (

@@ -46,6 +46,14 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
     assert recipe.distillation.temperature == 2.0
 
 
+def test_the_epochs_of_a_run_are_shared_out_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(TINY_RECIPE, encoding="utf-8")
+    schedule = load_recipe(path).lasting(8.0).schedule
+    assert schedule.total_epochs == pytest.approx(8.0)
+    assert schedule.final_epochs == pytest.approx(2 * schedule.epochs_per_iteration)
+
+
 def test_every_field_of_a_recipe_is_described() -> None:
     assert all(description for _, _, description in recipe_fields())
     names = [name.partition(".")[2] for name, _, _ in recipe_fields()]
