@@ -128,7 +128,7 @@ def finetune(
     report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history.evaluations}
     save_teacher(
         out,
-        model.cpu(),
+        learner.result.cpu(),
         tokenizer,
         TeacherCard(config.name, config.source or _source(config.base), config.licence),
         report,

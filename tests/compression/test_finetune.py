@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from compression.batches import encode
+from compression.data import label_ids_of
+from compression.errors import OptionError
+from compression.finetune import FinetuneConfig, finetune
+from compression.teacher import load_teacher
+from compression.training import TrainingConfig, predict_logits
+from tests.compression.conftest import labelled_texts
+
+
+def config(base: Path, **changes: object) -> FinetuneConfig:
+    values: dict[str, object] = {
+        "base": str(base),
+        "name": "mine",
+        "source": "",
+        "licence": "Apache-2.0",
+        "epochs": 3,
+        "evaluations_per_epoch": 2,
+        "average_decay": 0.99,
+        "dropout": 0.1,
+        "label_names": (),
+        "training": TrainingConfig(batch_size=8, learning_rate=0.002, max_length=32, precision="fp32"),
+    }
+    return FinetuneConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9, 0.99])
+def test_the_saved_teacher_is_the_one_whose_accuracy_is_reported(
+    teacher_folder: Path, tmp_path: Path, average_decay: float
+) -> None:
+    dev = labelled_texts(199)
+    reported = finetune(
+        config(teacher_folder, average_decay=average_decay), labelled_texts(200), dev, tmp_path / "mine"
+    )
+    teacher = load_teacher(tmp_path / "mine")
+    data = encode(dev, label_ids_of("dev", dev, teacher.labels), teacher.tokenizer, 32)
+    predicted = predict_logits(teacher.model, data, torch.device("cpu")).argmax(dim=1)
+    assert (predicted == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+
+
+def test_the_labels_get_the_names_that_were_given(teacher_folder: Path, tmp_path: Path) -> None:
+    names = config(teacher_folder, label_names=("down", "up"), epochs=1)
+    finetune(names, labelled_texts(32), labelled_texts(16), tmp_path / "mine")
+    assert load_teacher(tmp_path / "mine").labels == ("down", "up")
+    with pytest.raises(OptionError, match="3 names for 2 labels"):
+        finetune(
+            config(teacher_folder, label_names=("a", "b", "c")), labelled_texts(32), labelled_texts(16), tmp_path / "x"
+        )
