@@ -23,7 +23,7 @@ def config(base: Path, **changes: object) -> FinetuneConfig:
         "average_decay": 0.99,
         "dropout": 0.1,
         "label_names": (),
-        "training": TrainingConfig(batch_size=8, learning_rate=0.002, max_length=32, precision="fp32"),
+        "training": TrainingConfig(batch_size=8, learning_rate=1e-4, max_length=32, precision="fp32"),
     }
     return FinetuneConfig(**(values | changes))  # type: ignore[arg-type]
 
