@@ -131,36 +131,57 @@ class _BertGraph:
         attended = graph.node("Add", self._linear(attention, f"{prefix}.attention.output.dense"), queries)
         attended = self._layer_norm(attended, f"{prefix}.attention.output.LayerNorm")
         inner = self._linear(attended, f"{prefix}.intermediate.dense", activation="Gelu")
-        output = graph.node("Add", self._linear(inner, f"{prefix}.output.dense"), attended)
+        # A few tokens' activations are a hundred times the others' here: one scale for all would blur the rest.
+        output = graph.node("Add", self._linear(inner, f"{prefix}.output.dense", per_token=True), attended)
         return self._layer_norm(output, f"{prefix}.output.LayerNorm")
 
-    def _linear(self, inputs: str, name: str, activation: str = "") -> str:
-        """A linear layer with bias, of one matrix or two factors, and the activation after it."""
+    def _linear(self, inputs: str, name: str, activation: str = "", *, per_token: bool = False) -> str:
+        """A linear layer with bias, of one matrix or two factors, and the activation after it.
+
+        In int8 its inputs have a scale for each token where ``per_token`` says so, else one fixed scale.
+        """
         graph, module = self.graph, self.model.get_submodule(name)
         if isinstance(module, FactorisedLinear):
-            inputs = self._matmul(inputs, f"{name}.right", _array(module.right), name)
+            inputs = self._matmul(inputs, f"{name}.right", _array(module.right), name, per_token=per_token)
             weight, last, range_name = _array(module.left).T, f"{name}.left", f"{name}.rank"
         else:
             weight, last, range_name = _array(module.get_parameter("weight")).T, f"{name}.weight", name
         bias = graph.weight(f"{name}.bias", _array(module.get_parameter("bias")))
         if self.ranges is not None:
-            output = self._matmul(inputs, last, weight, range_name, bias)
+            output = self._matmul(inputs, last, weight, range_name, bias, per_token=per_token)
             return graph.node(activation, output, domain=MICROSOFT) if activation else output
         output = self._matmul(inputs, last, weight, range_name)
         if activation:
             return graph.node(f"Bias{activation}", output, bias, domain=MICROSOFT)
         return graph.node("Add", output, bias)
 
-    def _matmul(self, inputs: str, name: str, weight: npt.NDArray[np.float32], range_name: str, bias: str = "") -> str:
+    def _matmul(
+        self,
+        inputs: str,
+        name: str,
+        weight: npt.NDArray[np.float32],
+        range_name: str,
+        bias: str = "",
+        *,
+        per_token: bool = False,
+    ) -> str:
         """Inputs (…, k) times a weight (k, n); in int8 the bias is added on the way out."""
         graph = self.graph
         if self.ranges is None:
             return graph.node("MatMul", inputs, graph.weight(name, weight))
-        quantised, scale, zero_point = self._quantise(inputs, range_name)
         int8, scales = self._int8_weight(name, weight)
-        return graph.node(
-            "MatMulIntegerToFloat", quantised, int8, scale, scales, zero_point, "", bias, domain=MICROSOFT
-        )
+        if not per_token:
+            quantised, scale, zero_point = self._quantise(inputs, range_name)
+            return graph.node(
+                "MatMulIntegerToFloat", quantised, int8, scale, scales, zero_point, "", bias, domain=MICROSOFT
+            )
+        peaks = graph.node("ReduceMax", graph.node("Abs", inputs), graph.integers(-1), keepdims=1)  # (…, 1)
+        peaks = graph.node("Max", peaks, graph.scalar(1e-6))
+        step, zero_point = graph.scalar(1 / 127), graph.weight("zero_point_128", np.array(128, dtype=np.uint8))
+        quantised = graph.node("QuantizeLinear", graph.node("Div", inputs, peaks), step, zero_point)
+        product = graph.node("MatMulIntegerToFloat", quantised, int8, step, scales, zero_point, domain=MICROSOFT)
+        product = graph.node("Mul", product, peaks)
+        return graph.node("Add", product, bias) if bias else product
 
     def _quantise(self, inputs: str, range_name: str) -> tuple[str, str, str]:
         """The tensor as uint8 with its scale and zero point; quantised once, however many read it."""
