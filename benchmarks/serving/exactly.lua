@@ -1,5 +1,5 @@
--- Sends exactly COUNT requests to /classify and stops when all are answered; run with one thread:
---   COUNT=10000 wrk -t1 -c32 -d10m -s benchmarks/serving/exactly.lua http://127.0.0.1:8000
+-- Sends exactly COUNT requests to /classify; one thread, and a duration (-d) that is long enough for them:
+--   COUNT=10000 wrk -t1 -c32 -d60s -s benchmarks/serving/exactly.lua http://127.0.0.1:8000
 local count = tonumber(os.getenv("COUNT") or "10000")
 local sentences = {
   "a warm , funny and moving film .",
