@@ -72,9 +72,15 @@ def write_artefact(
         manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
         validate_manifest(manifest, out.parent)
         (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(Path(temporary) / "previous")
-        partial.rename(out)
+        previous = Path(temporary) / "previous"
+        try:
+            if out.exists():
+                out.rename(previous)
+            partial.rename(out)
+        except BaseException:  # the temporary folder is deleted with what is in it
+            if previous.exists():
+                previous.rename(out)
+            raise
     return manifest
 
 
@@ -82,11 +88,13 @@ def check_out(out: Path) -> None:
     """Finds out before a long run whether an artefact can be written to ``out``.
 
     Raises:
-        ExportError: the schema is missing, or the folder's name cannot be a model's name.
+        ExportError: the schema is missing, the name cannot be a model's, or something else stands there.
     """
     pattern = read_schema(out.parent)["properties"]["name"]["pattern"]
     if not re.fullmatch(pattern, out.name):
         raise ExportError(f"--out: {out.name!r} cannot be a model's name; use letters, digits, '.', '_' and '-'")
+    if out.exists() and not (out / MANIFEST_FILE).is_file():
+        raise ExportError(f"--out: {out} exists and is no artefact that could be replaced; name another folder")
 
 
 def read_schema(models: Path) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
     except CompressionError as error:
         _refuse(str(error))
+    except OSError as error:
+        _refuse(f"{error.filename or 'operating system'}: {error.strerror or error}")
 
 
 def _refuse(message: str) -> NoReturn:
@@ -87,7 +89,14 @@ def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
     _add_data_options(parser)
-    _add_run_options(parser)
+    run = _add_run_options(parser)
+    run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
+    run.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bf16 where the device has it (default %(default)s)",
+    )
     parser.set_defaults(run_command=_run_finetune)
 
 
@@ -144,9 +153,8 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
     _add_data_options(parser)
+    _add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
     recipe.add_argument(
         "--epochs",
@@ -234,17 +242,11 @@ def _add_column_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     run = parser.add_argument_group("run")
-    run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
-    run.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="auto: bf16 where the device has it (default %(default)s)",
-    )
     run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
+    return run
 
 
 def _data_set_name(source: str) -> str:

@@ -76,7 +76,7 @@ def compress(
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
     learner.student.save(run_folder)
     (run_folder / "history.json").write_text(
-        json.dumps({"recipe": recipe.to_dict(), "evaluations": history.evaluations}, indent=2) + "\n",
+        json.dumps({"recipe": recipe.to_dict(), "evaluations": history}, indent=2) + "\n",
         encoding="utf-8",
     )
     return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, train_texts.task)

@@ -81,7 +81,7 @@ def label_order(labels: Sequence[str]) -> tuple[str, ...]:
     """The distinct labels in logit order: by number where all are integers, else alphabetically."""
     distinct = set(labels)
     try:
-        return tuple(sorted(distinct, key=int))
+        return tuple(sorted(sorted(distinct), key=int))  # "1" and "01" have one order in every process
     except ValueError:
         return tuple(sorted(distinct))
 
@@ -151,8 +151,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for line_number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{line_number}: not JSON: {error.msg}") from error
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}:{line_number}: not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{line_number}: expected an object, found {type(row).__name__}")
             yield line_number, row
@@ -200,6 +200,10 @@ def _text(source: str, line_number: int, row: Mapping[str, Any], column: str) ->
     value = row.get(column)
     if not isinstance(value, str):
         raise DataError(f"{source}:{line_number}: column {column!r} is {type(value).__name__}, expected a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{source}:{line_number}: column {column!r} has an unpaired surrogate") from error
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from compression.batches import Batch, EncodedTexts, training_batches
 from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
 from compression.compress import CompressionResult
 from compression.errors import ExportError
-from compression.evaluation import machine_name, measure_latency, onnx_logits, score
+from compression.evaluation import Scores, machine_name, measure_latency, onnx_logits, score
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
@@ -41,73 +41,75 @@ def export_artefact(
     Raises:
         ExportError: the fp32 graph differs from PyTorch, or int8 depends on the batch; nothing is written.
     """
-    model = result.student.model.eval()
-    fp32 = build_bert_graph(model, result.task)
-    check_parity(model, fp32, result.recipe.training.max_length)
-    ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
-    int8 = build_bert_graph(model, result.task, ranges)
-    check_batch_invariance(int8, result.dev_data, result.recipe.training.max_length)
-
+    graphs = _verified_graphs(result, precisions)
+    sessions = {name: OnnxSession(graph.SerializeToString()) for name, graph in graphs.items()}
     teacher_logits = predict_logits(result.teacher.model, result.dev_data, torch.device("cpu")).numpy()
     labels = result.dev_data.labels
-    sessions = {"fp32": OnnxSession(fp32.SerializeToString()), "int8": OnnxSession(int8.SerializeToString())}
     scores = {
-        precision: score(onnx_logits(session, result.dev_data), labels, teacher_logits)
-        for precision, session in sessions.items()
+        name: score(onnx_logits(session, result.dev_data), labels, teacher_logits) for name, session in sessions.items()
     }
+    if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export.int8_accuracy_loss):
+        precisions = ("fp32",)
+    latency = measure_latency({GRAPH_FILES[name]: sessions[name] for name in precisions}, _max_length(result))
+    size = result.student.size()
+    fields = {
+        "task": result.task,
+        "problem_type": "single_label",
+        "labels": list(result.teacher.labels),
+        "max_length": _max_length(result),
+        "inputs": list(graph_inputs(result.task)),
+        "output": LOGITS,
+        "teacher": {**asdict(result.teacher.card), "parameters": count_parameters(result.teacher.model).total},
+        "compression": {
+            "method": "LadaBERT",
+            "recipe": result.recipe.to_dict(),
+            "requested_ratio": result.recipe.budget.ratio,
+            "reached_ratio": round(result.student.ratio(), 4),
+            "parameters": size.parameters,
+            "nonzero_parameters": size.nonzero_parameters,
+        },
+        "evaluation": {
+            "data_set": data_set,
+            "split": "dev",
+            "rows": len(result.dev_data),
+            "teacher_accuracy": score(teacher_logits, labels).accuracy,
+            "files": {
+                GRAPH_FILES[name]: {"accuracy": scores[name].accuracy, "agreement": scores[name].agreement}
+                for name in precisions
+            },
+        },
+        "latency": {"machine": machine_name(), "threads": 1, "table": latency},
+        "calibration": {"temperature": 1.0},
+    }
+    tokenizer = result.teacher.tokenizer.backend_tokenizer
+    return write_artefact(out, {name: graphs[name] for name in precisions}, tokenizer, fields)
+
+
+def _verified_graphs(result: CompressionResult, precisions: tuple[str, ...]) -> dict[str, onnx.ModelProto]:
+    """The fp32 graph, which int8 is measured against, and the int8 graph where it is asked for."""
+    model = result.student.model
+    model.eval()
+    graphs = {"fp32": build_bert_graph(model, result.task)}
+    check_parity(model, graphs["fp32"], _max_length(result))
+    if "int8" in precisions:
+        ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
+        graphs["int8"] = build_bert_graph(model, result.task, ranges)
+        check_batch_invariance(graphs["int8"], result.dev_data, _max_length(result))
+    return graphs
+
+
+def _int8_is_accurate(scores: Mapping[str, Scores], limit: float) -> bool:
     lost = scores["fp32"].accuracy - scores["int8"].accuracy
-    limit = result.recipe.export.int8_accuracy_loss
     if lost > limit:
         tqdm.write(
             f"int8 refused: it loses {lost:.4f} of dev accuracy, the recipe's int8_accuracy_loss allows {limit:g}; "
             "fp32 is written instead"
         )
-        precisions = ("fp32",)
-    graphs = {name: {"fp32": fp32, "int8": int8}[name] for name in precisions}
-    size = result.student.size()
-    return write_artefact(
-        out,
-        graphs,
-        result.teacher.tokenizer.backend_tokenizer,
-        {
-            "task": result.task,
-            "problem_type": "single_label",
-            "labels": list(result.teacher.labels),
-            "max_length": result.recipe.training.max_length,
-            "inputs": list(graph_inputs(result.task)),
-            "output": LOGITS,
-            "teacher": {
-                **asdict(result.teacher.card),
-                "parameters": count_parameters(result.teacher.model).total,
-            },
-            "compression": {
-                "method": "LadaBERT",
-                "recipe": result.recipe.to_dict(),
-                "requested_ratio": result.recipe.budget.ratio,
-                "reached_ratio": round(result.student.ratio(), 4),
-                "parameters": size.parameters,
-                "nonzero_parameters": size.nonzero_parameters,
-            },
-            "evaluation": {
-                "data_set": data_set,
-                "split": "dev",
-                "rows": len(result.dev_data),
-                "teacher_accuracy": score(teacher_logits, labels).accuracy,
-                "files": {
-                    GRAPH_FILES[name]: {"accuracy": scores[name].accuracy, "agreement": scores[name].agreement}
-                    for name in graphs
-                },
-            },
-            "latency": {
-                "machine": machine_name(),
-                "threads": 1,
-                "table": measure_latency(
-                    {GRAPH_FILES[name]: sessions[name] for name in graphs}, result.recipe.training.max_length
-                ),
-            },
-            "calibration": {"temperature": 1.0},
-        },
-    )
+    return lost <= limit
+
+
+def _max_length(result: CompressionResult) -> int:
+    return result.recipe.training.max_length
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from transformers import BertForSequenceClassification
 
 from compression.batches import Batch, encode
 from compression.data import LabelledTexts, label_ids, label_order
-from compression.errors import OptionError
+from compression.errors import DataError, OptionError
 from compression.teacher import TeacherCard, load_encoder, save_teacher
 from compression.training import TrainingConfig, choose_device, classify, set_dropout, steps_per_epoch, train
 
@@ -90,12 +90,14 @@ def finetune(
     Raises:
         OptionError: ``out`` exists, or the names do not fit the labels.
         TeacherError: the base cannot be used.
-        DataError: dev has a label that train lacks.
+        DataError: train has one label only, or dev has one that train lacks.
         CheckpointError: an earlier run was interrupted and ``resume`` is not set, or it cannot be continued.
     """
     if out.exists():
         raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     order = label_order(train_texts.labels)
+    if len(order) < 2:
+        raise DataError(f"--train: every row has the label {order[0]!r}; a classifier needs two or more")
     names = config.label_names or order
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
@@ -120,12 +122,12 @@ def finetune(
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
         resume=resume,
-        run_id=hashlib.sha256(repr((config, train_texts.labels[:1000], len(train_texts))).encode()).hexdigest(),
+        run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
         keep_best=True,
         description=f"finetune {out.name}",
     )
-    accuracy = max(entry["accuracy"] for entry in history.evaluations)
-    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history.evaluations}
+    accuracy = max(entry["accuracy"] for entry in history)
+    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history}
     save_teacher(
         out,
         learner.result.cpu(),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -69,11 +70,14 @@ def load_teacher(folder: Path) -> Teacher:
     if config.problem_type not in (None, "single_label_classification") or len(names) < 2:
         raise TeacherError(f"{folder}: only single-label classification with two or more classes is supported")
     card_file = folder / CARD_FILE
-    card = (
-        TeacherCard(**json.loads(card_file.read_text(encoding="utf-8")))
-        if card_file.is_file()
-        else TeacherCard(folder.name, str(getattr(config, "_name_or_path", "") or folder.name), "unknown")
-    )
+    try:
+        card = (
+            TeacherCard(**json.loads(card_file.read_text(encoding="utf-8")))
+            if card_file.is_file()
+            else TeacherCard(folder.name, str(getattr(config, "_name_or_path", "") or folder.name), "unknown")
+        )
+    except (ValueError, TypeError) as error:
+        raise TeacherError(f"{card_file}: is no teacher's card: {error}; delete it or write it again") from error
     labels = tuple(names[index] for index in range(len(names)))
     return Teacher(_load_model(str(folder), config), _load_tokenizer(str(folder)), labels, card)
 
@@ -114,7 +118,7 @@ def _load_model(source: str, config: PreTrainedConfig) -> BertForSequenceClassif
         model: BertForSequenceClassification = BertForSequenceClassification.from_pretrained(
             source, config=config, use_safetensors=True, attn_implementation="eager"
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TeacherError(f"{source}: cannot be loaded: {_first_line(error)}") from error
     model.float()
     return model

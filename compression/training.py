@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -72,13 +71,6 @@ class Learner(Protocol):
         ...
 
 
-@dataclass
-class History:
-    """What the run has seen so far, one entry an evaluation."""
-
-    evaluations: list[dict[str, float]] = field(default_factory=list)
-
-
 def choose_device(name: str) -> torch.device:
     """``auto`` takes CUDA where there is one.
 
@@ -133,7 +125,7 @@ def train(
     run_id: str = "",
     keep_best: bool = False,
     description: str = "train",
-) -> History:
+) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
     The order of the rows depends on the seed and the epoch alone and the checkpoint holds everything else
@@ -161,8 +153,9 @@ def train(
     Raises:
         CheckpointError: the checkpoint cannot be read or is another run's, or there is one and ``resume`` is not set.
     """
-    history = History()
+    history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
+    averages: dict[str, float] = {}
     start = 0
     saved = load_checkpoint(checkpoint, run_id, device, resume=resume) if checkpoint is not None else None
     if saved is not None:
@@ -172,14 +165,13 @@ def train(
     if saved is not None:
         optimiser.load_state_dict(saved["optimiser"])
         torch.set_rng_state(saved["rng"].cpu())
-        history = History(saved["evaluations"])
+        history, averages = saved["evaluations"], saved["averages"]
         best, start = saved["best"], saved["step"]
     else:
         torch.manual_seed(config.seed)
 
     epoch_steps = steps_per_epoch(len(train_data), config.batch_size)
     epoch, batches = -1, []
-    averages: dict[str, float] = {}
     with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
         for step in range(start, total_steps):
             if learner.before_step(step):
@@ -209,9 +201,9 @@ def train(
             bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
             if done % evaluate_every == 0 or done == total_steps:
                 accuracy = evaluate_accuracy(learner.result, dev_data, device)
-                history.evaluations.append({"step": done, "accuracy": accuracy, **averages})
+                history.append({"step": done, "accuracy": accuracy, **averages})
                 tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {accuracy:.4f}")
-                if keep_best and accuracy >= max(entry["accuracy"] for entry in history.evaluations):
+                if keep_best and accuracy >= max(entry["accuracy"] for entry in history):
                     best = {name: value.clone() for name, value in learner.result.state_dict().items()}
             if checkpoint is not None and (done % checkpoint_every == 0 or done == total_steps):
                 save_checkpoint(
@@ -223,7 +215,8 @@ def train(
                         "optimiser": optimiser.state_dict(),
                         "rng": torch.get_rng_state(),
                         "structure": learner.structure(),
-                        "evaluations": history.evaluations,
+                        "evaluations": history,
+                        "averages": averages,
                         "best": best,
                     },
                 )

@@ -70,6 +70,10 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
             ["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "elsewhere/x", *DATA],
             "elsewhere/manifest.schema.json: missing",
         ),
+        (
+            ["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "models/manifest.schema.json", *DATA],
+            "exists and is no artefact",
+        ),
         (["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "models/a b", *DATA], "cannot be a model's"),
         (["evaluate", "models/none", "--data", "dev.tsv"], "no readable manifest.json"),
         (["evaluate", "models/none", "--data", "none.tsv"], "none.tsv: no such file"),
@@ -84,6 +88,51 @@ def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"half", "cannot be loaded"),
+        ("config.json", b'{"model_type": "be', "cannot be loaded"),
+        ("ladabert-teacher.json", b'{"name": "x"}', "is no teacher's card"),
+    ],
+)
+def test_a_half_written_teacher_is_one_line(
+    folder: Path,
+    teacher_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    content: bytes,
+    message: str,
+) -> None:
+    (teacher_folder / file).write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        main(["compress", "--teacher", str(teacher_folder), "--recipe", "tiny.toml", "--out", "models/x", *DATA])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                "compress",
+                "--teacher",
+                str(teacher_folder),
+                "--recipe",
+                "tiny.toml",
+                "--out",
+                "models/x",
+                *DATA,
+                "--run",
+                "tiny.toml",
+            ]
+        )
+    assert caught.value.code == 2
+    assert "tiny.toml: File exists" in capsys.readouterr().err
 
 
 def test_cuda_where_there_is_none_is_refused(

@@ -34,6 +34,8 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ("a.tsv", "sentence\tlabel\nx\t1\ny\n", ":3: 1 fields, the header has 2"),
         ("a.csv", "sentence,label\nx,1\ny\n", ":3: 1 fields, the header has 2"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text"\n', ":2: not JSON"),
+        ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', ":1: column 'text' has an unpaired surrogate"),
+        ("a.jsonl", "[" * 100_000 + "\n", ":1: not JSON"),
         ("a.jsonl", '{"text": 3, "label": 1}\n', ":1: column 'text' is int, expected a text"),
         ("a.jsonl", '{"text": "x", "label": null}\n', ":1: column 'label' is None"),
         ("a.tsv", "sentence\tlabel\n", "no rows"),
@@ -65,6 +67,7 @@ def test_a_missing_file_and_a_missing_column_are_named(tmp_path: Path) -> None:
 def test_labels_are_ordered_by_number_or_by_name() -> None:
     assert label_order(["10", "2", "1"]) == ("1", "2", "10")
     assert label_order(["b", "a"]) == ("a", "b")
+    assert label_order(["1", "01", "0"]) == label_order(["01", "0", "1"]) == ("0", "01", "1")
 
 
 def test_labels_fit_a_model_by_name_or_by_number() -> None:

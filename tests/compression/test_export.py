@@ -105,6 +105,36 @@ def test_a_failed_export_leaves_the_old_artefact_and_nothing_else(
     assert sorted(path.name for path in models.iterdir()) == ["manifest.schema.json", "tiny"]
 
 
+def test_a_replacement_that_breaks_off_puts_the_old_artefact_back(
+    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_artefact(result, models / "tiny", data_set="tiny")
+    before = (models / "tiny" / "manifest.json").read_bytes()
+    rename = Path.rename
+
+    def break_off(self: Path, target: Path) -> Path:
+        if target == models / "tiny" and self.name == "tiny":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        export_artefact(result, models / "tiny", data_set="tiny")
+    assert (models / "tiny" / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in models.iterdir()) == ["manifest.schema.json", "tiny"]
+
+
+def test_fp32_alone_neither_builds_nor_judges_int8(
+    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("int8 was not asked for")
+
+    monkeypatch.setattr("compression.export.calibrate", never)
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=("fp32",))
+    assert sorted(manifest["files"]) == ["model.onnx", "tokenizer.json"]
+
+
 def test_a_changed_file_is_refused(result: CompressionResult, models: Path) -> None:
     export_artefact(result, models / "tiny", data_set="tiny")
     with (models / "tiny" / "tokenizer.json").open("a") as file:

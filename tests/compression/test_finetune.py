@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from compression.batches import encode
-from compression.data import label_ids_of
-from compression.errors import OptionError
+from compression.data import LabelledTexts, label_ids_of
+from compression.errors import DataError, OptionError
 from compression.finetune import FinetuneConfig, finetune
 from compression.teacher import load_teacher
 from compression.training import TrainingConfig, predict_logits
@@ -40,6 +40,12 @@ def test_the_saved_teacher_is_the_one_whose_accuracy_is_reported(
     data = encode(dev, label_ids_of("dev", dev, teacher.labels), teacher.tokenizer, 32)
     predicted = predict_logits(teacher.model, data, torch.device("cpu")).argmax(dim=1)
     assert (predicted == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+
+
+def test_rows_of_one_label_are_refused(teacher_folder: Path, tmp_path: Path) -> None:
+    rows = LabelledTexts(("good", "great"), None, ("1", "1"))
+    with pytest.raises(DataError, match="every row has the label '1'"):
+        finetune(config(teacher_folder), rows, rows, tmp_path / "mine")
 
 
 def test_the_labels_get_the_names_that_were_given(teacher_folder: Path, tmp_path: Path) -> None:
