@@ -107,6 +107,7 @@ class Call:
         """Do not care any more whether the caller hangs up."""
         if self._hang_up_watch is not None:
             self._hang_up_watch.cancel()
+            self._hang_up_watch = None  # the task knows this call: a cycle would wait for the garbage collector
 
     async def answer(self, body: bytes) -> None:
         """Send a 200 with a JSON body."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import BaseModel
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.access_log import log_call
@@ -49,25 +50,26 @@ class InferenceRoute:
         call = Call(scope, receive, send)
         services.metrics.began()
         status = 500
-        error: RequestError | None = None
+        reason: str | None = None
         body = b""
+        problem: Response | None = None
         try:
             body = await self.answer(call, services)
             status = 200
-        except RequestError as refusal:
-            error = refusal
-            status = OUTCOMES[type(refusal)].status
+        except RequestError as error:
+            outcome = OUTCOMES[type(error)]
+            status, reason = outcome.status, outcome.rejected_reason
+            problem = problem_response(error, call.request_id)
+            error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
         except Exception:
             logger.exception("a bug in request %s", call.request_id)
+            problem = unexpected_problem(call.request_id)
         finally:
             call.unwatch()
-            reason = None if error is None else OUTCOMES[type(error)].rejected_reason
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             if services.settings.access_log:
                 log_call(call, status, texts=services.settings.log_texts)
-        if status == 200:
+        if problem is None:
             await call.answer(body)
-        elif error is not None:
-            await call.answer_problem(problem_response(error, call.request_id))
         else:
-            await call.answer_problem(unexpected_problem(call.request_id))
+            await call.answer_problem(problem)
