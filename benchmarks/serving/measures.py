@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from benchmarks.serving.client import Outcome, Stream
 from benchmarks.serving.limit import InProcess
 from benchmarks.serving.results import Point, Special, percentile
 from benchmarks.serving.servers import Server
+from benchmarks.serving.texts import shuffled
 
 FAIRNESS_CLIENTS = 16
 LIST_LENGTH = 512
@@ -98,14 +100,16 @@ def _overhead(timed: Server, texts: Texts, pace: Pace) -> dict[str, float]:
 def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace) -> dict[str, float]:
     """Return an in-process call and how much longer a request takes, in turns short enough to drift together."""
     seconds = pace.seconds / GAP_BLOCKS
+    stream = ours.stream(1, sentence=texts.sentences)
+    in_its_order = shuffled(texts.sentences)
     calls, requests = [], []
     for _ in range(GAP_BLOCKS):
-        calls.append(limit.call_ms(texts.sentences, seconds))
-        outcome = ours.drive([ours.stream(1, sentence=texts.sentences)], seconds, pace.warm_up_s / GAP_BLOCKS)
+        calls.append(limit.call_ms(in_its_order, seconds))
+        outcome = ours.drive([stream], seconds, pace.warm_up_s / GAP_BLOCKS)
         _expect_no_errors(outcome, ours)
         requests.append(percentile(outcome.all_latencies_ms(), 50))
     gaps = [request - call for request, call in zip(requests, calls, strict=True)]
-    return {"call_ms": percentile(calls, 50), "gap_ms": percentile(gaps, 50)}
+    return {"call_ms": statistics.median(calls), "gap_ms": statistics.median(gaps)}
 
 
 def _p99(server: Server, streams: Sequence[Stream], kind: str, pace: Pace) -> float:

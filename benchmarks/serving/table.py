@@ -39,8 +39,8 @@ def _about(results: Results) -> Iterable[str]:
     about = results.about
     yield f"`{about['command']}`, commit {about['commit']}, {about['date']}."
     yield (
-        f"{about['machine']}, {about['cores']} cores; rounds: {about['rounds']}, seconds a point: {about['seconds']:g}, "
-        f"sentences: {about['texts']}."
+        f"{about['machine']}, {about['cores']} cores; rounds: {about['rounds']}, "
+        f"seconds a point: {about['seconds']:g}, sentences: {about['texts']}."
     )
     for key, graph in about["graphs"].items():
         yield (
