@@ -29,6 +29,7 @@ from benchmarks.serving.environments import python_of
 from benchmarks.serving.graphs import Graph, student_graph, teacher_graph
 from benchmarks.serving.limit import InProcess
 from benchmarks.serving.measures import Pace, Texts, measure_load, measure_ours_alone
+from benchmarks.serving.plot import plot
 from benchmarks.serving.results import Point, Results
 from benchmarks.serving.servers import Server
 from benchmarks.serving.table import markdown
@@ -36,13 +37,14 @@ from benchmarks.serving.texts import made_up_mix, made_up_sentences, read_texts,
 from service.artefact import SCHEMA_FILE
 
 Level = tuple[str, int]  # a load and its concurrency
-LEVELS: dict[str, tuple[Level, ...]] = {
-    "teacher": tuple((load, clients) for load in ("sentence", "mixed") for clients in (1, 8, 32, 64)),
-    "student": (*(("sentence", clients) for clients in (1, 8, 32, 64)), ("mixed", 32)),
+LEVELS: dict[Level, tuple[str, ...]] = {  # and the graphs that are measured at each
+    **{("sentence", clients): ("teacher", "student") for clients in (1, 8, 32, 64)},
+    **{("mixed", clients): ("teacher",) for clients in (1, 8, 64)},
+    ("mixed", 32): ("teacher", "student"),
 }
-QUICK_LEVELS: dict[str, tuple[Level, ...]] = {
-    "teacher": (*(("sentence", clients) for clients in (1, 32, 64)), ("mixed", 32)),
-    "student": tuple(("sentence", clients) for clients in (1, 32, 64)),
+QUICK_LEVELS: dict[Level, tuple[str, ...]] = {
+    **{("sentence", clients): ("teacher", "student") for clients in (1, 32, 64)},
+    ("mixed", 32): ("teacher",),
 }
 LIMIT_FROM = 32  # clients; with fewer the limit is nothing to compare with
 SENTENCES, MIX = 1024, 128  # texts
@@ -51,7 +53,7 @@ CHECKED = 16  # texts that everyone must give the same label
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class Setup:
     """What is measured for one graph."""
 
     graph: Graph
@@ -71,30 +73,30 @@ def main() -> None:
             teacher_graph(options.teacher.resolve(), options.model.parent / SCHEMA_FILE, folder),
             student_graph(options.model, folder),
         ]
-        fields = [stack.enter_context(_started(graph, options, folder)) for graph in graphs]
-        for field in fields:
-            _check(field)
+        setups = [stack.enter_context(_started(graph, options, folder)) for graph in graphs]
+        for setup in setups:
+            _check(setup)
         _say("all servers are up and give the same labels")
         batch_sizes = {
-            (field.graph.key, load): next(iter(field.limit.best_batch_size(field.texts.all_of(load)[:TRIED], 0.3)))
-            for field in fields
+            (setup.graph.key, load): next(iter(setup.limit.best_batch_size(setup.texts.all_of(load)[:TRIED], 0.3)))
+            for setup in setups
             for load in ("sentence", "mixed")
         }
-        results = Results(_about(options, rounds, pace, fields, batch_sizes))
+        results = Results(_about(options, rounds, pace, setups, batch_sizes))
         for number in range(1, rounds + 1):
             start = time.monotonic()
-            for field in fields:
-                for level in levels[field.graph.key]:
-                    results.points += _measure(field, level, number, pace, batch_sizes)
-                ours = field.servers[0]
-                results.specials += measure_ours_alone(ours, field.timed, field.limit, field.texts, number, pace)
+            for level, keys in levels.items():
+                for setup in setups:
+                    if setup.graph.key in keys:
+                        results.points += _measure(setup, level, number, pace, batch_sizes)
+            for setup in setups:
+                ours = setup.servers[0]
+                results.specials += measure_ours_alone(ours, setup.timed, setup.limit, setup.texts, number, pace)
             _say(f"round {number} of {rounds}: {time.monotonic() - start:.0f} s")
+            if options.json is not None:
+                results.save(options.json)
     print(markdown(results), end="")
-    if options.json is not None:
-        results.save(options.json)
     if options.plot is not None:
-        from benchmarks.serving.plot import plot
-
         plot(results, options.plot)
 
 
@@ -109,12 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each point (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round over fewer points")
     parser.add_argument("--json", type=Path, help="write every round's figures here")
-    parser.add_argument("--plot", type=Path, help="write the plot here (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, help="write the plot here")
     return parser
 
 
 @contextlib.contextmanager
-def _started(graph: Graph, options: argparse.Namespace, folder: Path) -> Iterator[Field]:
+def _started(graph: Graph, options: argparse.Namespace, folder: Path) -> Iterator[Setup]:
     """Load the graph here and start every contender that serves it."""
     entered = contenders(shlex.split(options.ours), options.peers)
     if graph.transformers is not None:
@@ -132,38 +134,38 @@ def _started(graph: Graph, options: argparse.Namespace, folder: Path) -> Iterato
             server.wait_until_ready()
             _say(f"{server.name} is up")
             servers.append(server)
-        yield Field(graph, limit, texts, servers[:-1], servers[-1])
+        yield Setup(graph, limit, texts, servers[:-1], servers[-1])
 
 
-def _check(field: Field) -> None:
-    texts = [*field.texts.sentences[:CHECKED], *field.texts.short[:CHECKED], *field.texts.long[:CHECKED]]
-    labels = field.limit.labels(texts)
-    for server in (*field.servers, field.timed):
+def _check(setup: Setup) -> None:
+    texts = [*setup.texts.sentences[:CHECKED], *setup.texts.short[:CHECKED], *setup.texts.long[:CHECKED]]
+    labels = setup.limit.labels(texts)
+    for server in (*setup.servers, setup.timed):
         server.check(texts, labels)
 
 
 def _measure(
-    field: Field, level: Level, number: int, pace: Pace, batch_sizes: dict[tuple[str, str], int]
+    setup: Setup, level: Level, number: int, pace: Pace, batch_sizes: dict[tuple[str, str], int]
 ) -> Iterator[Point]:
     """Measure every contender at one level, in an order that changes from round to round."""
     load, clients = level
-    turn = number % len(field.servers)
-    for server in (*field.servers[turn:], *field.servers[:turn]):
-        point = measure_load(server, field.texts, load, clients, number, pace)
+    turn = number % len(setup.servers)
+    for server in (*setup.servers[turn:], *setup.servers[:turn]):
+        point = measure_load(server, setup.texts, load, clients, number, pace)
         _say(f"{server.name}, {load}, {clients}: {point.requests_per_s:.1f}/s, p99 {point.p99_ms:.0f} ms")
         yield point
     if clients >= LIMIT_FROM:
-        texts = field.texts.all_of(load)
-        rate = field.limit.texts_per_s(texts, batch_sizes[field.graph.key, load], pace.seconds)
-        _say(f"in-process limit ({field.graph.key}), {load}: {rate:.1f}/s")
-        yield Point(number, field.graph.key, LIMIT, load, clients, requests_per_s=rate)
+        texts = setup.texts.all_of(load)
+        rate = setup.limit.texts_per_s(texts, batch_sizes[setup.graph.key, load], pace.seconds)
+        _say(f"in-process limit ({setup.graph.key}), {load}: {rate:.1f}/s")
+        yield Point(number, setup.graph.key, LIMIT, load, clients, requests_per_s=rate)
 
 
 def _about(
     options: argparse.Namespace,
     rounds: int,
     pace: Pace,
-    fields: Sequence[Field],
+    setups: Sequence[Setup],
     batch_sizes: dict[tuple[str, str], int],
 ) -> dict[str, Any]:
     arguments = [_without_folder(argument) for argument in sys.argv[1:]]
@@ -177,8 +179,8 @@ def _about(
         "seconds": pace.seconds,
         "texts": options.texts.name if options.texts else "made up",
         "graphs": {
-            field.graph.key: {**field.graph.describe(), "limit_batch_size": batch_sizes[field.graph.key, "sentence"]}
-            for field in fields
+            setup.graph.key: {**setup.graph.describe(), "limit_batch_size": batch_sizes[setup.graph.key, "sentence"]}
+            for setup in setups
         },
         "versions": _versions(options.peers),
     }

@@ -39,16 +39,25 @@ class Contender:
     labels: Callable[[Any], list[str]]  # of an answer, one per text
     python: str = sys.executable
     environment: Mapping[str, str] = field(default_factory=lambda: OFFLINE)
+    talks: bool = False  # answers lines on its standard input
 
 
 def contenders(ours: Sequence[str], environments: Path | None) -> list[Contender]:
     """Return every server that serves the ONNX file; LitServe and Infinity only with their environments."""
     found = [_ours(ours), _script("fastapi", "/classify", "fastapi_onnx.py", sys.executable)]
     if environments is not None:
-        litserve, infinity = (str(python_of(environments, name)) for name in ("litserve", "infinity"))
+        litserve, infinity = (str(_python(environments, name)) for name in ("litserve", "infinity"))
         found.append(_script("litserve", "/predict", "litserve_onnx.py", litserve))
         found.append(_infinity(infinity))
     return found
+
+
+def _python(environments: Path, name: str) -> Path:
+    """Return a peer's interpreter; raises SystemExit when it was not installed."""
+    python = python_of(environments.absolute(), name)
+    if not python.exists():
+        raise SystemExit(f"{python}: not found; run: python -m benchmarks.serving.environments {environments}")
+    return python
 
 
 def _ours(options: Sequence[str]) -> Contender:
@@ -72,6 +81,7 @@ def timed_service() -> Contender:
         lambda graph, port: [sys.executable, "-m", "benchmarks.serving.timed_service", str(graph.models), str(port)],
         body=lambda inputs: {"inputs": inputs},
         labels=_our_labels,
+        talks=True,
     )
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.serving.client import Outcome, Stream
+from benchmarks.serving.client import Stream
 from benchmarks.serving.limit import InProcess
 from benchmarks.serving.results import Point, Special, percentile
 from benchmarks.serving.servers import Server
@@ -67,19 +67,21 @@ def measure_ours_alone(
     ours: Server, timed: Server, limit: InProcess, texts: Texts, number: int, pace: Pace
 ) -> list[Special]:
     """Return the overhead in CPU and in latency, and what short and single texts suffer from others."""
-    figures = {**_overhead(timed, texts, pace), **_gap(ours, limit, texts, pace)}
+    errors: list[int] = []
+    figures = {**_overhead(timed, texts, pace, errors), **_gap(ours, limit, texts, pace, errors)}
     short = ours.stream(FAIRNESS_CLIENTS, short=texts.short)
     long = ours.stream(FAIRNESS_CLIENTS, long=texts.long)
-    figures["short_alone_p99_ms"] = _p99(ours, [short], "short", pace)
-    figures["short_with_long_p99_ms"] = _p99(ours, [short, long], "short", pace)
+    figures["short_alone_p99_ms"] = _p99(ours, [short], "short", pace, errors)
+    figures["short_with_long_p99_ms"] = _p99(ours, [short, long], "short", pace, errors)
     single = ours.stream(FAIRNESS_CLIENTS, single=texts.sentences)
     lists = ours.stream(1, lists=_lists(texts.sentences))
-    figures["single_alone_p99_ms"] = _p99(ours, [single], "single", pace)
-    figures["single_with_list_p99_ms"] = _p99(ours, [single, lists], "single", pace)
+    figures["single_alone_p99_ms"] = _p99(ours, [single], "single", pace, errors)
+    figures["single_with_list_p99_ms"] = _p99(ours, [single, lists], "single", pace, errors)
+    figures["errors"] = sum(errors)
     return [Special(number, ours.graph.key, name, value) for name, value in figures.items()]
 
 
-def _overhead(timed: Server, texts: Texts, pace: Pace) -> dict[str, float]:
+def _overhead(timed: Server, texts: Texts, pace: Pace, errors: list[int]) -> dict[str, float]:
     """Return CPU microseconds a request, from counters read while the server is under load."""
     timed.resume()
     before = timed.tell()
@@ -87,7 +89,7 @@ def _overhead(timed: Server, texts: Texts, pace: Pace) -> dict[str, float]:
     timed.resume()
     after = timed.tell()
     timed.pause()
-    _expect_no_errors(outcome, timed)
+    errors.append(outcome.errors)
     spent = {name: after[name] - before[name] for name in after}
     per_text = 1e6 / spent["texts"]
     return {
@@ -97,7 +99,7 @@ def _overhead(timed: Server, texts: Texts, pace: Pace) -> dict[str, float]:
     }
 
 
-def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace) -> dict[str, float]:
+def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace, errors: list[int]) -> dict[str, float]:
     """Return an in-process call and how much longer a request takes, in turns short enough to drift together."""
     seconds = pace.seconds / GAP_BLOCKS
     stream = ours.stream(1, sentence=texts.sentences)
@@ -106,22 +108,17 @@ def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace) -> dict[str, 
     for _ in range(GAP_BLOCKS):
         calls.append(limit.call_ms(in_its_order, seconds))
         outcome = ours.drive([stream], seconds, pace.warm_up_s / GAP_BLOCKS)
-        _expect_no_errors(outcome, ours)
+        errors.append(outcome.errors)
         requests.append(percentile(outcome.all_latencies_ms(), 50))
     gaps = [request - call for request, call in zip(requests, calls, strict=True)]
     return {"call_ms": statistics.median(calls), "gap_ms": statistics.median(gaps)}
 
 
-def _p99(server: Server, streams: Sequence[Stream], kind: str, pace: Pace) -> float:
+def _p99(server: Server, streams: Sequence[Stream], kind: str, pace: Pace, errors: list[int]) -> float:
     outcome = server.drive(streams, pace.seconds, pace.warm_up_s)
-    _expect_no_errors(outcome, server)
-    return percentile(outcome.latencies_ms[kind], 99)
+    errors.append(outcome.errors)
+    return percentile(outcome.latencies_ms.get(kind, []), 99)
 
 
 def _lists(sentences: Sequence[str]) -> list[str | list[str]]:
     return [[sentences[index % len(sentences)] for index in range(LIST_LENGTH)]]
-
-
-def _expect_no_errors(outcome: Outcome, server: Server) -> None:
-    if outcome.errors:
-        raise SystemExit(f"{server.name}: {outcome.errors} requests failed where none may; see {server.log}")

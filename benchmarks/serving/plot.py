@@ -18,6 +18,7 @@ COLOURS = dict(zip(TITLES, ("#777777", "#c1272d", "#1f77b4", "#2ca02c", "#9467bd
 def plot(results: Results, path: Path) -> None:
     """Write the plot; the ending says in which format."""
     mpl.rcParams["svg.hashsalt"] = "serving"  # the same figures give the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots(2, len(GRAPHS), squeeze=False)
     for column, (graph, title) in enumerate(GRAPHS.items()):

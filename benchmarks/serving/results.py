@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One contender under one load in one round; the in-process limit has a rate alone, at concurrency 0."""
+    """One contender under one load in one round.
+
+    The in-process limit has a rate alone; its concurrency is that of the servers measured beside it.
+    """
 
     round: int
     graph: str
@@ -90,7 +93,7 @@ class Results:
     def special_ratio(self, graph: str, over: str, under: str) -> float | None:
         """Return the median of the rounds' ratios of two special measurements."""
         values = {(s.name, s.round): s.value for s in self.specials if s.graph == graph}
-        rounds = sorted(number for name, number in values if name == over and (under, number) in values)
+        rounds = [number for name, number in values if name == over and values.get((under, number))]
         return median([values[over, number] / values[under, number] for number in rounds])
 
     def ratio(

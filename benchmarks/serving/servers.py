@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from benchmarks.serving import processes
 from benchmarks.serving.client import MARK, Outcome, Request, Stream, ask, drive, encode_request
@@ -38,7 +37,7 @@ class Server:
                 cwd=MODULES_FOLDER,
                 env={**os.environ, **contender.environment},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if contender.name == "timed" else log,
+                stdout=subprocess.PIPE if contender.talks else log,
                 stderr=log,
             )
 
@@ -96,7 +95,10 @@ class Server:
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
-        return _counters(stdin, stdout)
+        stdin.write(b"\n")
+        stdin.flush()
+        counters: dict[str, float] = json.loads(stdout.readline())
+        return counters
 
     def peak_mib(self) -> float:
         """Return the peak memory of all its processes."""
@@ -125,13 +127,6 @@ class Server:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-def _counters(stdin: IO[bytes], stdout: IO[bytes]) -> dict[str, float]:
-    stdin.write(b"\n")
-    stdin.flush()
-    counters: dict[str, float] = json.loads(stdout.readline())
-    return counters
 
 
 def _free_port() -> int:

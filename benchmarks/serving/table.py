@@ -99,6 +99,7 @@ def _specials(results: Results) -> Iterable[str]:
         "short_with_long_p99_ms": "short texts, 16 clients beside 16 of long texts: p99 ms",
         "single_alone_p99_ms": "single sentences alone, 16 clients: p99 ms",
         "single_with_list_p99_ms": "single sentences, 16 clients beside one of 512-text lists: p99 ms",
+        "errors": "errors in all of these, a round",
     }
     yield "| | " + " | ".join(GRAPHS.values()) + " |"
     yield "|---|" + "---|" * len(GRAPHS)

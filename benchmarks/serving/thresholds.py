@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.serving.contenders import LIMIT, OURS, PIPELINE, TITLES
-from benchmarks.serving.results import Point, Results
+from benchmarks.serving.results import Results
 
 SAME_FILE = tuple(name for name in TITLES if name not in (LIMIT, OURS, PIPELINE))
 OF_THE_LIMIT = {("teacher", 64): 0.75, ("teacher", 32): 0.65, ("student", 64): 0.70, ("student", 32): 0.60}
@@ -46,7 +46,7 @@ def promises(results: Results) -> list[Promise]:
     for (graph, concurrency), least in OF_THE_LIMIT.items():
         claim = f"{GRAPHS[graph]}: throughput over the in-process limit, concurrency {concurrency}"
         ours = results.select(graph, OURS, "sentence", concurrency)
-        limit = _limit_near(results, graph, concurrency)
+        limit = results.select(graph, LIMIT, "sentence", concurrency)
         found.append(Promise(claim, least, None, results.ratio(ours, limit, "requests_per_s", max)))
     for graph, title in GRAPHS.items():
         ours = results.select(graph, OURS, "sentence", 32)
@@ -73,8 +73,3 @@ def _of_our_service_alone(results: Results, graph: str, title: str) -> Iterable[
     yield Promise(f"{title}: p99 of short texts with as many clients of long ones, over alone", None, 3, mixed)
     lists = results.special_ratio(graph, "single_with_list_p99_ms", "single_alone_p99_ms")
     yield Promise(f"{title}: p99 of single texts beside a client of 512-text lists, over alone", None, 3, lists)
-
-
-def _limit_near(results: Results, graph: str, concurrency: int) -> list[Point]:
-    """Return the limit as it was measured next to this concurrency."""
-    return results.select(graph, LIMIT, "sentence", concurrency)

@@ -23,6 +23,7 @@ from service.artefact import Artefact
 from service.inference import Inference, Logits
 from service.loading import load_inference
 from service.logs import configure_logging
+from service.server import bind, run_server
 from service.settings import Provider, Settings
 from service.tokenizer import TextInput, TextTokenizer, Tokens, TruncationDirection
 
@@ -80,8 +81,6 @@ class TimedInference(Inference):
 
 
 def main() -> None:
-    from service.server import bind, run_server
-
     settings = Settings(models=Path(sys.argv[1]), port=int(sys.argv[2]), provider="cpu")
     configure_logging(settings)
     counters = Counters()

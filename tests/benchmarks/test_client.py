@@ -20,6 +20,7 @@ Answer = Callable[[bytes], tuple[int, bytes] | None]  # None: hang up
 def answering(answer: Answer) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes
 
         def do_POST(self) -> None:
             given = answer(self.rfile.read(int(self.headers["content-length"])))
