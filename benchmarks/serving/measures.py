@@ -59,6 +59,7 @@ def measure_load(server: Server, texts: Texts, load: str, concurrency: int, numb
         short_p99_ms=percentile(outcome.latencies_ms.get("short", []), 99),
         errors=outcome.errors,
         cpu_ms=outcome.cpu_s / max(1, outcome.answers) * 1000,
+        client_cpu_ms=outcome.client_cpu_s / max(1, outcome.answers) * 1000,
         peak_mib=server.peak_mib(),
     )
 

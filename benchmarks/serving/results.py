@@ -29,6 +29,7 @@ class Point:
     short_p99_ms: float = 0.0  # of the texts of at most 16 tokens, where the load is mixed
     errors: int = 0
     cpu_ms: float = 0.0  # of the server's processes, per request
+    client_cpu_ms: float = 0.0  # of the load generator, per request
     peak_mib: float = 0.0  # of the server's processes, since they started
 
 
@@ -71,7 +72,7 @@ class Results:
     def _medians(self) -> Iterable[dict[str, Any]]:
         for key in dict.fromkeys((p.graph, p.contender, p.load, p.concurrency) for p in self.points):
             graph, contender, load, concurrency = key
-            names = ("requests_per_s", "p50_ms", "p99_ms", "short_p99_ms", "cpu_ms")
+            names = ("requests_per_s", "p50_ms", "p99_ms", "short_p99_ms", "cpu_ms", "client_cpu_ms")
             figures = {name: self.median(*key, name) for name in names}
             yield {"graph": graph, "contender": contender, "load": load, "concurrency": concurrency, **figures}
         for graph, name in dict.fromkeys((special.graph, special.name) for special in self.specials):

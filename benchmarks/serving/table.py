@@ -64,18 +64,24 @@ def _loads(results: Results, graph: str, load: str) -> Iterable[str]:
         return
     levels = sorted({point.concurrency for point in points})
     names = [name for name in TITLES if any(point.contender == name for point in points)]
-    yield "| server | " + " | ".join(f"{level}" for level in levels) + " | CPU-ms | peak MiB | errors |"
-    yield "|---|" + "---|" * (len(levels) + 3)
+    yield "| server | " + " | ".join(f"{level}" for level in levels) + " | CPU-ms | client CPU-ms | peak MiB | errors |"
+    yield "|---|" + "---|" * (len(levels) + 4)
     for name in names:
         own = [point for point in points if point.contender == name]
         cells = [_cell(results, graph, name, load, level) for level in levels]
         if name == LIMIT:
-            cells += ["", "", ""]
+            cells += [""] * 4
         else:
             busiest = 32 if 32 in levels else levels[-1]
             cpu_ms = results.median(graph, name, load, busiest, "cpu_ms")
             peak_mib = max(point.peak_mib for point in own if point.round == 1)
-            cells += [_figure(cpu_ms), f"{peak_mib:.0f}", str(sum(point.errors for point in own))]
+            client_cpu_ms = results.median(graph, name, load, busiest, "client_cpu_ms")
+            cells += [
+                _figure(cpu_ms),
+                _figure(client_cpu_ms),
+                f"{peak_mib:.0f}",
+                str(sum(point.errors for point in own)),
+            ]
         yield f"| {TITLES[name]} | " + " | ".join(cells) + " |"
 
 
