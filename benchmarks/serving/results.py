@@ -100,10 +100,14 @@ class Results:
     def ratio(
         self, ours: Sequence[Point], others: Iterable[Point], name: str, best: Callable[..., float]
     ) -> float | None:
-        """Return the median over the rounds of our figure over the best of the others' in the same round."""
+        """Return the median over the rounds of our figure over the best of the others' in the same round.
+
+        Who answered nothing in a round has no figure there.
+        """
         by_round: dict[int, list[float]] = {}
         for point in others:
-            by_round.setdefault(point.round, []).append(getattr(point, name))
+            if point.requests_per_s:
+                by_round.setdefault(point.round, []).append(getattr(point, name))
         return median([getattr(p, name) / best(by_round[p.round]) for p in ours if p.round in by_round])
 
 

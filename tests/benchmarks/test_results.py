@@ -30,6 +30,12 @@ def test_ratios_are_taken_within_a_round_against_the_best() -> None:
     assert ratio == 2  # of 2, 2 and 4; the machine was half as fast in round 2, and the ratio does not see it
 
 
+def test_who_answered_nothing_is_no_one_to_compare_with() -> None:
+    silent = point(1, "a", 0)
+    assert Results({}).ratio([point(1, "ours", 100)], [silent], "p50_ms", min) is None
+    assert Results({}).ratio([point(1, "ours", 100)], [silent, point(1, "b", 50)], "requests_per_s", max) == 2
+
+
 def test_a_special_ratio_leaves_out_a_round_that_lacks_a_part() -> None:
     specials = [Special(1, "teacher", "a", 6), Special(1, "teacher", "b", 2), Special(2, "teacher", "a", 100)]
     results = Results({}, [], specials)
