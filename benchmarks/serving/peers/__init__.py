@@ -1,0 +1,1 @@
+"""Other people's ways of serving the same graph, each the way that its documentation shows."""

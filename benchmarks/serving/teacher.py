@@ -1,0 +1,60 @@
+"""Writes a teacher, uncompressed, as an artefact that the service can serve: the fp32 graph of full size.
+
+python -m benchmarks.serving.teacher TEACHER OUT [--max-length N]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from compression.artefact import write_artefact
+from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
+from compression.export import check_parity
+from compression.teacher import load_teacher
+
+TASK = "single"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT")
+    parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
+    parser.add_argument("--max-length", type=int, default=256)
+    options = parser.parse_args()
+
+    teacher = load_teacher(options.teacher)
+    model = teacher.model.eval()
+    graph = build_bert_graph(model, TASK)
+    check_parity(model, graph, options.max_length)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    fields = {
+        "task": TASK,
+        "problem_type": "single_label",
+        "labels": list(teacher.labels),
+        "max_length": options.max_length,
+        "inputs": list(graph_inputs(TASK)),
+        "output": LOGITS,
+        "teacher": {
+            "name": teacher.card.name,
+            "parameters": parameters,
+            "source": teacher.card.source,
+            "licence": teacher.card.licence,
+        },
+        "compression": {
+            "method": "none",
+            "recipe": {},
+            "requested_ratio": 1,
+            "reached_ratio": 1,
+            "parameters": parameters,
+            "nonzero_parameters": parameters,
+        },
+        "evaluation": {"data_set": "none", "split": "none", "rows": 1, "teacher_accuracy": 0, "files": {}},
+        "latency": {"machine": "none", "threads": 1, "table": []},
+        "calibration": {"temperature": 1.0},
+    }
+    write_artefact(options.out, {"fp32": graph}, teacher.tokenizer.backend_tokenizer, fields)
+
+
+if __name__ == "__main__":
+    main()
