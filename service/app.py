@@ -22,6 +22,7 @@ from service.registry import Loader, load_registry
 from service.routes import classify, health, models
 from service.routes import metrics as metrics_route
 from service.settings import Settings
+from service.tracing import start_tracer
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
@@ -60,13 +61,16 @@ def create_app(settings: Settings, load: Loader = load_inference) -> Application
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracer = start_tracer(settings)
         metrics = Metrics()
         registry = load_registry(settings, metrics, load)
-        app.state.services = Services(settings, registry, metrics)
+        app.state.services = Services(settings, registry, metrics, tracer)
         try:
             yield
         finally:
             registry.stop()
+            if tracer is not None:
+                tracer.stop()
 
     app = Application(
         title="LadaBERT",

@@ -19,6 +19,7 @@ from service.metrics import Metrics
 from service.problem import problem_response, unexpected_problem
 from service.registry import Registry
 from service.settings import Settings
+from service.tracing import CallTracer
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Services:
     settings: Settings
     registry: Registry
     metrics: Metrics
+    tracer: CallTracer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class InferenceRoute:
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             if services.settings.access_log:
                 log_call(call, status, texts=services.settings.log_texts)
+            if services.tracer is not None:
+                services.tracer.record(call, status)
         if problem is None:
             await call.answer(body)
         else:

@@ -114,3 +114,8 @@ class Settings(BaseSettings):
         default=False, description="Write one log line per request: its id, status and the time of each step."
     )
     log_texts: bool = Field(default=False, description="Write the texts of a request into its log line, too.")
+    trace_endpoint: str | None = Field(
+        default=None,
+        description="OTLP/HTTP address for OpenTelemetry traces, as in http://collector:4318/v1/traces (needs the "
+        "extra tracing). Unset: no traces.",
+    )

@@ -1,0 +1,45 @@
+"""Claims about the line that a request writes."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from service.logs import JsonFormatter, TextFormatter
+from tests.service.conftest import serving
+
+SECRET = "nobody else's business"
+
+
+def lines(models: Path, caplog: pytest.LogCaptureFixture, **options: bool) -> list[logging.LogRecord]:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "service.access_log"), serving(models, **options) as server:
+        server.classify({"inputs": SECRET}, headers={"x-request-id": "my-id"})
+        server.classify({"inputs": []})
+    return [record for record in caplog.records if record.name == "service.access_log"]
+
+
+def test_a_request_writes_one_line_with_its_id_and_steps(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answered, refused = lines(models, caplog, access_log=True)
+    line = json.loads(JsonFormatter().format(answered))
+    assert (line["request_id"], line["model"], line["status"], line["inputs"]) == ("my-id", "alpha", 200, 1)
+    assert line["tokenize_ms"] + line["queue_ms"] + line["inference_ms"] <= line["total_ms"] + 0.01
+    assert json.loads(JsonFormatter().format(refused))["status"] == 422
+
+
+def test_a_text_is_written_only_when_asked_for(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for record in lines(models, caplog, access_log=True):
+        assert SECRET not in JsonFormatter().format(record)
+        assert SECRET not in TextFormatter().format(record)
+    answered, _ = lines(models, caplog, access_log=True, log_texts=True)
+    assert json.loads(JsonFormatter().format(answered))["texts"] == [[SECRET, None]]
+
+
+def test_a_text_cannot_forge_a_log_line(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = logging.makeLogRecord({"msg": "answered", "fields": {"texts": ["a\nERROR forged"]}})
+    assert "\n" not in TextFormatter().format(record)
+
+
+def test_no_request_writes_a_line_by_default(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert lines(models, caplog) == []
