@@ -1,9 +1,7 @@
 """Deadlines shorter than the queue: 504 on time, what was not begun is dropped, and the metrics add up."""
 
 import asyncio
-from collections.abc import Iterator
 
-from benchmarks.faults.client import classify
 from benchmarks.faults.figures import percentile
 from benchmarks.faults.load import Answers, OpenLoop, closed_loop
 from benchmarks.faults.report import Options, Report, milliseconds
@@ -34,7 +32,7 @@ async def measure(options: Options) -> Report:
         backlog = OpenLoop(server.port, texts.heavy(), BACKLOG_S * capacity, 1)
         await backlog.send()
         loops = {
-            deadline_ms: OpenLoop(server.port, _hurried(texts, deadline_ms), IMPATIENT_RATE, IMPATIENT_S)
+            deadline_ms: OpenLoop(server.port, texts.heavy(deadline_ms), IMPATIENT_RATE, IMPATIENT_S)
             for deadline_ms in DEADLINES_MS
         }
         await asyncio.gather(*(loop.send() for loop in loops.values()))
@@ -64,8 +62,3 @@ async def measure(options: Options) -> Report:
     report.check("metrics and callers count the same", "; ".join(wrong) or "the same", not wrong)
     report.figures["wasted_texts"] = wasted
     return report
-
-
-def _hurried(texts: Texts, deadline_ms: int) -> Iterator[bytes]:
-    while True:
-        yield classify(texts.texts(2, 110, 126), timeout_ms=deadline_ms)

@@ -22,7 +22,7 @@ from service.tokenizer import TextInput
 
 # Each is one token of BERT's vocabulary and none of the load's own words.
 RAISES = "volcano"
-SHAPE = "rectangle"
+SHAPE = "circle"
 NOT_A_NUMBER = "nothing"
 HANGS = "forever"
 HANG_S = 120.0

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
-from benchmarks.faults.client import Connection, classify
+from benchmarks.faults.client import Connection
 from benchmarks.faults.figures import median
 from benchmarks.faults.load import Answers, closed_loop
 from benchmarks.faults.report import Options, Report, milliseconds
@@ -30,7 +30,7 @@ async def measure(options: Options) -> Report:
             lists = 0
             for _ in range(ROUNDS):
                 alone.append(await closed_loop(server.port, texts.short(), callers, seconds))
-                async with _lists(server.port, _requests(texts)) as answered:
+                async with _lists(server.port, texts.lists(LIST)) as answered:
                     await asyncio.sleep(0.5)
                     beside.append(await closed_loop(server.port, texts.short(), callers, seconds))
                 lists += len(answered)
@@ -49,11 +49,6 @@ async def measure(options: Options) -> Report:
                 f"lists_{callers}": lists,
             }
     return report
-
-
-def _requests(texts: Texts) -> Iterator[bytes]:
-    while True:
-        yield classify(texts.texts(LIST, 5, 30))
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """Sentences to send: drawn from a short list of words, the same ones in every run."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ WORDS = (  # noqa: SIM905 - easier to read
     "warm dull bright slow quick deep thin rich strange plain bold quiet loud long short good bad great poor "
     "is was has makes gives takes shows tells loses finds keeps leaves and but with without never always often"
 ).split()
+
+
+VARIETY = 500  # requests made ahead and sent in turn: making them takes the machine's time from the server
 
 
 class Texts:
@@ -29,10 +33,12 @@ class Texts:
 
     def short(self) -> Iterator[bytes]:
         """Requests of one sentence each, like SST-2's."""
-        while True:
-            yield classify(self.text(5, 30))
+        return itertools.cycle([classify(self.text(5, 30)) for _ in range(VARIETY)])
 
-    def heavy(self) -> Iterator[bytes]:
+    def heavy(self, timeout_ms: int | None = None) -> Iterator[bytes]:
         """Requests of two texts of the bundled models' whole length, so that few a second are a full load."""
-        while True:
-            yield classify(self.texts(2, 110, 126))
+        return itertools.cycle([classify(self.texts(2, 110, 126), timeout_ms) for _ in range(VARIETY)])
+
+    def lists(self, count: int) -> Iterator[bytes]:
+        """Requests of many sentences each."""
+        return itertools.cycle([classify(self.texts(count, 5, 30)) for _ in range(4)])
