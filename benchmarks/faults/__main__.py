@@ -35,6 +35,7 @@ FAULTS: dict[str, Callable[[Options], Coroutine[None, None, Report]]] = {
     "sigterm": sigterm.measure,
     "sigkill": sigkill.measure,
     "connections": connections.measure,
+    "churn": connections.measure_churn,
     "soak": soak.measure,
     "sizes": sizes.measure,
     "metrics": scrapes.measure,
@@ -66,24 +67,20 @@ def main() -> int:
         for check in reports[name].checks:
             print(f"  {'ok    ' if check.holds else 'FAILED'}  {check.promise}: {check.measured}")
         sys.stdout.flush()
-    if arguments.json is not None:
-        _write(arguments.json, reports)
+        if arguments.json is not None:
+            _write(arguments.json, name, reports[name])
     broken = [name for name, report in reports.items() if not report.holds]
     print(f"\n{len(reports) - len(broken)} of {len(reports)} hold" + (f"; not: {', '.join(broken)}" if broken else ""))
     return 1 if broken else 0
 
 
-def _write(path: Path, reports: dict[str, Report]) -> None:
+def _write(path: Path, name: str, report: Report) -> None:
     from compression.evaluation import machine_name  # here, so that torch is not in the memory of who measures
 
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"faults": {}}
-    found = results["faults"] | {name: report.to_dict() for name, report in reports.items()}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    results = {
-        "machine": machine_name(),
-        "commit": commit,
-        "faults": {name: found[name] for name in FAULTS if name in found},
-    }
+    found = results["faults"] | {name: {"commit": commit, **report.to_dict()}}
+    results = {"machine": machine_name(), "faults": {name: found[name] for name in FAULTS if name in found}}
     path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -53,5 +53,7 @@ class Report:
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as a reader wants them: `12.3 ms`."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    """Seconds as a reader wants them: `2.5 ms`, `180 ms`, `1.50 s`."""
+    if abs(seconds) >= 0.9995:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.1f} ms" if abs(seconds) < 0.01 else f"{seconds * 1000:.0f} ms"

@@ -98,8 +98,8 @@ async def measure(options: Options) -> Report:
     )
     left = after.total("ladabert_requests_in_progress"), after.total("ladabert_queue_depth")
     report.check("metrics: nothing is in progress or queued afterwards", f"{left[0]:g}, {left[1]:g}", left == (0, 0))
-    falls = _falls([before, *pages, after])
-    report.check("metrics: no counter falls and no series goes", "; ".join(falls[:3]) or "none", not falls)
+    fallen = falls([before, *pages, after])
+    report.check("metrics: no counter falls and no series goes", "; ".join(fallen[:3]) or "none", not fallen)
     report.check("SIGTERM afterwards: exit 0", f"{code}", code == 0)
     late = [fate for fate in failed if fate.answer.sent_at > killed_at]
     report.figures = {
@@ -112,7 +112,7 @@ async def measure(options: Options) -> Report:
     return report
 
 
-def _falls(pages: list[Scrape]) -> list[str]:
+def falls(pages: list[Scrape]) -> list[str]:
     """Counters that went down, and series that went, from one page to the next."""
     lines = []
     for earlier, later in itertools.pairwise(pages):

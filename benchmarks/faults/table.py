@@ -12,9 +12,10 @@ END = "<!-- end -->"
 
 
 def to_markdown(results: dict[str, Any]) -> str:
-    """Every check of every fault as Markdown, with the machine and the commit."""
+    """Every check of every fault as Markdown, with the machine and the commits."""
+    commits = sorted({report["commit"] for report in results["faults"].values()})
     lines = [
-        f"Measured on {results['machine']}, commit {results['commit']}.",
+        f"Measured on {results['machine']}, at commit {', '.join(commits)}.",
         "",
         "| fault | must hold | measured | |",
         "|---|---|---|---|",
