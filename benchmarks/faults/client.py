@@ -14,6 +14,7 @@ from typing import Any
 import httptools
 
 NO_ANSWER = 0
+CLOSE_S = 5.0  # for the operating system's word that a connection is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,11 @@ class Pool:
         self._idle.append(connection)
         return answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up everywhere."""
         for connection in self._all:
             connection.close()
+        await asyncio.gather(*(connection.wait_closed(CLOSE_S) for connection in self._all))
 
 
 async def ask(port: int, request: bytes) -> Answer:

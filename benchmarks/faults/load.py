@@ -90,7 +90,7 @@ class OpenLoop:
     async def answers(self) -> Answers:
         """Wait for every answer."""
         answers = await asyncio.wait_for(asyncio.gather(*self._tasks), MARGIN_S)
-        self._pool.close()
+        await self._pool.close()
         return Answers(answers, self._seconds)
 
     def lateness_s(self, answers: Answers) -> float:

@@ -1,6 +1,7 @@
 """Claims about what the fault scripts compute from what they see; the faults themselves are done by hand."""
 
 import asyncio
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -117,16 +118,21 @@ def test_times_are_written_for_a_reader(seconds: float, text: str) -> None:
 
 async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer each request with its number on this connection; hang up on the fourth."""
-    for number in range(3):
-        head = await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
-        body = json.dumps(number).encode()
-        writer.write(
-            b"HTTP/1.1 %d Fine\r\nX-Number: %d\r\ncontent-length: %d\r\n\r\n" % (200, number, len(body)) + body
-        )
-    await reader.readuntil(b"\r\n\r\n")
-    writer.close()
-    await writer.wait_closed()
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+        for number in range(3):
+            request = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(request.partition(b"content-length: ")[2].split()[0]))
+            body = json.dumps(number).encode()
+            head = b"HTTP/1.1 200 Fine\r\nX-Number: %d\r\ncontent-length: %d\r\n\r\n" % (number, len(body))
+            writer.write(head + body)
+        await reader.readuntil(b"\r\n\r\n")
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def _finish_handlers() -> None:
+    """Wait for what the server still does, so that no socket is left to the garbage collector."""
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
 
 
 def test_pipelined_answers_come_in_order_and_a_hang_up_is_no_answer() -> None:
@@ -139,6 +145,7 @@ def test_pipelined_answers_come_in_order_and_a_hang_up_is_no_answer() -> None:
             assert answers[2].headers["x-number"] == "2"
             assert await connection.wait_closed(10)
             assert not connection.is_open
+            await _finish_handlers()
 
     asyncio.run(check())
 
@@ -154,6 +161,7 @@ def test_an_open_loop_tells_every_request_even_when_the_server_hangs_up() -> Non
             assert len(answers.all) == 20
             assert set(answers.statuses()) <= {200, NO_ANSWER}
             assert loop.lateness_s(answers) >= 0
+            await _finish_handlers()
 
     asyncio.run(check())
 
