@@ -3,23 +3,56 @@
 import contextlib
 from collections.abc import AsyncIterator
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from service.inference_route import InferenceRoute, Services
 from service.loading import load_inference
 from service.metrics import Metrics
 from service.middleware import RequestIdMiddleware
-from service.openapi import install_openapi
+from service.openapi import build_openapi
 from service.problem import routing_problem
 from service.registry import Loader, load_registry
-from service.routes import classify, health, metrics, models
+from service.routes import classify, health, models
+from service.routes import metrics as metrics_route
 from service.settings import Settings
 
+INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
-def create_app(settings: Settings, load: Loader = load_inference) -> FastAPI:
+
+class Application(FastAPI):
+    """FastAPI, which inference does not wait for: its routes are called before middleware and routing."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._inference = {route.path: route for route in INFERENCE_ROUTES}
+        for route in INFERENCE_ROUTES:  # for what the short cut leaves: a wrong method
+            self.router.routes.append(Route(route.path, route, methods=["POST"], include_in_schema=False))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the lifespan."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            route = self._inference.get(scope["path"])
+            if route is not None:
+                scope["app"] = self
+                await route(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the documentation of every route."""
+        if self.openapi_schema is None:
+            self.openapi_schema = build_openapi(self, INFERENCE_ROUTES)
+        return self.openapi_schema
+
+
+def create_app(settings: Settings, load: Loader = load_inference) -> Application:
     """Return the application; its lifespan loads the models (raising StartError) and stops them.
 
     `load` turns a verified artefact into something that computes; tests give their own.
@@ -27,14 +60,15 @@ def create_app(settings: Settings, load: Loader = load_inference) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.metrics = Metrics()
-        app.state.registry = load_registry(settings, app.state.metrics, load)
+        metrics = Metrics()
+        registry = load_registry(settings, metrics, load)
+        app.state.services = Services(settings, registry, metrics)
         try:
             yield
         finally:
-            app.state.registry.stop()
+            registry.stop()
 
-    app = FastAPI(
+    app = Application(
         title="LadaBERT",
         version=_version(),
         description="Text classification with compressed BERT students.",
@@ -42,12 +76,10 @@ def create_app(settings: Settings, load: Loader = load_inference) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.state.settings = settings
     app.add_middleware(RequestIdMiddleware)
     app.add_exception_handler(HTTPException, _routing_error)
-    for module in (classify, models, health, metrics):
+    for module in (models, health, metrics_route):
         app.include_router(module.router)
-    install_openapi(app)
     return app
 
 

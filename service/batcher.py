@@ -1,19 +1,30 @@
-"""Admits requests, queues their texts and hands batches of near-equal length to whichever runner is free.
+"""Admits requests, shares the runners fairly among them and hands out batches of near-equal length.
 
 There is no timer: a batch is what waits when a runner becomes free. Knows neither HTTP nor ONNX.
+
+Order is weighted fair queueing over tokens (Demers, Keshav and Shenker 1989): virtual time advances by the
+tokens computed for each request that is being served, a text's tag is the virtual time at its admission plus
+the tokens of its request up to and with itself, and the least tag goes first. So a short text does not wait
+behind long ones, nor one text behind another caller's list, and nothing waits for ever.
 """
 
+import heapq
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 
+Request = TypeVar("Request")
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
+
+TEXTS_AT_A_TIME = 16  # that a runner prepares of a long list before it looks at what else waits
+DECAY = 0.95  # a batch's weight in the measured speed, relative to the batch after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,8 @@ class BatchLimits:
     max_batch_padding: float  # share of the batch's tokens
     max_queue_requests: int
     max_queue_tokens: int
+    max_queue_s: float  # that a request may expect to wait
+    fair_window_tokens: int  # how far a batch may run ahead of the fair order to find texts of its length
 
 
 class BatcherObserver(Protocol):
@@ -37,64 +50,102 @@ class BatcherObserver(Protocol):
         """A runner took a batch of `size` texts."""
 
 
-class Ticket(Generic[Payload, Result]):
-    """One admitted request: its texts are queued once, and it is settled exactly once.
+class Ticket(Generic[Request, Payload, Result]):
+    """One admitted request, settled exactly once.
 
     Settled means `results` holds one result per text in their order, or `error` says why there is none.
-    Times are the batcher's clock, in seconds.
+    `payloads` are its prepared texts. Times are the batcher's clock, in seconds; `waiter` is the caller's own.
     """
 
     __slots__ = (
+        "_contended",
         "_items",
-        "_on_settled",
+        "_prepared",
+        "_preparing",
         "_unanswered",
         "_unstarted",
+        "_virtual_start",
         "_waiting_tokens",
+        "admitted_at",
         "deadline",
         "error",
+        "payloads",
         "queued_at",
+        "request",
         "results",
         "settled",
         "settled_at",
         "started_at",
+        "waiter",
     )
 
-    def __init__(self, tokens: int, deadline: float, on_settled: Callable[[], None]) -> None:
+    def __init__(self, request: Request, deadline: float, waiter: Any, now: float, virtual_start: float) -> None:
+        self.request = request
         self.deadline = deadline
+        self.waiter = waiter
+        self.payloads: list[Payload] = []
         self.results: list[Result] = []
         self.error: BaseException | None = None
         self.settled = False
-        self.queued_at: float | None = None  # its texts were tokenised
+        self.admitted_at = now
+        self.queued_at: float | None = None  # its texts were prepared
         self.started_at: float | None = None  # a runner took the first of them
         self.settled_at: float | None = None
-        self._on_settled = on_settled
-        self._items: list[_Item[Payload, Result]] = []
-        self._waiting_tokens = tokens  # an upper bound until the texts are tokenised
-        self._unstarted = 1  # texts that no runner took; until the texts are tokenised, not zero
+        self._virtual_start = virtual_start
+        self._preparing: Iterator[tuple[Payload, int]] | None = None
+        self._prepared: list[tuple[Payload, int]] = []
+        self._items: list[_Item[Request, Payload, Result]] = []  # in the order in which they go
+        self._waiting_tokens = 0  # an estimate until the texts are prepared
+        self._contended = 0  # of these, what others have to wait for
+        self._unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
         self._unanswered = 0
 
+    def steps(self) -> list[tuple[str, float, float]]:
+        """Return name, begin and end of each step that was gone through: tokenize, queue, inference."""
+        times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else None)
+        return [
+            (name, begin, end)
+            for name, begin, end in zip(("tokenize", "queue", "inference"), times, times[1:], strict=False)
+            if begin is not None and end is not None
+        ]
 
-class _Item(Generic[Payload, Result]):
+
+class _Item(Generic[Request, Payload, Result]):
     """One text in the queue."""
 
-    __slots__ = ("index", "length", "payload", "result", "ticket")
+    __slots__ = ("index", "length", "payload", "position", "result", "tag", "ticket", "waiting")
 
-    def __init__(self, ticket: Ticket[Payload, Result], index: int, payload: Payload, length: int) -> None:
+    def __init__(
+        self,
+        ticket: Ticket[Request, Payload, Result],
+        index: int,
+        payload: Payload,
+        length: int,
+    ) -> None:
         self.ticket = ticket
-        self.index = index
+        self.index = index  # among its request's texts
         self.payload = payload
         self.length = length
+        self.position = 0  # among its request's texts in the order in which they go
+        self.tag = 0.0
+        self.waiting = True
         self.result: Result | None = None
 
 
-class Batch(Generic[Payload, Result]):
+class Batch(Generic[Request, Payload, Result]):
     """Texts that run together; answered or failed once, by the runner that took it."""
 
-    __slots__ = ("_batcher", "_items", "answered", "longest", "payloads", "tokens")
+    __slots__ = ("_batcher", "_items", "answered", "longest", "payloads", "started_at", "tokens")
 
-    def __init__(self, batcher: "Batcher[Payload, Result]", items: "Sequence[_Item[Payload, Result]]") -> None:
+    def __init__(
+        self,
+        batcher: "Batcher[Request, Payload, Result]",
+        items: "Sequence[_Item[Request, Payload, Result]]",
+        started_at: float,
+    ) -> None:
         self._batcher = batcher
         self._items = items
+        self.started_at = started_at
         self.payloads = [item.payload for item in items]
         self.longest = max(item.length for item in items)
         self.tokens = sum(item.length for item in items)
@@ -107,34 +158,61 @@ class Batch(Generic[Payload, Result]):
 
     def answer(self, results: Sequence[Result | Exception]) -> None:
         """Give each text its result, or the error that its caller gets, in the order of `payloads`."""
-        if self.answered:
-            raise RuntimeError("this batch was answered before")
         if len(results) != len(self._items):
             raise ValueError(f"{len(results)} results for a batch of {len(self._items)}")
-        self.answered = True
-        self._batcher._answer(self._items, results)
+        self._answer(results, worked=True)
 
     def fail(self, error: Exception) -> None:
         """Give every text the same error."""
-        self.answer([error] * len(self._items))
+        self._answer([error] * len(self._items), worked=False)
+
+    def _answer(self, results: Sequence[Result | Exception], worked: bool) -> None:
+        if self.answered:
+            raise RuntimeError("this batch was answered before")
+        self.answered = True
+        self._batcher._answer(self, results, worked)
 
 
-class Batcher(Generic[Payload, Result]):
-    """The queue of one model; every method may be called from any thread."""
+class Batcher(Generic[Request, Payload, Result]):
+    """The queue of one model; every method may be called from any thread.
+
+    `prepare` yields a request's texts with their lengths in tokens, or raises what its caller gets; it runs in
+    the thread that calls `take`. `deliver` is told the tickets that were settled, without the lock; it is
+    called from any thread and must not block.
+    """
 
     def __init__(
-        self, limits: BatchLimits, observer: BatcherObserver, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: BatchLimits,
+        prepare: Callable[[Request], Iterator[tuple[Payload, int]]],
+        deliver: Callable[[Sequence[Ticket[Request, Payload, Result]]], None],
+        observer: BatcherObserver,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
         self._limits = limits
+        self._prepare = prepare
+        self._deliver = deliver
         self._observer = observer
-        self._changed = threading.Condition()
-        self._queue: dict[_Item[Payload, Result], None] = {}  # in order of arrival
-        self._by_length: dict[int, dict[_Item[Payload, Result], None]] = {}
-        self._live: dict[Ticket[Payload, Result], None] = {}
+        self._changed = threading.Condition(threading.Lock())
+        self._live: dict[Ticket[Request, Payload, Result], None] = {}
+        self._arrived: deque[Ticket[Request, Payload, Result]] = deque()  # to be prepared
+        self._unfinished: deque[Ticket[Request, Payload, Result]] = deque()  # lists, prepared in part
+        # Texts that wait: those within the window by tag and by length, and of each longer request the first beyond.
+        self._ready: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._by_length: dict[int, dict[_Item[Request, Payload, Result], None]] = {}
+        self._beyond: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._ready_texts = 0
+        self._sequence = 0
+        self._virtual_time = 0.0  # tokens computed for each live request
         self._waiting_requests = 0
         self._waiting_tokens = 0
-        self._idle_runners = 0
+        self._contended = 0
+        self._tokens_per_estimate = 1.0
+        self._measured_tokens = 0.0
+        self._measured_s = 0.0
+        self._free_runners = 0
+        self._running = 0
         self._draining = False
         self._closed = False
 
@@ -150,7 +228,7 @@ class Batcher(Generic[Payload, Result]):
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens that wait, by upper bound where they are not tokenised yet."""
+        """Tokens that wait, estimated where they are not prepared yet."""
         return self._waiting_tokens
 
     @property
@@ -158,84 +236,92 @@ class Batcher(Generic[Payload, Result]):
         """Whether `close` was called: `take` gives nothing any more."""
         return self._closed
 
-    def admit(self, tokens: int, deadline: float, on_settled: Callable[[], None]) -> Ticket[Payload, Result]:
-        """Accept a request of at most `tokens` tokens; raises QueueFullError or DrainingError.
+    @property
+    def expected_wait_s(self) -> float:
+        """Seconds that a text which came now would wait, as fast as the last batches went; 0 before the first."""
+        if not self._measured_tokens:
+            return 0.0
+        runners = max(1, self._free_runners + self._running)
+        return self._contended * self._measured_s / self._measured_tokens / runners
 
-        `on_settled` is called once, from the thread that settles the request, and must not block.
-        """
-        limits = self._limits
+    def admit(
+        self, request: Request, tokens: int, deadline: float, waiter: Any = None
+    ) -> Ticket[Request, Payload, Result]:
+        """Accept a request of at most `tokens` tokens; raises QueueFullError or DrainingError."""
         with self._changed:
             if self._draining:
                 raise DrainingError
-            if self._waiting_requests >= limits.max_queue_requests:
-                raise QueueFullError(f"{self._waiting_requests} requests wait already; try again later")
-            if self._waiting_requests and self._waiting_tokens + tokens > limits.max_queue_tokens:
-                raise QueueFullError(f"{self._waiting_tokens} tokens wait already; try again later")
-            ticket: Ticket[Payload, Result] = Ticket(tokens, deadline, on_settled)
+            estimate = max(1, int(tokens * self._tokens_per_estimate))
+            self._refuse_when_full(estimate)
+            ticket: Ticket[Request, Payload, Result] = Ticket(
+                request, deadline, waiter, self.clock(), self._virtual_time
+            )
             self._live[ticket] = None
             self._waiting_requests += 1
-            self._waiting_tokens += tokens
+            self._set_waiting_tokens(ticket, estimate)
+            self._arrived.append(ticket)
             self._observer.queue_depth_changed(self._waiting_requests)
+            self._changed.notify()
             return ticket
 
-    def put(self, ticket: Ticket[Payload, Result], payloads: Sequence[Payload], lengths: Sequence[int]) -> None:
-        """Queue a request's texts, at least one, with their lengths in tokens; a settled request's are dropped."""
-        items = [
-            _Item(ticket, index, payload, length)
-            for index, (payload, length) in enumerate(zip(payloads, lengths, strict=True))
-        ]
-        if not items:
-            raise ValueError("a request has at least one text")
-        with self._changed:
-            if ticket.settled:
-                return
-            if ticket._items:
-                raise RuntimeError("this request's texts were queued before")
-            ticket.queued_at = self.clock()
-            ticket._items = items
-            ticket._unstarted = ticket._unanswered = len(items)
-            self._waiting_tokens += sum(lengths) - ticket._waiting_tokens
-            ticket._waiting_tokens = sum(lengths)
-            for item in items:
-                self._queue[item] = None
-                self._by_length.setdefault(item.length, {})[item] = None
-            self._changed.notify(min(len(items), self._idle_runners))
+    def _refuse_when_full(self, tokens: int) -> None:
+        limits = self._limits
+        wait_s = self.expected_wait_s
+        if self._waiting_requests >= limits.max_queue_requests:
+            raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
+        if self._waiting_requests and self._waiting_tokens + tokens > limits.max_queue_tokens:
+            raise QueueFullError(f"{self._waiting_tokens} tokens wait already", wait_s)
+        if self._waiting_requests and wait_s > limits.max_queue_s:
+            raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
-    def fail(self, ticket: Ticket[Payload, Result], error: BaseException) -> None:
+    def fail(self, ticket: Ticket[Request, Payload, Result], error: BaseException) -> None:
         """Settle a request with an error, unless it is settled; its waiting texts are dropped."""
         with self._changed:
             settled = self._settle(ticket, error)
         if settled:
-            ticket._on_settled()
+            self._deliver([ticket])
 
-    def cancel(self, ticket: Ticket[Payload, Result]) -> None:
+    def cancel(self, ticket: Ticket[Request, Payload, Result]) -> None:
         """Drop a request whose caller left."""
         self.fail(ticket, CallerLeftError())
 
-    def expire(self, ticket: Ticket[Payload, Result]) -> None:
+    def expire(self, ticket: Ticket[Request, Payload, Result]) -> None:
         """Drop a request whose deadline has passed."""
         self.fail(ticket, DeadlineExceededError())
 
-    def take(self, timeout_s: float | None = None) -> Batch[Payload, Result] | None:
-        """Wait for texts and return a batch; None once closed, or when `timeout_s` passed without any."""
-        while True:
-            with self._changed:
-                self._idle_runners += 1
-                try:
-                    if not self._closed and not self._queue and not self._changed.wait(timeout_s):
-                        return None
+    def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
+        """Prepare what arrived and return a batch; None once closed, or when `timeout_s` passed without any."""
+        with self._changed:
+            self._free_runners += 1
+        try:
+            continued = False  # at most one long list goes on being prepared before a batch is taken
+            while True:
+                late: list[Ticket[Request, Payload, Result]] = []
+                with self._changed:
+                    while not (self._closed or self._arrived or self._ready_texts or self._beyond or self._unfinished):
+                        if not self._changed.wait(timeout_s):
+                            return None
                     if self._closed:
                         return None
-                    if not self._queue:
-                        continue
-                    items = self._pick()
-                    late = self._settle_late(items)
-                    if not late:
-                        return self._start(items)
-                finally:
-                    self._idle_runners -= 1
-            for ticket in late:
-                ticket._on_settled()
+                    waits = bool(self._ready_texts or self._beyond)
+                    ticket = None
+                    if self._arrived:
+                        ticket = self._arrived.popleft()
+                    elif self._unfinished and not (continued and waits):
+                        ticket = self._unfinished.popleft()
+                        continued = True
+                    else:
+                        items = self._pick()
+                        late = self._settle_late(items)
+                        if items and not late:
+                            return self._start(items)
+                if ticket is not None:
+                    self._prepare_some(ticket)
+                elif late:
+                    self._deliver(late)
+        finally:
+            with self._changed:
+                self._free_runners -= 1
 
     def drain(self) -> None:
         """Admit nothing from now on; what was admitted is still answered."""
@@ -246,8 +332,8 @@ class Batcher(Generic[Payload, Result]):
         self.drain()
         with self._changed:
             unsettled = [ticket for ticket in list(self._live) if self._settle(ticket, DrainingError())]
-        for ticket in unsettled:
-            ticket._on_settled()
+        if unsettled:
+            self._deliver(unsettled)
 
     def close(self) -> None:
         """Abort, and let every runner that waits in `take` go."""
@@ -256,20 +342,97 @@ class Batcher(Generic[Payload, Result]):
             self._closed = True
             self._changed.notify_all()
 
-    def _pick(self) -> "list[_Item[Payload, Result]]":
-        """Choose the oldest text and those nearest to it in length, as far as the limits allow."""
+    def _prepare_some(self, ticket: Ticket[Request, Payload, Result]) -> None:
+        """Prepare the next texts of a request, and queue them all once the last one is prepared."""
+        if ticket.settled:  # its caller left, or its deadline passed
+            return
+        if ticket._preparing is None:
+            ticket._preparing = self._prepare(ticket.request)
+        try:
+            for text in ticket._preparing:
+                ticket._prepared.append(text)
+                if len(ticket._prepared) % TEXTS_AT_A_TIME == 0:
+                    break
+            else:
+                self._queue(ticket)
+                return
+        except Exception as error:
+            self.fail(ticket, error)
+            return
+        with self._changed:
+            self._unfinished.append(ticket)
+            self._changed.notify()
+
+    def _queue(self, ticket: Ticket[Request, Payload, Result]) -> None:
+        items = [_Item(ticket, index, payload, length) for index, (payload, length) in enumerate(ticket._prepared)]
+        if not items:
+            raise ValueError("a request has at least one text")
+        with self._changed:
+            if ticket.settled:
+                return
+            ticket.queued_at = self.clock()
+            ticket.payloads = [item.payload for item in items]
+            ticket._prepared = []
+            tokens = sum(item.length for item in items)
+            estimated = ticket._waiting_tokens / self._tokens_per_estimate
+            self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
+            self._set_waiting_tokens(ticket, tokens)
+            ticket._unstarted = ticket._unanswered = len(items)
+            items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
+            tag = ticket._virtual_start
+            for position, item in enumerate(items):
+                tag += item.length
+                item.tag = tag
+                item.position = position
+            ticket._items = items
+            self._push(self._beyond, items[0])
+            if self._free_runners > 1:
+                self._changed.notify(len(items))
+
+    def _push(
+        self,
+        heap: "list[tuple[float, int, _Item[Request, Payload, Result]]]",
+        item: "_Item[Request, Payload, Result]",
+    ) -> None:
+        self._sequence += 1  # equal tags stay in order, and items are never compared
+        heapq.heappush(heap, (item.tag, self._sequence, item))
+
+    def _bring_within_window(self) -> "_Item[Request, Payload, Result] | None":
+        """Make the texts ready that are within the window from the least tag on; return the text that has it."""
+        while self._ready and not self._ready[0][2].waiting:
+            heapq.heappop(self._ready)
+        while self._beyond and not self._beyond[0][2].waiting:
+            heapq.heappop(self._beyond)
+        heads = [heap[0][0] for heap in (self._ready, self._beyond) if heap]
+        if not heads:
+            return None
+        horizon = min(heads) + self._limits.fair_window_tokens
+        while self._beyond and self._beyond[0][0] <= horizon:
+            item = heapq.heappop(self._beyond)[2]
+            if not item.waiting:
+                continue
+            self._push(self._ready, item)
+            self._by_length.setdefault(item.length, {})[item] = None
+            self._ready_texts += 1
+            if item.position + 1 < len(item.ticket._items):
+                self._push(self._beyond, item.ticket._items[item.position + 1])
+        return self._ready[0][2]
+
+    def _pick(self) -> "list[_Item[Request, Payload, Result]]":
+        """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow."""
+        first = self._bring_within_window()
+        if first is None:
+            return []
         limits = self._limits
-        oldest = next(iter(self._queue))
         # Runners that are free at the same moment share what waits, or one would work and the rest look on.
-        share = math.ceil(len(self._queue) / max(1, self._idle_runners))
-        most = min(limits.max_batch_size, share)
-        picked = [oldest]
-        tokens = longest = oldest.length
-        for length in sorted(self._by_length, key=lambda other: (abs(other - oldest.length), other)):
+        most = min(limits.max_batch_size, math.ceil(self._ready_texts / max(1, self._free_runners)))
+        picked = [first]
+        tokens = longest = first.length
+        for length in sorted(self._by_length, key=lambda other: (abs(other - first.length), other)):
             for item in self._by_length[length]:
                 if len(picked) >= most:
                     return picked
-                if item is oldest:
+                if item is first:
                     continue
                 padded = max(longest, length) * (len(picked) + 1)
                 padding = padded - tokens - length
@@ -280,35 +443,44 @@ class Batcher(Generic[Payload, Result]):
                 longest = max(longest, length)
         return picked
 
-    def _settle_late(self, items: "Iterable[_Item[Payload, Result]]") -> list[Ticket[Payload, Result]]:
+    def _settle_late(
+        self, items: "Iterable[_Item[Request, Payload, Result]]"
+    ) -> list[Ticket[Request, Payload, Result]]:
         """Settle the requests among these texts whose deadline has passed, and return them."""
         now = self.clock()
         late = dict.fromkeys(item.ticket for item in items if item.ticket.deadline <= now)
         return [ticket for ticket in late if self._settle(ticket, DeadlineExceededError())]
 
-    def _start(self, items: "Sequence[_Item[Payload, Result]]") -> Batch[Payload, Result]:
+    def _start(self, items: "Sequence[_Item[Request, Payload, Result]]") -> Batch[Request, Payload, Result]:
         now = self.clock()
+        batch = Batch(self, items, now)
+        self._virtual_time += batch.tokens / len(self._live)
         for item in items:
             ticket = item.ticket
             if ticket.started_at is None:
                 ticket.started_at = now
             self._unqueue(item)
             ticket._unstarted -= 1
-            ticket._waiting_tokens -= item.length
-            self._waiting_tokens -= item.length
+            self._set_waiting_tokens(ticket, ticket._waiting_tokens - item.length)
             if ticket._unstarted == 0:
                 self._waiting_requests -= 1
-        batch = Batch(self, items)
+        self._running += 1
         self._observer.queue_depth_changed(self._waiting_requests)
         self._observer.batch_taken(len(items), batch.tokens, batch.padded_tokens)
-        if self._queue:
+        if self._ready_texts or self._beyond:
             self._changed.notify()
         return batch
 
-    def _answer(self, items: "Sequence[_Item[Payload, Result]]", results: Sequence[Result | Exception]) -> None:
+    def _answer(
+        self, batch: Batch[Request, Payload, Result], results: Sequence[Result | Exception], worked: bool
+    ) -> None:
         settled = []
         with self._changed:
-            for item, result in zip(items, results, strict=True):
+            self._running -= 1
+            if worked:  # a failure, or a run that hung, says nothing of the speed
+                self._measured_tokens = self._measured_tokens * DECAY + batch.tokens
+                self._measured_s = self._measured_s * DECAY + self.clock() - batch.started_at
+            for item, result in zip(batch._items, results, strict=True):
                 ticket = item.ticket
                 if ticket.settled:
                     continue
@@ -321,32 +493,47 @@ class Batcher(Generic[Payload, Result]):
                 if ticket._unanswered == 0:
                     self._settle(ticket, None)
                     settled.append(ticket)
-        for ticket in settled:
-            ticket._on_settled()
+        if settled:
+            self._deliver(settled)
 
-    def _settle(self, ticket: Ticket[Payload, Result], error: BaseException | None) -> bool:
-        """Settle once and return whether this call did; the caller calls `on_settled` without the lock."""
+    def _settle(self, ticket: Ticket[Request, Payload, Result], error: BaseException | None) -> bool:
+        """Settle once and return whether this call did; the caller delivers it without the lock."""
         if ticket.settled:
             return False
         ticket.settled = True
         ticket.settled_at = self.clock()
         ticket.error = error
         if error is None:
-            ticket.results = [item.result for item in ticket._items]  # type: ignore[misc]
+            results: list[Any] = [None] * len(ticket._items)
+            for item in ticket._items:
+                results[item.index] = item.result
+            ticket.results = results
         del self._live[ticket]
         if ticket._unstarted:
             for item in ticket._items:
-                if item in self._queue:
+                if item.waiting:
                     self._unqueue(item)
+            self._set_waiting_tokens(ticket, 0)
             self._waiting_requests -= 1
-            self._waiting_tokens -= ticket._waiting_tokens
             self._observer.queue_depth_changed(self._waiting_requests)
         ticket._items = []
+        ticket._preparing = None
         return True
 
-    def _unqueue(self, item: "_Item[Payload, Result]") -> None:
-        del self._queue[item]
-        same_length = self._by_length[item.length]
-        del same_length[item]
-        if not same_length:
-            del self._by_length[item.length]
+    def _unqueue(self, item: "_Item[Request, Payload, Result]") -> None:
+        """Take a text out of the queue; the heaps forget it when it comes to their top."""
+        item.waiting = False
+        same_length = self._by_length.get(item.length)
+        if same_length is not None and item in same_length:
+            self._ready_texts -= 1
+            del same_length[item]
+            if not same_length:
+                del self._by_length[item.length]
+
+    def _set_waiting_tokens(self, ticket: Ticket[Request, Payload, Result], tokens: int) -> None:
+        # Another request waits at most for the window of a long list, however much of it comes later.
+        contended = min(tokens, self._limits.fair_window_tokens)
+        self._waiting_tokens += tokens - ticket._waiting_tokens
+        self._contended += contended - ticket._contended
+        ticket._waiting_tokens = tokens
+        ticket._contended = contended

@@ -95,8 +95,9 @@ def _serve(settings: Settings) -> int:
     os.environ.pop(MULTIPROCESS_VARIABLE, None)
     configure_logging(settings)
 
-    from service.server import announcement, bind, run_server
+    from service.server import announcement, bind, raise_descriptor_limit, run_server
 
+    raise_descriptor_limit()
     listener = bind(settings)
     if settings.workers > 1:
         return run_workers(settings, listener)

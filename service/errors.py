@@ -19,8 +19,11 @@ ServiceError
     └── CallerLeftError            the caller hung up; nobody reads the answer
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+RETRY_AFTER_S = 1  # where nothing better is known
 
 
 class ServiceError(Exception):
@@ -49,6 +52,7 @@ class RequestError(ServiceError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.retry_after_s = RETRY_AFTER_S
 
 
 class NotJsonError(RequestError):
@@ -96,7 +100,11 @@ class InvalidRequestError(RequestError):
 
 
 class QueueFullError(RequestError):
-    """More waits already than the limits allow."""
+    """More waits already than the limits allow; `retry_after_s` is when that should be over."""
+
+    def __init__(self, detail: str, wait_s: float) -> None:
+        super().__init__(f"{detail}; try again later")
+        self.retry_after_s = max(RETRY_AFTER_S, math.ceil(wait_s))
 
 
 class NotReadyError(RequestError):
@@ -154,4 +162,3 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     ModelFailedError: Outcome(503, "Model failed", retry=True),
     DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline"),
 }
-RETRY_AFTER_S = 1

@@ -22,6 +22,7 @@ class Inference:
         self.artefact = artefact
         self.tokenizer = tokenizer
         self.backend = backend
+        self._reads_pairs = artefact.task == "pair"
 
     def run(self, batch: Sequence[Tokens]) -> Sequence[Logits | Exception]:
         """Return each input's logits, or ModelFailedError for a row that is not finite; raises InferenceError."""
@@ -33,7 +34,8 @@ class Inference:
             length = len(tokens.ids)
             input_ids[row, :length] = tokens.ids
             attention_mask[row, :length] = 1
-            token_type_ids[row, :length] = tokens.type_ids
+            if self._reads_pairs:
+                token_type_ids[row, :length] = tokens.type_ids
         logits = self.backend.run(input_ids, attention_mask, token_type_ids)  # (B, labels)
         expected = (len(batch), len(self.artefact.labels))
         if logits.shape != expected:

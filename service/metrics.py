@@ -1,16 +1,23 @@
 """Prometheus metrics: every series exists at zero from the start, every label comes from a closed set."""
 
+import contextlib
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from service.errors import OUTCOMES
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+LOCK_SUFFIX = ".lock"
 UNKNOWN_MODEL = "unknown"
 INFERENCE_ROUTES = ("/classify",)
 STATUSES = tuple(sorted({200, 500} | {outcome.status for outcome in OUTCOMES.values()}))
@@ -40,9 +47,11 @@ class ModelMetrics:
 
     def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
         name = model.name
-        self.tokenize_duration = metrics.tokenize_duration.labels(name)
-        self.queue_duration = metrics.queue_duration.labels(name)
-        self.inference_duration = metrics.inference_duration.labels(name)
+        self.steps = {
+            "tokenize": metrics.tokenize_duration.labels(name),
+            "queue": metrics.queue_duration.labels(name),
+            "inference": metrics.inference_duration.labels(name),
+        }
         self.batch_size = metrics.batch_size.labels(name)
         self.batch_tokens = metrics.batch_tokens.labels(name)
         self.batch_padding_ratio = metrics.batch_padding_ratio.labels(name)
@@ -147,7 +156,32 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._group: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if MULTIPROCESS_VARIABLE in os.environ:
+            self._group = ScrapeLock(Path(os.environ[MULTIPROCESS_VARIABLE]))
         self.add_requests_series(UNKNOWN_MODEL)
+
+    def began(self) -> None:
+        """Count a request that came."""
+        with self._group:
+            self.requests_in_progress.inc()
+
+    def ended(self, model: str, route: str, status: int, seconds: float, rejected_reason: str | None) -> None:
+        """Count an answer: no scrape sees the request neither in progress nor answered, nor as both."""
+        key = (model, route, status)
+        if key not in self._answered:
+            self._answered[key] = (
+                self.requests.labels(model, route, str(status)),
+                self.request_duration.labels(model, route),
+            )
+        requests, duration = self._answered[key]
+        with self._group:
+            self.requests_in_progress.dec()
+            requests.inc()
+            duration.observe(seconds)
+            if rejected_reason is not None:
+                self.rejected.labels(model, rejected_reason).inc()
 
     def add_requests_series(self, model: str) -> None:
         """Bring every series of requests to this model into being at zero."""
@@ -159,15 +193,54 @@ class Metrics:
             self.rejected.labels(model, reason)
 
 
-def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
-    """Return the exposition and its content type: OpenMetrics when `accept` asks for it, else plain text.
+class ScrapeLock:
+    """Held by a worker while it writes what belongs together, and by a scrape while it copies every worker's files.
 
-    With several workers it is the sum over all of them.
+    It is a file lock, which ends with its process: a worker that is killed holds nobody up.
     """
-    registry = metrics.registry
-    if MULTIPROCESS_VARIABLE in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / f"{os.getpid()}{LOCK_SUFFIX}").open("wb")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+class Snapshot(Collector):
+    """Families as they were at one moment, to be written out at leisure."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the families."""
+        return self._families
+
+
+def take_snapshot(metrics: Metrics) -> Snapshot:
+    """Return every series at one moment; call it where requests are counted, on the event loop."""
+    return Snapshot(metrics.registry.collect())
+
+
+def take_snapshot_of_workers(folder: Path) -> Snapshot:
+    """Return the sum over all workers, each at one moment; not to be called on the event loop."""
+    with tempfile.TemporaryDirectory() as copies, contextlib.ExitStack() as locks:
+        for path in folder.glob(f"*{LOCK_SUFFIX}"):
+            fcntl.flock(locks.enter_context(path.open("rb")), fcntl.LOCK_SH)
+        for path in folder.glob("*.db"):
+            with contextlib.suppress(FileNotFoundError):  # of a worker that just ended
+                shutil.copyfile(path, Path(copies, path.name))
+        locks.close()
+        return Snapshot(MultiProcessCollector(CollectorRegistry(), copies).collect())  # type: ignore[no-untyped-call]
+
+
+def render(snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+    """Return the exposition and its content type: OpenMetrics when `accept` asks for it, else plain text."""
+    registry = CollectorRegistry()
+    registry.register(snapshot)
     encode: Callable[..., bytes]
     try:
         encode, content_type = choose_encoder(accept)

@@ -1,17 +1,14 @@
 """Gives every request an id and every answer that id; turns a bug into a 500 that carries it."""
 
 import logging
-import re
-import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.call import request_id_of
 from service.problem import unexpected_problem
 
 logger = logging.getLogger(__name__)
-
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestIdMiddleware:
@@ -25,8 +22,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if SANE_REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
+        request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

@@ -3,9 +3,9 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.batcher import Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
@@ -40,14 +40,14 @@ class Prediction:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Predictions in the order of the inputs, and the seconds that each step took."""
+ModelTicket = Ticket[Question, Tokens, Logits]
 
-    predictions: list[Prediction]
-    tokenize_s: float
-    queue_s: float
-    inference_s: float
+
+class Caller(Protocol):
+    """Who asked, and may leave before the answer."""
+
+    def admitted(self, ticket: ModelTicket, hung_up: Callable[[], None]) -> None:
+        """Know the ticket, whose times are those of the steps; call `hung_up` when the caller leaves."""
 
 
 class Model:
@@ -59,8 +59,8 @@ class Model:
         graph_file: str,
         limits: BatchLimits,
         runners: int,
+        max_run_s: float,
         metrics: ModelMetrics,
-        tokenizing: ThreadPoolExecutor,
     ) -> None:
         artefact = inference.artefact
         self.artefact = artefact
@@ -69,8 +69,7 @@ class Model:
         self.runners = runners
         self.metrics = metrics
         self.tokenizer = inference.tokenizer
-        self.batcher: Batcher[Tokens, Logits] = Batcher(limits, metrics)
-        self._tokenizing = tokenizing
+        self.batcher: Batcher[Question, Tokens, Logits] = Batcher(limits, self._tokenize, self._deliver, metrics)
         self._pool = RunnerPool(
             name=artefact.name,
             batcher=self.batcher,
@@ -79,8 +78,10 @@ class Model:
             failure=lambda: ModelFailedError(artefact.name),
             report=lambda healthy: metrics.ready.set(healthy),
             count=runners,
+            max_run_s=max_run_s,
         )
         self._draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # where the callers wait
 
     @property
     def name(self) -> str:
@@ -100,7 +101,8 @@ class Model:
         return "ready" if self._pool.healthy else "failed"
 
     def start(self) -> None:
-        """Start the runners."""
+        """Start the runners; called on the event loop that will ask."""
+        self._loop = asyncio.get_running_loop()
         self._pool.start()
 
     def drain(self) -> None:
@@ -118,45 +120,36 @@ class Model:
         self.drain()
         self._pool.stop()
 
-    async def classify(self, question: Question, watch: Callable[[Callable[[], None]], None]) -> Reply:
-        """Answer a question; raises RequestError.
-
-        `watch` is called with a function to call when the caller hangs up.
-        """
+    async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
+        """Return the predictions in the order of the inputs; raises RequestError."""
         loop = asyncio.get_running_loop()
-        clock = self.batcher.clock
-        admitted_at = clock()
         self._check_task(question)
 
-        # Admit, by an upper bound of the tokens, before any work is done.
-        settled = asyncio.Event()
+        # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
         tokens = sum(self.tokenizer.upper_bound(value) for value in question.inputs)
-        ticket: Ticket[Tokens, Logits] = self.batcher.admit(
-            tokens, admitted_at + question.timeout_s, functools.partial(_set_from_thread, loop, settled)
-        )
+        settled = loop.create_future()
+        ticket = self.batcher.admit(question, tokens, self.batcher.clock() + question.timeout_s, settled)
         alarm = loop.call_later(question.timeout_s, self.batcher.expire, ticket)
         try:
-            # Tokenise in a thread, which queues the result; a runner batches, runs and settles it.
-            tokenizing = self._tokenizing.submit(self._tokenize_and_queue, ticket, question)
-            watch(functools.partial(self.batcher.cancel, ticket))
-            await settled.wait()
+            caller.admitted(ticket, functools.partial(self.batcher.cancel, ticket))
+            await settled
         finally:
             alarm.cancel()
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
-        self._observe(ticket, admitted_at)
+        for name, begin, end in ticket.steps():
+            self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
             raise ticket.error
-        encoded = tokenizing.result()
-        assert ticket.queued_at is not None
-        assert ticket.started_at is not None
-        assert ticket.settled_at is not None
-        return Reply(
-            self._predict(question, encoded, ticket.results),
-            tokenize_s=ticket.queued_at - admitted_at,
-            queue_s=ticket.started_at - ticket.queued_at,
-            inference_s=ticket.settled_at - ticket.started_at,
-        )
+        return self._predict(question, ticket.payloads, ticket.results)
+
+    def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
+        """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_wake, tickets)
+        except RuntimeError:
+            logger.debug("the event loop closed before this answer")
 
     def _check_task(self, question: Question) -> None:
         """Raise InvalidRequestError when a text stands where the model reads a pair, or the other way round."""
@@ -172,23 +165,21 @@ class Model:
         if errors:
             raise InvalidRequestError(errors)
 
-    def _tokenize_and_queue(self, ticket: Ticket[Tokens, Logits], question: Question) -> list[Tokens]:
-        """Tokenise every input and queue them; runs in a thread, and fails the ticket instead of raising."""
+    def _tokenize(self, question: Question) -> Iterator[tuple[Tokens, int]]:
+        """Tokenise one input after the other; called by a runner. Raises RequestError."""
         encoded: list[Tokens] = []
         try:
             for value in question.inputs:
-                if ticket.settled:  # the caller left, or the deadline passed
-                    return encoded
-                encoded.append(self.tokenizer.tokenize(value, question.truncation_direction))
+                tokens = self.tokenizer.tokenize(value, question.truncation_direction)
+                encoded.append(tokens)
+                yield tokens, len(tokens.ids)
             if not question.truncate:
                 self._refuse_truncated(question, encoded)
-            self.batcher.put(ticket, encoded, [len(tokens.ids) for tokens in encoded])
-        except RequestError as error:
-            self.batcher.fail(ticket, error)
-        except BaseException:  # a panic in the library is no Exception
+        except (RequestError, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic in the library is no Exception
             logger.exception("tokenising failed on model %s", self.name)
-            self.batcher.fail(ticket, ModelFailedError(self.name))
-        return encoded
+            raise ModelFailedError(self.name) from error
 
     def _refuse_truncated(self, question: Question, encoded: Sequence[Tokens]) -> None:
         limit = self.artefact.max_length
@@ -216,20 +207,8 @@ class Model:
             predictions.append(Prediction(scores, len(tokens.ids), tokens.truncated))
         return predictions
 
-    def _observe(self, ticket: Ticket[Tokens, Logits], admitted_at: float) -> None:
-        """Record the steps that the request went through."""
-        if ticket.queued_at is None:
-            return
-        self.metrics.tokenize_duration.observe(ticket.queued_at - admitted_at)
-        if ticket.started_at is None:
-            return
-        self.metrics.queue_duration.observe(ticket.started_at - ticket.queued_at)
-        if ticket.error is None and ticket.settled_at is not None:
-            self.metrics.inference_duration.observe(ticket.settled_at - ticket.started_at)
 
-
-def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    try:
-        loop.call_soon_threadsafe(event.set)
-    except RuntimeError:
-        logger.debug("the event loop closed before this answer")
+def _wake(tickets: Sequence[ModelTicket]) -> None:
+    for ticket in tickets:
+        if not ticket.waiter.done():
+            ticket.waiter.set_result(None)

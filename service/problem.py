@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import OUTCOMES, RETRY_AFTER_S, InvalidRequestError, RequestError
+from service.errors import OUTCOMES, InvalidRequestError, RequestError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -22,7 +22,7 @@ def problem_response(error: RequestError, request_id: str) -> Response:
         if isinstance(error, InvalidRequestError)
         else None
     )
-    headers = {"retry-after": str(RETRY_AFTER_S)} if outcome.retry else None
+    headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else None
     return _response(outcome.status, outcome.title, error.detail, request_id, errors, headers)
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
 from service.batcher import BatchLimits
@@ -18,8 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-
+BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
 
 Loader = Callable[[Artefact, str, Provider], Inference]
 
@@ -27,10 +25,9 @@ Loader = Callable[[Artefact, str, Provider], Inference]
 class Registry:
     """Every served model; `default` answers requests that name none."""
 
-    def __init__(self, models: Mapping[str, Model], default: str, tokenizing: ThreadPoolExecutor) -> None:
+    def __init__(self, models: Mapping[str, Model], default: str) -> None:
         self.models = models
         self.default = default
-        self._tokenizing = tokenizing
 
     def get(self, name: str | None) -> Model:
         """Return a model by name, the default one for None; raises UnknownModelError."""
@@ -54,24 +51,22 @@ class Registry:
         """End every thread."""
         for model in self.models.values():
             model.stop()
-        self._tokenizing.shutdown(cancel_futures=True)
 
 
 def load_registry(settings: Settings, metrics: Metrics, load: Loader = load_inference) -> Registry:
-    """Verify, load and warm up every artefact; raises StartError with one line."""
+    """Verify, load and warm up every artefact, on the event loop that will ask; raises StartError with one line."""
     artefacts = read_artefacts(settings)
     default = choose_default(settings, artefacts)
     cores = max(1, available_cores() // settings.workers)
-    tokenizing = ThreadPoolExecutor(cores, thread_name_prefix="tokenize")
     models: dict[str, Model] = {}
     try:
         for artefact in artefacts:
-            models[artefact.name] = _load_model(artefact, settings, cores, metrics, tokenizing, load)
+            models[artefact.name] = _load_model(artefact, settings, cores, metrics, load)
             models[artefact.name].start()
     except BaseException:
-        Registry(models, default, tokenizing).stop()
+        Registry(models, default).stop()
         raise
-    return Registry(models, default, tokenizing)
+    return Registry(models, default)
 
 
 def read_artefacts(settings: Settings) -> list[Artefact]:
@@ -98,18 +93,20 @@ def _load_model(
     settings: Settings,
     cores: int,
     metrics: Metrics,
-    tokenizing: ThreadPoolExecutor,
     load: Loader,
 ) -> Model:
     graph_file = artefact.graph_file(settings.precision)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
+    max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[provider]
     limits = BatchLimits(
         max_batch_size=settings.max_batch_size or BATCH_SIZE[provider],
-        max_batch_tokens=settings.max_batch_tokens or BATCH_TOKENS[provider],
+        max_batch_tokens=max_batch_tokens,
         max_batch_padding=settings.max_batch_padding,
         max_queue_requests=settings.max_queue_requests,
         max_queue_tokens=settings.max_queue_tokens,
+        max_queue_s=settings.max_queue_ms / 1000,
+        fair_window_tokens=settings.fair_window_tokens or max_batch_tokens,
     )
     labels = ModelLabels(
         name=artefact.name,
@@ -120,4 +117,4 @@ def _load_model(
         labels=artefact.labels,
     )
     runners = settings.runners or (cores if provider == "cpu" else 1)
-    return Model(inference, graph_file, limits, runners, ModelMetrics(metrics, labels), tokenizing)
+    return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, ModelMetrics(metrics, labels))

@@ -1,7 +1,9 @@
 """Runs the application on a socket until a signal asks it to stop, then lets it finish."""
 
 import asyncio
+import gc
 import math
+import resource
 import signal
 import socket
 import sys
@@ -14,10 +16,12 @@ import uvloop
 from service.app import create_app
 from service.cores import available_cores
 from service.errors import StartError
+from service.protocol import timed_protocol
 from service.registry import Registry
 from service.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never reuses a closed connection
+GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
 HARD_STOP_S = 2  # after the grace period: time to send the last answers
 
 
@@ -75,6 +79,12 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def raise_descriptor_limit() -> None:
+    """Allow as many connections as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run_server(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
     """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
     # Until the server takes over the signals, while models load, they end the process in order.
@@ -88,18 +98,23 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=timed_protocol(settings.header_timeout_s),
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,  # service.access_log has more to say
         server_header=False,
+        proxy_headers=False,  # nothing here reads the caller's address
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.grace_period_s) + HARD_STOP_S,
     )
     async with app.router.lifespan_context(app):
-        registry: Registry = app.state.registry
+        registry: Registry = app.state.services.registry
         server = Server(config, registry, settings.grace_period_s, lambda: started(registry))
+        # What was made until here lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         await server.serve([listener])
 
 

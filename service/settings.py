@@ -54,10 +54,16 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Tokens in one batch at most, padding included; a longer text runs alone. "
-        "Unset: 2048 on CPU, 32768 on CUDA.",
+        "Unset: 512 on CPU, 32768 on CUDA.",
     )
     max_batch_padding: float = Field(
         default=0.2, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
+    )
+    fair_window_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens by which a batch may run ahead of the fair order to find texts of its length: more fills "
+        "batches better, less keeps a long list from holding up other callers. Unset: max_batch_tokens.",
     )
     max_queue_requests: int = Field(
         default=1024, ge=1, description="Requests that may wait, per worker and model; more are answered 429."
@@ -68,6 +74,19 @@ class Settings(BaseSettings):
         description="Tokens that may wait, per worker and model; more are answered 429. "
         "A request over it is taken only when nothing else waits.",
     )
+    max_queue_ms: int = Field(
+        default=1000,
+        ge=1,
+        le=3600000,
+        description="Time that a request may expect to wait in the queue, as fast as the last batches went; more is "
+        "answered 429.",
+    )
+    max_run_ms: int = Field(
+        default=30000,
+        ge=1,
+        le=3600000,
+        description="A run of the graph that takes longer hangs: its callers get 503 and its runner is replaced.",
+    )
     max_body_bytes: int = Field(default=2097152, ge=1, description="Request body at most, in bytes; else 413.")
     max_inputs: int = Field(default=512, ge=1, description="Inputs in one request at most; else 413.")
     max_text_bytes: int = Field(default=65536, ge=1, description="One text at most, in UTF-8 bytes; else 413.")
@@ -77,6 +96,12 @@ class Settings(BaseSettings):
         le=3600000,
         description="Deadline of a request that sets no timeout_ms, and of receiving a body; else 504.",
     )
+    header_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Time for a connection to send a request's headers; then it is closed.",
+    )
     grace_period_s: float = Field(
         default=30.0,
         ge=0,
@@ -85,4 +110,7 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
-    access_log: bool = Field(default=False, description="Write one log line per request (never its text).")
+    access_log: bool = Field(
+        default=False, description="Write one log line per request: its id, status and the time of each step."
+    )
+    log_texts: bool = Field(default=False, description="Write the texts of a request into its log line, too.")

@@ -1,16 +1,11 @@
 """POST /classify: validate, admit, tokenise, queue, batch, run, reply."""
 
-import asyncio
-import contextlib
-import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
+from pydantic_core import to_json
 
-from service.body import BodyReader, LingeringResponse, check_content_type, parse_json
+from service.body import check_content_type, parse_json
+from service.call import Call
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -18,76 +13,56 @@ from service.errors import (
     ModelFailedError,
     NotJsonError,
     QueueFullError,
-    RequestError,
     TooLargeError,
     UnknownModelError,
     UnsupportedMediaError,
 )
+from service.inference_route import InferenceRoute, Services
 from service.metrics import UNKNOWN_MODEL
-from service.model import Model, Question, Reply
-from service.openapi import problem_responses, request_body
-from service.problem import problem_response
+from service.model import Model, Prediction, Question
 from service.registry import Registry
 from service.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_classify_request
 from service.settings import Settings
 from service.tokenizer import TextInput
-from service.tracking import Tracked, track
-
-router = APIRouter()
-ERRORS: tuple[type[RequestError], ...] = (
-    NotJsonError,
-    UnknownModelError,
-    TooLargeError,
-    UnsupportedMediaError,
-    InvalidRequestError,
-    QueueFullError,
-    DrainingError,
-    ModelFailedError,
-    DeadlineExceededError,
-)
 
 
-@router.post(
-    "/classify",
-    summary="Classify texts or pairs of texts",
-    response_model=ClassifyResponse,
-    responses=problem_responses(ERRORS),
-    openapi_extra=request_body("ClassifyRequest"),
-    tags=["inference"],
-)
-async def classify(request: Request) -> Response:
+async def classify(call: Call, services: Services) -> bytes:
     """Classify one input or a list of them; predictions come back in their order."""
-
-    body = BodyReader(request)
-
-    async def answer(tracked: Tracked) -> Response:
-        return await _classify(request, body, tracked)
-
-    def answer_error(error: RequestError) -> Response:
-        response = problem_response(error, request.state.request_id)
-        return response if body.complete else LingeringResponse(response)
-
-    return await track(request.app.state.metrics, "/classify", answer, answer_error)
-
-
-async def _classify(request: Request, reader: BodyReader, tracked: Tracked) -> Response:
-    settings: Settings = request.app.state.settings
-    registry: Registry = request.app.state.registry
+    settings = services.settings
 
     # Validate.
-    check_content_type(request.headers)
-    payload = parse_json(await reader.read(settings.max_body_bytes, settings.default_timeout_ms / 1000))
-    tracked.model = _label(registry, payload)
+    check_content_type(call.header(b"content-type"), call.header(b"content-encoding"))
+    payload = parse_json(await call.read_body(settings.max_body_bytes, settings.default_timeout_ms / 1000))
+    call.model = _label(services.registry, payload)
     body = parse_classify_request(payload)
-    model = registry.get(body.model)
+    model = services.registry.get(body.model)
     question = _question(body, settings)
 
     # Admit, tokenise, queue, batch, run.
-    with watch_disconnect(request) as watch:
-        reply = await model.classify(question, watch)
+    predictions = await model.classify(question, call)
 
     # Reply.
-    return _response(model, reply, tracked)
+    return _reply(model, predictions, call)
+
+
+ROUTE = InferenceRoute(
+    path="/classify",
+    answer=classify,
+    errors=(
+        NotJsonError,
+        UnknownModelError,
+        TooLargeError,
+        UnsupportedMediaError,
+        InvalidRequestError,
+        QueueFullError,
+        DrainingError,
+        ModelFailedError,
+        DeadlineExceededError,
+    ),
+    request_model=ClassifyRequest,
+    response_model=ClassifyResponse,
+    summary="Classify texts or pairs of texts",
+)
 
 
 def _label(registry: Registry, payload: Any) -> str:
@@ -126,46 +101,24 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
     )
 
 
-@contextlib.contextmanager
-def watch_disconnect(request: Request) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Give a function that calls another one when the caller hangs up, until the context is left."""
-    tasks: list[asyncio.Task[None]] = []
-
-    async def wait(hung_up: Callable[[], None]) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        hung_up()
-
-    def watch(hung_up: Callable[[], None]) -> None:
-        tasks.append(asyncio.ensure_future(wait(hung_up)))
-
-    try:
-        yield watch
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _response(model: Model, reply: Reply, tracked: Tracked) -> Response:
-    predictions = [
+def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
+    assert call.ticket is not None
+    timing_ms = {name: round((end - begin) * 1000, 3) for name, begin, end in call.ticket.steps()}
+    timing_ms["total"] = round(call.elapsed_s * 1000, 3)
+    return to_json(
         {
-            "label": prediction.scores[0].label,
-            "score": prediction.scores[0].score,
-            "scores": [{"label": entry.label, "score": entry.score} for entry in prediction.scores],
-            "tokens": prediction.tokens,
-            "truncated": prediction.truncated,
+            "model": model.name,
+            "version": model.artefact.version,
+            "predictions": [
+                {
+                    "label": prediction.scores[0].label,
+                    "score": prediction.scores[0].score,
+                    "scores": prediction.scores,
+                    "tokens": prediction.tokens,
+                    "truncated": prediction.truncated,
+                }
+                for prediction in predictions
+            ],
+            "timing_ms": timing_ms,
         }
-        for prediction in reply.predictions
-    ]
-    body = {
-        "model": model.name,
-        "version": model.artefact.version,
-        "predictions": predictions,
-        "timing_ms": {
-            "tokenize": round(reply.tokenize_s * 1000, 3),
-            "queue": round(reply.queue_s * 1000, 3),
-            "inference": round(reply.inference_s * 1000, 3),
-            "total": round(tracked.elapsed_s * 1000, 3),
-        },
-    }
-    return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
+    )

@@ -1,16 +1,27 @@
 """GET /metrics, for Prometheus."""
 
+import os
+from pathlib import Path
+
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from service.metrics import render
+from service.inference_route import Services
+from service.metrics import MULTIPROCESS_VARIABLE, render, take_snapshot, take_snapshot_of_workers
 
 router = APIRouter(tags=["metrics"])
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Return every series, of all workers: as OpenMetrics when the Accept header asks for it."""
-    body, content_type = render(request.app.state.metrics, request.headers.get("accept", ""))
+    services: Services = request.app.state.services
+    folder = os.environ.get(MULTIPROCESS_VARIABLE)
+    if folder is None:
+        snapshot = take_snapshot(services.metrics)
+    else:
+        snapshot = await run_in_threadpool(take_snapshot_of_workers, Path(folder))
+    body, content_type = await run_in_threadpool(render, snapshot, request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})

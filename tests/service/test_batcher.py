@@ -1,7 +1,7 @@
 """Claims about the batcher, with a clock that stands still and no threads but where said."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -19,8 +19,9 @@ from service.errors import (
 
 FOREVER = float("inf")
 Text = tuple[str, int]  # a name and its length
-TextBatcher = Batcher[Text, str]
-TextTicket = Ticket[Text, str]
+TextBatcher = Batcher[list[Text], Text, str]
+TextTicket = Ticket[list[Text], Text, str]
+TextBatch = Batch[list[Text], Text, str]
 
 
 class Clock:
@@ -48,46 +49,57 @@ class Record:
 
 
 def limits(
-    size: int = 8, tokens: int = 1000, padding: float = 0.2, requests: int = 1000, queue_tokens: int = 100000
+    size: int = 8,
+    tokens: int = 1000,
+    padding: float = 0.2,
+    requests: int = 1000,
+    queue_tokens: int = 100000,
+    queue_s: float = 1e9,
+    window: int = 1000,
 ) -> BatchLimits:
-    return BatchLimits(size, tokens, padding, requests, queue_tokens)
+    return BatchLimits(size, tokens, padding, requests, queue_tokens, queue_s, window)
+
+
+def prepare(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+    for text in texts:
+        yield text, text[1]
+
+
+def deliver(tickets: Sequence[TextTicket]) -> None:
+    for ticket in tickets:
+        ticket.waiter()
 
 
 def make(
-    batch_limits: BatchLimits | None = None, clock: Callable[[], float] | None = None
+    batch_limits: BatchLimits | None = None,
+    clock: Callable[[], float] | None = None,
+    prepare: Callable[[list[Text]], Iterator[tuple[Text, int]]] = prepare,
 ) -> tuple[TextBatcher, Record]:
     record = Record()
-    return Batcher(batch_limits or limits(), record, clock or Clock()), record
+    return Batcher(batch_limits or limits(), prepare, deliver, record, clock or Clock()), record
 
 
 class Caller:
-    """A caller who counts how often it was answered."""
+    """A caller who asks at once and counts how often it was answered."""
 
-    def __init__(self, batcher: TextBatcher, lengths: list[int], deadline: float = FOREVER) -> None:
-        self.batcher = batcher
-        self.lengths = lengths
+    def __init__(self, batcher: TextBatcher, lengths: Sequence[int], deadline: float = FOREVER) -> None:
+        self.texts = [(f"{id(self)}/{index}", length) for index, length in enumerate(lengths)]
         self.answers = 0
-        self.ticket: TextTicket = batcher.admit(sum(lengths), deadline, self._answered)
+        self.ticket: TextTicket = batcher.admit(self.texts, sum(lengths), deadline, self._answered)
 
     def _answered(self) -> None:
         self.answers += 1
 
-    def put(self) -> "Caller":
-        texts = [(f"{id(self)}/{index}", length) for index, length in enumerate(self.lengths)]
-        self.texts = texts
-        self.batcher.put(self.ticket, texts, self.lengths)
-        return self
 
-
-def compute(batch: Batch[Text, str]) -> list[str]:
+def compute(batch: TextBatch) -> list[str]:
     return [name for name, _ in batch.payloads]
 
 
-def take_now(batcher: TextBatcher) -> Batch[Text, str] | None:
+def take_now(batcher: TextBatcher) -> TextBatch | None:
     return batcher.take(timeout_s=0)
 
 
-def run_all(batcher: TextBatcher) -> list[Batch[Text, str]]:
+def run_all(batcher: TextBatcher) -> list[TextBatch]:
     batches = []
     while batch := take_now(batcher):
         batches.append(batch)
@@ -98,27 +110,58 @@ def run_all(batcher: TextBatcher) -> list[Batch[Text, str]]:
 def test_texts_of_near_equal_length_share_a_batch() -> None:
     batcher, _ = make(limits(padding=0.1))
     for length in (10, 50, 11, 49, 10):
-        Caller(batcher, [length]).put()
+        Caller(batcher, [length])
     assert [sorted(length for _, length in batch.payloads) for batch in run_all(batcher)] == [
         [10, 10, 11],
         [49, 50],
     ]
 
 
-def test_the_oldest_text_is_always_in_the_next_batch() -> None:
-    batcher, _ = make(limits(size=2))
-    oldest = Caller(batcher, [100]).put()
+def test_a_short_text_does_not_wait_behind_long_ones() -> None:
+    batcher, _ = make(limits(size=1))
     for _ in range(5):
-        Caller(batcher, [10]).put()
+        Caller(batcher, [100])
+    short = Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
-    assert batch.payloads[0] == oldest.texts[0]
+    assert batch.payloads == short.texts
+
+
+def test_a_single_text_does_not_wait_behind_another_callers_list() -> None:
+    batcher, _ = make(limits(size=4, window=40))
+    Caller(batcher, [10] * 500)
+    assert take_now(batcher) is not None
+    single = Caller(batcher, [10])
+    taken = [batch for batch in (take_now(batcher), take_now(batcher)) if batch is not None]
+    assert any(single.texts[0] in batch.payloads for batch in taken)
+
+
+@given(window=st.integers(1, 200), size=st.integers(1, 8), newcomers=st.integers(1, 6))
+def test_nothing_waits_for_ever_however_many_come_after_it(window: int, size: int, newcomers: int) -> None:
+    batcher, _ = make(limits(size=size, window=window))
+    patient = [Caller(batcher, [100]), Caller(batcher, [10] * 20)]
+    rounds = 0
+    while not all(caller.ticket.settled for caller in patient):
+        for _ in range(newcomers):
+            Caller(batcher, [10])
+        for _ in range(newcomers + 1):  # the runners keep up with the newcomers, and no more
+            batch = take_now(batcher)
+            if batch is not None:
+                batch.answer(compute(batch))
+        rounds += 1
+        assert rounds < 1000
+
+
+def test_a_list_that_is_alone_fills_its_batches_whatever_the_window() -> None:
+    batcher, _ = make(limits(size=8, window=80))
+    Caller(batcher, [10] * 32)
+    assert [len(batch.payloads) for batch in run_all(batcher)] == [8, 8, 8, 8]
 
 
 def test_a_text_longer_than_the_budget_runs_alone() -> None:
     batcher, _ = make(limits(tokens=64))
-    Caller(batcher, [100]).put()
-    Caller(batcher, [100]).put()
+    Caller(batcher, [100])
+    Caller(batcher, [100])
     assert [len(batch.payloads) for batch in run_all(batcher)] == [1, 1]
 
 
@@ -137,9 +180,9 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while batcher._idle_runners < 2:  # both stand in `take`
+    while batcher._free_runners < 2:  # both stand in `take`
         threading.Event().wait(0.001)
-    Caller(batcher, [10] * 8).put()
+    Caller(batcher, [10] * 8)
     for thread in threads:
         thread.join()
     assert sizes == [4, 4]
@@ -147,14 +190,14 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
 
 def test_results_come_back_in_the_order_of_the_texts() -> None:
     batcher, _ = make(limits(size=3))
-    caller = Caller(batcher, [30, 3, 28, 4, 29, 5]).put()
+    caller = Caller(batcher, [30, 3, 28, 4, 29, 5])
     run_all(batcher)
     assert caller.ticket.results == [name for name, _ in caller.texts]
 
 
 def test_a_cancelled_request_is_not_computed() -> None:
     batcher, record = make()
-    leaver, stayer = Caller(batcher, [10, 10]).put(), Caller(batcher, [10]).put()
+    leaver, stayer = Caller(batcher, [10, 10]), Caller(batcher, [10])
     batcher.cancel(leaver.ticket)
     batches = run_all(batcher)
     assert [batch.payloads for batch in batches] == [stayer.texts]
@@ -163,18 +206,57 @@ def test_a_cancelled_request_is_not_computed() -> None:
     assert record.depth == 0
 
 
-def test_a_request_cancelled_before_it_is_tokenised_is_not_queued() -> None:
-    batcher, record = make()
-    caller = Caller(batcher, [10])
-    batcher.cancel(caller.ticket)
-    caller.put()
-    assert take_now(batcher) is None
+def test_a_request_cancelled_before_it_is_prepared_is_not_prepared() -> None:
+    prepared: list[list[Text]] = []
+
+    def remember(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+        prepared.append(texts)
+        yield from prepare(texts)
+
+    batcher, record = make(prepare=remember)
+    leaver, stayer = Caller(batcher, [10]), Caller(batcher, [10])
+    batcher.cancel(leaver.ticket)
+    run_all(batcher)
+    assert prepared == [stayer.texts]
     assert (batcher.queue_depth, batcher.queued_tokens, record.depth) == (0, 0, 0)
+
+
+def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None:
+    def refuse_long(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+        for text in texts:
+            if text[1] > 100:
+                raise ModelFailedError("tiny")
+            yield text, text[1]
+
+    batcher, record = make(prepare=refuse_long)
+    bad, good = Caller(batcher, [10, 101]), Caller(batcher, [10])
+    run_all(batcher)
+    assert isinstance(bad.ticket.error, ModelFailedError)
+    assert good.ticket.results == [good.texts[0][0]]
+    assert (bad.answers, good.answers, record.depth) == (1, 1, 0)
+
+
+def test_a_long_list_is_prepared_in_parts_and_others_are_served_in_between() -> None:
+    prepared = 0
+
+    def count(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+        nonlocal prepared
+        for text in texts:
+            prepared += 1
+            yield text, text[1]
+
+    batcher, _ = make(prepare=count)
+    Caller(batcher, [10] * 500)
+    single = Caller(batcher, [10])
+    batch = take_now(batcher)
+    assert batch is not None
+    assert batch.payloads == single.texts
+    assert prepared < 50
 
 
 def test_a_request_cancelled_while_it_runs_is_answered_once() -> None:
     batcher, _ = make()
-    caller = Caller(batcher, [10]).put()
+    caller = Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
     batcher.cancel(caller.ticket)
@@ -186,7 +268,7 @@ def test_a_request_cancelled_while_it_runs_is_answered_once() -> None:
 def test_a_text_whose_deadline_passed_is_not_computed() -> None:
     clock = Clock()
     batcher, _ = make(clock=clock)
-    late, patient = Caller(batcher, [10], deadline=1).put(), Caller(batcher, [10], deadline=9).put()
+    late, patient = Caller(batcher, [10], deadline=1), Caller(batcher, [10], deadline=9)
     clock.now = 5
     batches = run_all(batcher)
     assert [batch.payloads for batch in batches] == [patient.texts]
@@ -212,20 +294,52 @@ def test_more_tokens_than_the_limit_are_refused() -> None:
 
 def test_a_request_over_the_token_limit_is_admitted_when_nothing_waits() -> None:
     batcher, _ = make(limits(queue_tokens=100))
-    Caller(batcher, [500]).put()
+    Caller(batcher, [500])
     assert len(run_all(batcher)) == 1
 
 
 def test_exact_token_counts_replace_the_estimate() -> None:
-    batcher, _ = make(limits(queue_tokens=100))
-    ticket = batcher.admit(90, FOREVER, lambda: None)
-    batcher.put(ticket, [("short", 10)], [10])
+    batcher, _ = make(limits(size=1, queue_tokens=1000))
+    for _ in range(2):
+        batcher.admit([("short", 10)], 90, FOREVER, lambda: None)
+    assert batcher.queued_tokens == 180
+    assert take_now(batcher) is not None
     assert batcher.queued_tokens == 10
+
+
+def test_a_wait_that_would_be_too_long_is_refused_and_says_when_to_come_again() -> None:
+    clock = Clock()
+    batcher, _ = make(limits(size=1, queue_s=2), clock=clock)
+    Caller(batcher, [10])
+    batch = take_now(batcher)
+    assert batch is not None
+    clock.now += 1  # ten tokens a second
+    batch.answer(compute(batch))
+    admitted = [Caller(batcher, [10]) for _ in range(3)]
+    with pytest.raises(QueueFullError) as refused:
+        Caller(batcher, [10])
+    assert refused.value.retry_after_s == 3
+    run_all(batcher)
+    assert [caller.answers for caller in admitted] == [1, 1, 1]
+    Caller(batcher, [10])
+
+
+def test_of_another_callers_long_list_only_the_window_counts_as_wait() -> None:
+    clock = Clock()
+    batcher, _ = make(limits(size=1, queue_s=2, window=10), clock=clock)
+    Caller(batcher, [10])
+    batch = take_now(batcher)
+    assert batch is not None
+    clock.now += 1
+    batch.answer(compute(batch))
+    Caller(batcher, [10] * 100)
+    Caller(batcher, [10])
+    assert batcher.expected_wait_s == 2
 
 
 def test_a_failed_batch_answers_each_of_its_callers() -> None:
     batcher, _ = make()
-    callers = [Caller(batcher, [10]).put() for _ in range(3)]
+    callers = [Caller(batcher, [10]) for _ in range(3)]
     batch = take_now(batcher)
     assert batch is not None
     batch.fail(ModelFailedError("tiny"))
@@ -235,7 +349,7 @@ def test_a_failed_batch_answers_each_of_its_callers() -> None:
 
 def test_one_failed_text_fails_its_request_and_no_other() -> None:
     batcher, _ = make()
-    bad, good = Caller(batcher, [10]).put(), Caller(batcher, [10]).put()
+    bad, good = Caller(batcher, [10]), Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
     batch.answer([ModelFailedError("tiny"), "fine"])
@@ -245,7 +359,7 @@ def test_one_failed_text_fails_its_request_and_no_other() -> None:
 
 def test_the_rest_of_a_failed_request_is_not_computed() -> None:
     batcher, record = make(limits(size=1))
-    caller = Caller(batcher, [10, 10, 10]).put()
+    caller = Caller(batcher, [10, 10, 10])
     batch = take_now(batcher)
     assert batch is not None
     batch.fail(ModelFailedError("tiny"))
@@ -259,7 +373,6 @@ def test_draining_refuses_new_requests_and_answers_admitted_ones() -> None:
     batcher.drain()
     with pytest.raises(DrainingError):
         Caller(batcher, [10])
-    admitted.put()
     run_all(batcher)
     assert admitted.ticket.error is None
     assert admitted.answers == 1
@@ -279,7 +392,7 @@ def test_closing_answers_what_is_left_and_frees_a_waiting_runner() -> None:
 
 def test_a_batch_is_answered_only_once() -> None:
     batcher, _ = make()
-    Caller(batcher, [10]).put()
+    Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
     batch.answer(compute(batch))
@@ -295,7 +408,7 @@ def test_a_batch_is_answered_only_once() -> None:
 )
 def test_no_batch_is_over_its_limits(requests: list[list[int]], size: int, tokens: int, padding: float) -> None:
     batcher, record = make(limits(size=size, tokens=tokens, padding=padding))
-    callers = [Caller(batcher, lengths).put() for lengths in requests]
+    callers = [Caller(batcher, lengths) for lengths in requests]
     for batch in run_all(batcher):
         count = len(batch.payloads)
         assert count <= size
@@ -310,20 +423,19 @@ def test_no_batch_is_over_its_limits(requests: list[list[int]], size: int, token
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Callers come, are tokenised, leave and run late, and runners take and answer, in any order."""
+    """Callers come, leave and run late, and runners prepare, take and answer, in any order."""
 
     admitted = Bundle("admitted")
-    queued = Bundle("queued")
     running = Bundle("running")
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.batcher, self.record = make(limits(size=4, tokens=64, requests=6, queue_tokens=200), self.clock)
+        self.batcher, self.record = make(limits(size=4, tokens=64, requests=6, queue_tokens=200, window=30), self.clock)
         self.callers: list[Caller] = []
         self.taken: set[str] = set()
 
-    @rule(target=admitted, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5), patience=st.integers(1, 9))
+    @rule(target=admitted, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), patience=st.integers(1, 9))
     def arrive(self, lengths: list[int], patience: int) -> Caller | None:
         try:
             caller = Caller(self.batcher, lengths, deadline=self.clock.now + patience)
@@ -333,16 +445,12 @@ class BatcherMachine(RuleBasedStateMachine):
         self.callers.append(caller)
         return caller
 
-    @rule(target=queued, caller=consumes(admitted))
-    def tokenised(self, caller: Caller | None) -> Caller | None:
-        return caller and caller.put()
-
-    @rule(caller=queued)
+    @rule(caller=admitted)
     def leave(self, caller: Caller | None) -> None:
         if caller:
             self.batcher.cancel(caller.ticket)
 
-    @rule(caller=queued)
+    @rule(caller=admitted)
     def run_late(self, caller: Caller | None) -> None:
         if caller:
             self.batcher.expire(caller.ticket)
@@ -351,10 +459,10 @@ class BatcherMachine(RuleBasedStateMachine):
     def time_passes(self) -> None:
         self.clock.now += 1
 
-    @precondition(lambda self: self.batcher._queue)
+    @precondition(lambda self: self.batcher.queue_depth)
     @rule(target=running)
-    def take(self) -> Batch[Text, str] | None:
-        gone = {name for caller in self.callers if caller.ticket.settled for name, _ in getattr(caller, "texts", [])}
+    def take(self) -> TextBatch | None:
+        gone = {name for caller in self.callers if caller.ticket.settled for name, _ in caller.texts}
         batch = take_now(self.batcher)
         if batch is None:
             return None
@@ -366,12 +474,12 @@ class BatcherMachine(RuleBasedStateMachine):
         return batch
 
     @rule(batch=consumes(running))
-    def answer(self, batch: Batch[Text, str] | None) -> None:
+    def answer(self, batch: TextBatch | None) -> None:
         if batch:
             batch.answer(compute(batch))
 
     @rule(batch=consumes(running))
-    def fail(self, batch: Batch[Text, str] | None) -> None:
+    def fail(self, batch: TextBatch | None) -> None:
         if batch:
             batch.fail(ModelFailedError("tiny"))
 
@@ -384,6 +492,10 @@ class BatcherMachine(RuleBasedStateMachine):
         waiting = [caller for caller in self.callers if not caller.ticket.settled and caller.ticket._unstarted]
         assert self.record.depth == self.batcher.queue_depth == len(waiting)
         assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
+        assert self.batcher._contended == sum(caller.ticket._contended for caller in waiting)
+        ready = [item for same_length in self.batcher._by_length.values() for item in same_length]
+        assert self.batcher._ready_texts == len(ready)
+        assert all(item.waiting for item in ready)
 
     def teardown(self) -> None:
         run_all(self.batcher)

@@ -1,11 +1,22 @@
 """Claims about runner threads: health tells the truth, and failures end."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from service.batcher import Batcher, BatchLimits
+from service.batcher import Batcher, BatchLimits, Ticket
 from service.errors import ModelFailedError
-from service.runner import FAILURES_UNTIL_UNHEALTHY, RunnerPool
+from service.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
+
+MAX_RUN_S = 1000.0  # on a clock that tests move
+
+
+def prepare(text: str) -> Iterator[tuple[str, int]]:
+    yield text, 1
+
+
+def deliver(tickets: Sequence[Ticket[str, str, str]]) -> None:
+    for ticket in tickets:
+        ticket.waiter()
 
 
 class Silent:
@@ -24,7 +35,9 @@ class Bench:
         self.reports: list[bool] = []
         self.reported = threading.Condition()
         self.probes = 0
-        self.batcher: Batcher[str, str] = Batcher(BatchLimits(8, 100, 0.5, 100, 1000), Silent())
+        limits = BatchLimits(8, 100, 0.5, 100, 1000, 1000, 100)
+        self.batcher: Batcher[str, str, str] = Batcher(limits, prepare, deliver, Silent())
+        self.now = 0.0
         self.pool = RunnerPool(
             name="bench",
             batcher=self.batcher,
@@ -33,6 +46,8 @@ class Bench:
             failure=lambda: ModelFailedError("bench"),
             report=self.report,
             count=count,
+            max_run_s=MAX_RUN_S,
+            clock=lambda: self.now,
         )
 
     def run(self, payloads: Sequence[str]) -> list[str | Exception]:
@@ -56,8 +71,7 @@ class Bench:
 
     def ask(self, text: str) -> BaseException | list[str]:
         settled = threading.Event()
-        ticket = self.batcher.admit(1, float("inf"), settled.set)
-        self.batcher.put(ticket, [text], [1])
+        ticket = self.batcher.admit(text, 1, float("inf"), settled.set)
         assert settled.wait(timeout=30)
         return ticket.error or ticket.results
 
@@ -105,4 +119,61 @@ def test_a_wrong_number_of_results_fails_the_batch() -> None:
     bench.pool._run = bench.run
     bench.pool.start()
     assert isinstance(bench.ask("a"), ModelFailedError)
+    bench.pool.stop()
+
+
+class Stuck:
+    """A run that hangs until it is let go."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.began = threading.Semaphore(0)
+        self.let_go = threading.Event()
+        bench.pool._run = self.run
+
+    def run(self, payloads: Sequence[str]) -> list[str | Exception]:
+        if payloads == ["stuck"]:
+            self.began.release()
+            assert self.let_go.wait(timeout=30)
+        return list(payloads)
+
+    def ask(self) -> "tuple[threading.Thread, list[BaseException | list[str]]]":
+        answers: list[BaseException | list[str]] = []
+        thread = threading.Thread(target=lambda: answers.append(self.bench.ask("stuck")))
+        thread.start()
+        assert self.began.acquire(timeout=30)
+        return thread, answers
+
+
+def test_a_run_that_hangs_fails_its_callers_and_its_runner_is_replaced() -> None:
+    bench = Bench()
+    bench.pool.start()
+    stuck = Stuck(bench)
+    thread, answers = stuck.ask()
+    bench.pool.replace_hung()
+    assert not answers  # not yet late
+    bench.now += MAX_RUN_S + 1
+    bench.pool.replace_hung()
+    thread.join(timeout=30)
+    assert isinstance(answers[0], ModelFailedError)
+    assert bench.pool.healthy
+    assert bench.ask("b") == ["b"]
+    stuck.let_go.set()  # its late result is nobody's
+    assert bench.ask("c") == ["c"]
+    assert bench.pool.alive == 1
+    bench.pool.stop()
+
+
+def test_a_model_that_hangs_again_and_again_is_unhealthy_and_not_given_more_threads() -> None:
+    bench = Bench()
+    bench.pool.start()
+    stuck = Stuck(bench)
+    for _ in range(MAX_HUNG_RUNS + 1):
+        thread, _ = stuck.ask()
+        bench.now += MAX_RUN_S + 1
+        bench.pool.replace_hung()
+        thread.join(timeout=30)
+    assert bench.pool.alive == 0
+    assert not bench.pool.healthy
+    stuck.let_go.set()
     bench.pool.stop()

@@ -1,0 +1,147 @@
+"""One HTTP request to an inference route, straight from ASGI: its id, its body, its caller, its answer."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.errors import CallerLeftError, DeadlineExceededError, TooLargeError
+from service.metrics import UNKNOWN_MODEL
+from service.model import ModelTicket
+
+LINGER_S = 10.0
+LINGER_BYTES = 1 << 30
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the caller's `x-request-id` if it is sane, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            offered = value.decode("latin-1")
+            return offered if SANE_REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
+    return secrets.token_hex(16)
+
+
+class Call:
+    """A request and its caller; the route sets `model` as soon as it knows which served model is meant."""
+
+    __slots__ = (
+        "_hang_up_watch",
+        "_receive",
+        "_send",
+        "body_complete",
+        "headers",
+        "model",
+        "path",
+        "request_id",
+        "started_at",
+        "ticket",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.started_at = time.monotonic()
+        self.path: str = scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.request_id = request_id_of(scope["headers"])
+        self.model = UNKNOWN_MODEL
+        self.body_complete = False
+        self.ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
+        self._receive = receive
+        self._send = send
+        self._hang_up_watch: asyncio.Task[None] | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the request's headers were read."""
+        return time.monotonic() - self.started_at
+
+    def header(self, name: bytes) -> str:
+        """Return a header's value, empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    async def read_body(self, limit_bytes: int, timeout_s: float) -> bytes:
+        """Return the body; raises TooLargeError as soon as it is known, CallerLeftError on a hang-up.
+
+        A body that is not there in time raises DeadlineExceededError.
+        """
+        declared = self.header(b"content-length")
+        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
+            raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._read_body(limit_bytes)
+        except TimeoutError as error:
+            raise DeadlineExceededError from error
+
+    async def _read_body(self, limit_bytes: int) -> bytes:
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while not self.body_complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerLeftError
+            self.body_complete = not message.get("more_body", False)
+            chunk = message.get("body", b"")
+            size_bytes += len(chunk)
+            if size_bytes > limit_bytes:
+                raise TooLargeError("the body", size_bytes, limit_bytes, "bytes or more")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def admitted(self, ticket: ModelTicket, hung_up: Callable[[], None]) -> None:
+        """Remember the ticket, and call `hung_up` when the caller hangs up before `unwatch`."""
+        self.ticket = ticket
+        self._hang_up_watch = asyncio.ensure_future(self._wait_for_hang_up(hung_up))
+
+    async def _wait_for_hang_up(self, hung_up: Callable[[], None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        hung_up()
+
+    def unwatch(self) -> None:
+        """Do not care any more whether the caller hangs up."""
+        if self._hang_up_watch is not None:
+            self._hang_up_watch.cancel()
+
+    async def answer(self, body: bytes) -> None:
+        """Send a 200 with a JSON body."""
+        headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            (b"x-request-id", self.request_id.encode()),
+        ]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_problem(self, response: Response) -> None:
+        """Send another answer; when the body was not read to its end, read it, so that the caller sees the answer.
+
+        Closing a socket with unread bytes resets the connection, and the answer is lost with it. What is read
+        here is thrown away; after LINGER_S or LINGER_BYTES the connection is closed all the same.
+        """
+        response.headers["x-request-id"] = self.request_id
+        if not self.body_complete:
+            response.headers["connection"] = "close"
+        headers = response.raw_headers
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.body, "more_body": not self.body_complete})
+        if not self.body_complete:
+            await self._discard_body()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _discard_body(self) -> None:
+        size_bytes = 0
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while size_bytes < LINGER_BYTES:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return
+                    size_bytes += len(message.get("body", b""))
+        except TimeoutError:
+            return
