@@ -10,7 +10,6 @@ behind long ones, nor one text behind another caller's list, and nothing waits f
 
 import heapq
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
+from service.wakeup import LastInFirstOut
 
 Request = TypeVar("Request")
 Payload = TypeVar("Payload")
@@ -194,7 +194,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._prepare = prepare
         self._deliver = deliver
         self._observer = observer
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = LastInFirstOut()
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
         self._arrived: deque[Ticket[Request, Payload, Result]] = deque()  # to be prepared
         self._unfinished: deque[Ticket[Request, Payload, Result]] = deque()  # lists, prepared in part

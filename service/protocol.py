@@ -1,8 +1,11 @@
-"""Uvicorn's HTTP protocol, closing a connection that does not send a request's headers in time."""
+"""Uvicorn's HTTP protocol, with a limit on the time for a request's headers and news of callers who hang up."""
 
 import asyncio
+from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.call import HANG_UPS
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -13,20 +16,26 @@ class TimedProtocol(HttpToolsProtocol):
 
     header_timeout_s: float
     _header_alarm: asyncio.TimerHandle | None = None
+    _hang_ups: set[Callable[[], None]]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
         super().connection_made(transport)
+        self._hang_ups = set()
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
+        """Tell whoever wants to know that the caller hung up."""
         self._expect_nothing()
         super().connection_lost(exc)
+        for hung_up in list(self._hang_ups):
+            hung_up()
 
     def on_message_begin(self) -> None:
         """Expect the rest of the headers of which the first bytes came."""
         super().on_message_begin()
+        # A task that waits for the disconnect message would cost each request as much as parsing it.
+        self.scope["extensions"] = {HANG_UPS: self._hang_ups}  # type: ignore[dict-item]
         if self._header_alarm is None:
             self._expect_headers()
 
