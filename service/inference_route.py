@@ -67,7 +67,7 @@ class InferenceRoute:
             logger.exception("a bug in request %s", call.request_id)
             problem = unexpected_problem(call.request_id)
         finally:
-            call.unwatch()
+            call.forget()
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             if services.settings.access_log:
                 log_call(call, status, texts=services.settings.log_texts)

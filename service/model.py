@@ -5,14 +5,14 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.batcher import Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from service.inference import Inference, Logits
 from service.metrics import ModelMetrics
 from service.runner import RunnerPool
-from service.scores import FunctionToApply, LabelScore, apply_function, default_function, rank
+from service.scores import FunctionToApply, apply_function, default_function, rank
 from service.tokenizer import TextInput, Tokens, TruncationDirection
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ class Question:
     """What a caller asks of a model, whatever the route."""
 
     inputs: Sequence[TextInput]
-    timeout_s: float
     top_k: int | None = None
     function_to_apply: FunctionToApply | None = None
     truncate: bool = True
@@ -35,7 +34,7 @@ class Question:
 class Prediction:
     """The answer for one input; `scores` from high to low."""
 
-    scores: list[LabelScore]
+    scores: list[dict[str, Any]]  # label and score
     tokens: int
     truncated: bool
 
@@ -46,8 +45,10 @@ ModelTicket = Ticket[Question, Tokens, Logits]
 class Caller(Protocol):
     """Who asked, and may leave before the answer."""
 
-    def admitted(self, ticket: ModelTicket, hung_up: Callable[[], None]) -> None:
-        """Know the ticket, whose times are those of the steps; call `hung_up` when the caller leaves."""
+    deadline: float  # on the monotonic clock, in seconds
+
+    def admitted(self, ticket: ModelTicket, left: Callable[[], None], late: Callable[[], None]) -> None:
+        """Know the ticket, whose times are those of the steps; call `left` when the caller leaves, or `late`."""
 
 
 class Model:
@@ -122,19 +123,20 @@ class Model:
 
     async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
         """Return the predictions in the order of the inputs; raises RequestError."""
-        loop = asyncio.get_running_loop()
         self._check_task(question)
 
         # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
         tokens = sum(self.tokenizer.upper_bound(value) for value in question.inputs)
-        settled = loop.create_future()
-        ticket = self.batcher.admit(question, tokens, self.batcher.clock() + question.timeout_s, settled)
-        alarm = loop.call_later(question.timeout_s, self.batcher.expire, ticket)
+        settled = asyncio.get_running_loop().create_future()
+        ticket = self.batcher.admit(question, tokens, caller.deadline, settled)
         try:
-            caller.admitted(ticket, functools.partial(self.batcher.cancel, ticket))
+            caller.admitted(
+                ticket,
+                left=functools.partial(self.batcher.cancel, ticket),
+                late=functools.partial(self.batcher.expire, ticket),
+            )
             await settled
         finally:
-            alarm.cancel()
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
         for name, begin, end in ticket.steps():
@@ -201,8 +203,8 @@ class Model:
         predictions = []
         for tokens, row in zip(encoded, logits, strict=True):
             scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
-            self.metrics.predictions[scores[0].label].inc()
-            self.metrics.prediction_score.observe(scores[0].score)
+            self.metrics.predictions[scores[0]["label"]].inc()
+            self.metrics.prediction_score.observe(scores[0]["score"])
             self.metrics.input_tokens.observe(len(tokens.ids))
             predictions.append(Prediction(scores, len(tokens.ids), tokens.truncated))
         return predictions

@@ -2,18 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScore:
-    """A label and its score."""
-
-    label: str
-    score: float
 
 
 def default_function(problem_type: str) -> FunctionToApply:
@@ -38,10 +29,10 @@ def apply_function(logits: Sequence[float], function: FunctionToApply, temperatu
     return [value / total for value in exponentials]
 
 
-def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> list[LabelScore]:
-    """Return the `top_k` best labels (all when None), high to low; equal scores stay in label order."""
+def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> list[dict[str, Any]]:
+    """Return label and score of the `top_k` best (all when None), high to low; equal scores stay in label order."""
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    return [LabelScore(labels[index], scores[index]) for index in order[:top_k]]
+    return [{"label": labels[index], "score": scores[index]} for index in order[:top_k]]
 
 
 def _sigmoid(value: float) -> float:

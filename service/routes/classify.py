@@ -32,9 +32,12 @@ async def classify(call: Call, services: Services) -> bytes:
 
     # Validate.
     check_content_type(call.header(b"content-type"), call.header(b"content-encoding"))
-    payload = parse_json(await call.read_body(settings.max_body_bytes, settings.default_timeout_ms / 1000))
+    call.set_deadline(settings.default_timeout_ms / 1000)
+    payload = parse_json(await call.read_body(settings.max_body_bytes))
     call.model = _label(services.registry, payload)
     body = parse_classify_request(payload)
+    if body.timeout_ms is not None:
+        call.set_deadline(body.timeout_ms / 1000)
     model = services.registry.get(body.model)
     question = _question(body, settings)
 
@@ -92,7 +95,6 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
                 raise TooLargeError(path, size_bytes, settings.max_text_bytes, "bytes")
     return Question(
         inputs=inputs,
-        timeout_s=(body.timeout_ms or settings.default_timeout_ms) / 1000,
         top_k=body.top_k,
         function_to_apply=body.function_to_apply,
         truncate=body.truncate,
@@ -111,8 +113,7 @@ def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
             "version": model.artefact.version,
             "predictions": [
                 {
-                    "label": prediction.scores[0].label,
-                    "score": prediction.scores[0].score,
+                    **prediction.scores[0],
                     "scores": prediction.scores,
                     "tokens": prediction.tokens,
                     "truncated": prediction.truncated,

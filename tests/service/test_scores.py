@@ -30,8 +30,8 @@ def test_temperature_divides_the_logits_of_softmax_and_leaves_raw_ones() -> None
 
 def test_scores_are_ranked_high_to_low_and_ties_keep_label_order() -> None:
     ranked = rank(["a", "b", "c"], [0.2, 0.4, 0.4], None)
-    assert [entry.label for entry in ranked] == ["b", "c", "a"]
-    assert [entry.label for entry in rank(["a", "b", "c"], [0.2, 0.4, 0.4], 1)] == ["b"]
+    assert [entry["label"] for entry in ranked] == ["b", "c", "a"]
+    assert [entry["label"] for entry in rank(["a", "b", "c"], [0.2, 0.4, 0.4], 1)] == ["b"]
 
 
 def test_labels_that_exclude_each_other_get_softmax_and_others_sigmoid() -> None:

@@ -198,3 +198,39 @@ def test_check_says_yes_to_a_whole_artefact_and_no_to_a_broken_one(models_folder
     break_hash(folder)
     check_one_line(run("check", str(folder)), 1, "sha256")
     check_one_line(run("check", str(models_folder / "nope")), 2, "no such folder")
+
+
+def test_headers_that_do_not_come_in_time_close_the_connection(models: Path) -> None:
+    with started(models, "--header-timeout-s", "0.2") as process:
+        for sent in (b"", b"POST /classify HTTP/1.1\r\nhost: x\r\nx-slow: "):
+            with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE_S) as connection:
+                connection.sendall(sent)
+                assert connection.recv(100) == b""
+        assert process.classify("a") == 200
+
+
+def test_pipelined_requests_are_answered_in_their_order(models: Path) -> None:
+    with started(models) as process:
+        bodies = [json.dumps({"inputs": "a " * words}).encode() for words in (1, 5, 3)]
+        head = "POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(b"".join(head.format(len(body)).encode() + body for body in bodies))
+            with connection.makefile("rb") as answers:
+                tokens = []
+                for _ in bodies:
+                    length = 0
+                    while (line := answers.readline()) != b"\r\n":
+                        if line.lower().startswith(b"content-length:"):
+                            length = int(line.split(b":")[1])
+                    tokens.append(json.loads(answers.read(length))["predictions"][0]["tokens"])
+        assert tokens == [3, 7, 5]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(models: Path) -> None:
+    with started(models, "--workers", "2") as process:
+        children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(workers[0]), signal.SIGKILL)
+        for _ in range(20):
+            assert process.classify("a") == 200
+        assert process.stop() == 0
