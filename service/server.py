@@ -22,6 +22,7 @@ from service.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never reuses a closed connection
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
+ACCEPT_S = 0.1  # after the signal: time to accept who is connected already
 HARD_STOP_S = 2  # after the grace period: time to send the last answers
 
 
@@ -44,6 +45,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Turn readiness off, stop accepting, finish what was admitted within the grace period."""
         self._registry.drain()
+        await asyncio.sleep(ACCEPT_S)  # or who connected before the signal would be reset
         alarm = asyncio.get_running_loop().call_later(self._grace_period_s, self._registry.abort)
         await super().shutdown(sockets)
         alarm.cancel()

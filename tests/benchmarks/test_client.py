@@ -48,7 +48,7 @@ def answering(answer: Answer) -> Iterator[int]:
 def run(port: int, *streams: Stream) -> Outcome:
     """Drive with a clock that counts how often it is read, so that the length of a run is a number of turns."""
     clock = itertools.count().__next__
-    return drive(port, streams, 200, 10, server_cpu_s=lambda: 0.0, clock=clock)
+    return drive(port, streams, 4000, 10, server_cpu_s=lambda: 0.0, clock=clock)
 
 
 def stream(*kinds: str) -> Stream:
