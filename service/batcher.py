@@ -23,7 +23,7 @@ Request = TypeVar("Request")
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-TEXTS_AT_A_TIME = 16  # that a runner prepares of a long list before it looks at what else waits
+TEXTS_AT_A_TIME = 16  # of a long list that are worked on before what else waits gets its turn
 DECAY = 0.95  # a batch's weight in the measured speed, relative to the batch after it
 
 
@@ -212,7 +212,8 @@ class Batcher(Generic[Request, Payload, Result]):
         self._measured_tokens = 0.0
         self._measured_s = 0.0
         self._free_runners = 0
-        self._running = 0
+        self._running = 0  # batches
+        self._running_tokens = 0
         self._draining = False
         self._closed = False
 
@@ -242,7 +243,7 @@ class Batcher(Generic[Request, Payload, Result]):
         if not self._measured_tokens:
             return 0.0
         runners = max(1, self._free_runners + self._running)
-        return self._contended * self._measured_s / self._measured_tokens / runners
+        return (self._contended + self._running_tokens) * self._measured_s / self._measured_tokens / runners
 
     def admit(
         self, request: Request, tokens: int, deadline: float, waiter: Any = None
@@ -465,6 +466,7 @@ class Batcher(Generic[Request, Payload, Result]):
             if ticket._unstarted == 0:
                 self._waiting_requests -= 1
         self._running += 1
+        self._running_tokens += batch.tokens
         self._observer.queue_depth_changed(self._waiting_requests)
         self._observer.batch_taken(len(items), batch.tokens, batch.padded_tokens)
         if self._ready_texts or self._beyond:
@@ -477,6 +479,7 @@ class Batcher(Generic[Request, Payload, Result]):
         settled = []
         with self._changed:
             self._running -= 1
+            self._running_tokens -= batch.tokens
             if worked:  # a failure, or a run that hung, says nothing of the speed
                 self._measured_tokens = self._measured_tokens * DECAY + batch.tokens
                 self._measured_s = self._measured_s * DECAY + self.clock() - batch.started_at

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from service.batcher import Batcher, BatchLimits, Ticket
+from service.batcher import TEXTS_AT_A_TIME, Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from service.inference import Inference, Logits
 from service.metrics import ModelMetrics
@@ -143,7 +143,7 @@ class Model:
             self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
             raise ticket.error
-        return self._predict(question, ticket.payloads, ticket.results)
+        return await self._predict(question, ticket.payloads, ticket.results)
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
@@ -197,11 +197,15 @@ class Model:
         if errors:
             raise InvalidRequestError(errors)
 
-    def _predict(self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]) -> list[Prediction]:
+    async def _predict(
+        self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]
+    ) -> list[Prediction]:
         artefact = self.artefact
         function = question.function_to_apply or default_function(artefact.problem_type)
-        predictions = []
+        predictions: list[Prediction] = []
         for tokens, row in zip(encoded, logits, strict=True):
+            if len(predictions) % TEXTS_AT_A_TIME == TEXTS_AT_A_TIME - 1:
+                await asyncio.sleep(0)  # let others be answered in between
             scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
             self.metrics.predictions[scores[0]["label"]].inc()
             self.metrics.prediction_score.observe(scores[0]["score"])

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
-BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
 
 Loader = Callable[[Artefact, str, Provider], Inference]
 

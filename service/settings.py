@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Tokens in one batch at most, padding included; a longer text runs alone. "
-        "Unset: 512 on CPU, 32768 on CUDA.",
+        "Unset: 256 on CPU, 32768 on CUDA.",
     )
     max_batch_padding: float = Field(
         default=0.2, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
