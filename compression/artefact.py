@@ -154,6 +154,11 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}"
         for name, scores in figures["files"].items()
     ]
+    calibration = manifest["calibration"]
+    lines.append(
+        f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "
+        f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
+    )
     return "\n".join(lines)
 
 

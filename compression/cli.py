@@ -153,6 +153,19 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
     )
+    parser.add_argument(
+        "--calibration-rows",
+        type=_whole,
+        default=1000,
+        metavar="N",
+        help="rows of --train, at most a tenth, that are held out to fit the temperature of the scores on "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-data",
+        metavar="F",
+        help="fit the temperature on these rows instead, best on some that the teacher has not seen either",
+    )
     _add_data_options(parser)
     _add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
@@ -193,6 +206,12 @@ def _run_compress(options: argparse.Namespace) -> None:
         read_labelled_texts(options.train, columns),
         read_labelled_texts(options.dev, columns, split="validation"),
         options.run or Path("runs") / options.out.name,
+        calibration_rows=options.calibration_rows,
+        calibration_texts=(
+            None
+            if options.calibration_data is None
+            else read_labelled_texts(options.calibration_data, columns, split="validation")
+        ),
         device_name=options.device,
         resume=options.resume,
     )
@@ -263,6 +282,12 @@ def _columns(options: argparse.Namespace) -> Columns:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
     return int(text)
 
 

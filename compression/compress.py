@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from compression.batches import EncodedTexts, encode
-from compression.data import LabelledTexts, label_ids_of
-from compression.errors import DataError
+from compression.data import LabelledTexts, targets_of
+from compression.errors import DataError, RecipeError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
 from compression.student import Student
 from compression.teacher import Teacher, load_teacher
 from compression.training import choose_device, steps_per_epoch, train
+
+CALIBRATION_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class CompressionResult:
     recipe: Recipe
     train_data: EncodedTexts
     dev_data: EncodedTexts
+    calibration_data: EncodedTexts  # rows of train that changed no weight; none where train is too small
     task: str
 
 
@@ -38,10 +41,15 @@ def compress(
     dev_texts: LabelledTexts,
     run_folder: Path,
     *,
+    calibration_rows: int = CALIBRATION_ROWS,
+    calibration_texts: LabelledTexts | None = None,
     device_name: str = "auto",
     resume: bool = False,
 ) -> CompressionResult:
-    """Makes a student and writes it with its history to ``run_folder``; the rows of dev change no weight.
+    """Makes a student and writes it with its history to ``run_folder``.
+
+    Neither the rows of dev change a weight, nor those for the temperature: ``calibration_texts``, or else
+    ``calibration_rows`` of train (at most a tenth) that are drawn by the seed and held out.
 
     Raises:
         TeacherError: the teacher cannot be used.
@@ -51,13 +59,25 @@ def compress(
     """
     teacher = load_teacher(teacher_folder)
     device = choose_device(device_name)
-    train_data = _encode(teacher, train_texts, "--train", recipe.training.max_length)
+    if recipe.training.max_length > teacher.model.config.max_position_embeddings:
+        raise RecipeError(
+            f"training.max_length: {recipe.training.max_length} is over the teacher's "
+            f"{teacher.model.config.max_position_embeddings} positions"
+        )
+    all_train_data = _encode(teacher, train_texts, "--train", recipe.training.max_length)
+    if calibration_texts is None:
+        train_data, calibration_data = all_train_data.hold_out(calibration_rows, recipe.training.seed)
+    else:
+        train_data = all_train_data
+        calibration_data = _encode(teacher, calibration_texts, "--calibration-data", recipe.training.max_length)
     dev_data = _encode(teacher, dev_texts, "--dev", recipe.training.max_length)
-    if train_texts.task != dev_texts.task:
-        raise DataError(f"--train is a {train_texts.task} task, --dev a {dev_texts.task} task")
+    for option, texts in (("--dev", dev_texts), ("--calibration-data", calibration_texts)):
+        if texts is not None and texts.task != train_texts.task:
+            raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
     epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
     teacher.model.to(device)  # type: ignore[arg-type]
     learner = LadaBertLearner(teacher.model, recipe, epoch_steps)
+    curve: list[dict[str, float]] = []
     history = train(
         learner,
         train_data,
@@ -70,20 +90,31 @@ def compress(
         resume=resume,
         run_id=_run_id(recipe, teacher, train_data),
         description=f"compress {run_folder.name}",
+        curve=curve,
     )
     teacher.model.cpu()
     learner.module.cpu()
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
     learner.student.save(run_folder)
     (run_folder / "history.json").write_text(
-        json.dumps({"recipe": recipe.to_dict(), "evaluations": history}, indent=2) + "\n",
+        json.dumps(
+            {
+                "recipe": recipe.to_dict(),
+                "evaluations": history,
+                "losses": curve,
+                "shrink_steps": learner.timetable.starts,
+            },
+            indent=2,
+        )
+        + "\n",
         encoding="utf-8",
     )
-    return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, train_texts.task)
+    return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task)
 
 
 def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int) -> EncodedTexts:
-    return encode(texts, label_ids_of(source, texts, teacher.labels), teacher.tokenizer, max_length)
+    labels = targets_of(source, texts, teacher.labels, teacher.problem_type)
+    return encode(texts, labels, teacher.tokenizer, max_length)
 
 
 def _run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:

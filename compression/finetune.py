@@ -97,7 +97,7 @@ def finetune(
         raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     order = label_order(train_texts.labels)
     if len(order) < 2:
-        raise DataError(f"--train: every row has the label {order[0]!r}; a classifier needs two or more")
+        raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
     names = config.label_names or order
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
@@ -107,6 +107,10 @@ def finetune(
     model.to(device)  # type: ignore[arg-type]
     set_dropout(model, config.dropout)
     max_length = config.training.max_length
+    if max_length > model.config.max_position_embeddings:
+        raise OptionError(
+            f"--max-length: {max_length} is over the base's {model.config.max_position_embeddings} positions"
+        )
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)

@@ -14,7 +14,7 @@ from transformers import BertForSequenceClassification
 
 from compression.batches import Batch
 from compression.budget import Shares, shares_at, solve_shares
-from compression.losses import attention_mse, masked_mse, soft_cross_entropy
+from compression.losses import attention_mse, masked_mse, soft_binary_cross_entropy, soft_cross_entropy
 from compression.matrices import count_parameters
 from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
 from compression.student import Student
@@ -76,7 +76,11 @@ class LadaBertLearner:
         with torch.no_grad():
             teacher = _forward(self.teacher, batch)
         return distillation_losses(
-            _forward(self.module, batch), teacher, batch.attention_mask, self.recipe.distillation
+            _forward(self.module, batch),
+            teacher,
+            batch.attention_mask,
+            self.recipe.distillation,
+            several_labels=batch.labels.ndim == 2,
         )
 
     def structure(self) -> dict[str, Any]:
@@ -89,13 +93,19 @@ class LadaBertLearner:
 
 
 def distillation_losses(
-    student: Any, teacher: Any, token_mask: Tensor, weights: DistillationRecipe
+    student: Any,
+    teacher: Any,
+    token_mask: Tensor,
+    weights: DistillationRecipe,
+    *,
+    several_labels: bool = False,
 ) -> dict[str, Tensor]:
     """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
 
     The first hidden state is the embedding output, the others are the outputs of the layers' fully
     connected sub-layers; attentions are compared as probabilities.
     """
+    cross_entropy = soft_binary_cross_entropy if several_labels else soft_cross_entropy
     hidden = [
         masked_mse(s, t, token_mask) for s, t in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True)
     ]
@@ -105,8 +115,7 @@ def distillation_losses(
         * masked_mse(student.hidden_states[0], teacher.hidden_states[0], token_mask),
         "attention": weights.attention_weight * torch.stack(attention).sum(),
         "hidden": weights.hidden_weight * torch.stack(hidden).sum(),
-        "prediction": weights.prediction_weight
-        * soft_cross_entropy(student.logits, teacher.logits, weights.temperature),
+        "prediction": weights.prediction_weight * cross_entropy(student.logits, teacher.logits, weights.temperature),
     }
 
 

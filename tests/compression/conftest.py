@@ -103,6 +103,15 @@ def labelled_texts(rows: int) -> LabelledTexts:
     return LabelledTexts(tuple(texts), None, tuple(labels))
 
 
+def models_folder(parent: Path) -> Path:
+    """An empty models/ with the manifest's schema."""
+    folder = parent / "models"
+    folder.mkdir()
+    schema = REPOSITORY / "models" / "manifest.schema.json"
+    (folder / schema.name).write_bytes(schema.read_bytes())
+    return folder
+
+
 @pytest.fixture
 def tiny_recipe(tmp_path: Path) -> Recipe:
     path = tmp_path / "tiny.toml"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from compression.cli import main
-from tests.compression.conftest import REPOSITORY, TINY_RECIPE, labelled_texts
+from tests.compression.conftest import TINY_RECIPE, labelled_texts, models_folder
 
 
 @pytest.fixture
@@ -15,9 +15,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
         (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
-    schema = REPOSITORY / "models" / "manifest.schema.json"
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / schema.name).write_bytes(schema.read_bytes())
+    models_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
