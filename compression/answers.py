@@ -30,3 +30,16 @@ def log_probabilities(logits: Logits, like: Answers, temperature: float = 1.0) -
     if like.ndim == 2:
         return np.stack([-np.logaddexp(0, scaled), -np.logaddexp(0, -scaled)], axis=-1)
     return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
+
+
+def confusion(answers: Answers, labels: Answers, count: int) -> list[list[int]]:
+    """Rows by label and answer, (labels, labels); with several labels a row, (labels, 4).
+
+    The four are: rightly yes, wrongly yes, wrongly no, rightly no.
+    """
+    if labels.ndim == 1:
+        counts = np.bincount(labels * count + answers, minlength=count * count).reshape(count, count)
+    else:
+        yes, true = answers.astype(bool), labels.astype(bool)
+        counts = np.stack([yes & true, yes & ~true, ~yes & true, ~yes & ~true]).sum(axis=1).T
+    return [[int(value) for value in line] for line in counts]

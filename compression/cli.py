@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_finetune(commands)
     _add_compress(commands)
     _add_evaluate(commands)
+    _add_report(commands)
     return parser
 
 
@@ -246,6 +247,39 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(format_evaluation(figures))  # noqa: T201
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="one page about runs and artefacts",
+        description="One self-contained HTML page: learning curves, accuracy against size and against latency, ranks "
+        "and non-zeros per layer, answers and their confidence. A run and an artefact of one name are one student.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs/NAME or models/NAME, or both")
+    parser.add_argument("--out", required=True, type=Path, metavar="F.html", help="the page")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="DIR",
+        help="measure the latency of this teacher and the artefacts side by side, and with --data list the rows on "
+        "which they differ most",
+    )
+    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data.add_argument(
+        "--data", metavar="F", help="rows to measure the artefacts on (default: what each run stored of its dev rows)"
+    )
+    _add_column_options(data)
+    parser.set_defaults(run_command=_run_report)
+
+
+def _run_report(options: argparse.Namespace) -> None:
+    from compression.data import read_labelled_texts
+    from compression.report import write_report
+
+    texts = None if options.data is None else read_labelled_texts(options.data, _columns(options), split="validation")
+    write_report(options.runs, options.out, texts=texts, teacher_folder=options.teacher)
+    print(f"{options.out}: {options.out.stat().st_size / 1024:.0f} KB")  # noqa: T201
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:

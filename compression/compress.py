@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from transformers import BertForSequenceClassification
 
+from compression.answers import confusion, decide
 from compression.batches import EncodedTexts, encode
+from compression.calibration import reliability
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError, RecipeError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
 from compression.student import Student
 from compression.teacher import Teacher, load_teacher
-from compression.training import choose_device, steps_per_epoch, train
+from compression.training import choose_device, predict_logits, steps_per_epoch, train
 
 CALIBRATION_ROWS = 1000
+HISTORY_FILE = "history.json"
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,14 @@ def compress(
     learner.module.cpu()
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
     learner.student.save(run_folder)
-    (run_folder / "history.json").write_text(
+    (run_folder / HISTORY_FILE).write_text(
         json.dumps(
             {
                 "recipe": recipe.to_dict(),
                 "evaluations": history,
                 "losses": curve,
                 "shrink_steps": learner.timetable.starts,
+                "dev": _describe(learner.result, dev_data, teacher.labels),
             },
             indent=2,
         )
@@ -110,6 +118,18 @@ def compress(
         encoding="utf-8",
     )
     return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task)
+
+
+def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: Sequence[str]) -> dict[str, Any]:
+    """What a report shows of the answers, without any row."""
+    logits, truth = predict_logits(model, data, torch.device("cpu")).numpy(), np.array(data.labels)
+    return {
+        "labels": labels,
+        "several": truth.ndim == 2,
+        "rows": len(data),
+        "confusion": confusion(decide(logits, truth), truth, len(labels)),
+        "reliability": [asdict(entry) for entry in reliability(logits, truth)],
+    }
 
 
 def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int) -> EncodedTexts:

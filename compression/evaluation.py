@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,17 @@ def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, 
     )
 
 
-def measure_latency(sessions: Mapping[str, OnnxSession], max_length: int, *, repeats: int = 20) -> list[dict[str, Any]]:
+def measure_latency(
+    sessions: Mapping[str, OnnxSession],
+    max_length: int,
+    *,
+    shapes: Sequence[tuple[int, int]] = LATENCY_SHAPES,
+    repeats: int = 20,
+) -> list[dict[str, Any]]:
     """Median milliseconds of each file at each shape (batch, tokens) it can take, the files taking turns."""
     table = []
-    shapes = [(batch_size, tokens) for batch_size, tokens in LATENCY_SHAPES if tokens <= max_length]
-    for batch_size, tokens in tqdm(shapes, desc="latency", unit="shape"):
+    fitting = [(batch_size, tokens) for batch_size, tokens in shapes if tokens <= max_length]
+    for batch_size, tokens in tqdm(fitting, desc="latency", unit="shape"):
         ids = torch.ones((batch_size, tokens), dtype=torch.int64)  # which tokens they are does not matter
         batch = Batch(ids, ids, torch.zeros_like(ids), ids[:, 0])
         times: dict[str, list[float]] = {file: [] for file in sessions}
