@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,11 +52,11 @@ class EncodedTexts:
 
     def select(self, rows: Sequence[int]) -> EncodedTexts:
         """The named rows alone."""
-        return EncodedTexts(
-            [self.input_ids[row] for row in rows],
-            [self.token_type_ids[row] for row in rows],
-            [self.labels[row] for row in rows],  # type: ignore[arg-type]  # all of one kind
-            self.pad_token_id,
+        return replace(
+            self,
+            input_ids=[self.input_ids[row] for row in rows],
+            token_type_ids=[self.token_type_ids[row] for row in rows],
+            labels=[self.labels[row] for row in rows],  # type: ignore[arg-type]  # all of one kind
         )
 
     def hold_out(self, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:

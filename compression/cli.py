@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compress(commands)
     _add_evaluate(commands)
     _add_report(commands)
+    _add_search(commands)
     return parser
 
 
@@ -280,6 +281,76 @@ def _run_report(options: argparse.Namespace) -> None:
     texts = None if options.data is None else read_labelled_texts(options.data, _columns(options), split="validation")
     write_report(options.runs, options.out, texts=texts, teacher_folder=options.teacher)
     print(f"{options.out}: {options.out.stat().st_size / 1024:.0f} KB")  # noqa: T201
+
+
+def _add_search(commands: argparse._SubParsersAction[_Parser]) -> None:
+    parser = commands.add_parser(
+        "search",
+        help="search how to split the budget, write a recipe",
+        description="Searches P_embd, P_svd and P_weight under equation 7: each trial is a short distillation, scored "
+        "on rows held out of --train. Writes the best split as a recipe; all else is as in --recipe.",
+    )
+    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    parser.add_argument("--out", required=True, type=Path, metavar="R.toml", help="recipe to write")
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        default=Path("recipes/ladabert-4.toml"),
+        metavar="R.toml",
+        help="everything that is not searched (default %(default)s)",
+    )
+    parser.add_argument("--ratio", type=float, help="budget.ratio in place of the recipe's")
+    parser.add_argument("--trials", type=_positive, default=12, help="splits to score (default %(default)s)")
+    parser.add_argument(
+        "--sampler",
+        choices=("random", "tpe"),
+        default="random",
+        help="random, as in the paper, or tree-structured Parzen estimators (default %(default)s)",
+    )
+    parser.add_argument("--steps", type=_positive, default=300, help="of one trial (default %(default)s)")
+    parser.add_argument(
+        "--held-out-rows",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="rows of --train, at most a tenth, to score on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="folder of the journal (default runs/search-NAME of --out)"
+    )
+    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data.add_argument("--train", required=True, metavar="F", help="rows to train and score on")
+    _add_column_options(data)
+    run = parser.add_argument_group("run")
+    run.add_argument("--processes", type=_positive, help="of one thread each (default: the cores at hand)")
+    run.add_argument("--seed", type=_whole, default=0, help="fixes the random splits (default %(default)s)")
+    run.add_argument("--resume", action="store_true", help="continue an interrupted search")
+    parser.set_defaults(run_command=_run_search)
+
+
+def _run_search(options: argparse.Namespace) -> None:
+    from compression.data import read_labelled_texts
+    from compression.errors import OptionError
+    from compression.recipe import load_recipe
+    from compression.search import SearchConfig, default_processes, search, write_recipe
+
+    if options.out.exists() or not options.out.parent.is_dir():
+        reason = "exists already; name another file or delete it" if options.out.exists() else "its folder is not there"
+        raise OptionError(f"--out: {options.out}: {reason}")
+    config = SearchConfig(
+        recipe=load_recipe(options.recipe, {} if options.ratio is None else {"budget.ratio": options.ratio}),
+        trials=options.trials,
+        sampler=options.sampler,
+        steps=options.steps,
+        held_out_rows=options.held_out_rows,
+        processes=options.processes or default_processes(),
+        seed=options.seed,
+    )
+    texts = read_labelled_texts(options.train, _columns(options))
+    run_folder = options.run or Path("runs") / f"search-{options.out.stem}"
+    found = search(options.teacher, config, texts, run_folder, resume=options.resume)
+    write_recipe(found, config, options.teacher.resolve().name, options.out)
+    print(f"{options.out}: accuracy {found.scored[0][0]:.4f}, median {found.median:.4f}")  # noqa: T201
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:

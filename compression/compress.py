@@ -95,7 +95,7 @@ def compress(
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
         resume=resume,
-        run_id=_run_id(recipe, teacher, train_data),
+        run_id=run_id(recipe, teacher, train_data),
         description=f"compress {run_folder.name}",
         curve=curve,
     )
@@ -137,7 +137,8 @@ def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int
     return encode(texts, labels, teacher.tokenizer, max_length)
 
 
-def _run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
+def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
+    """Names a run's settings, teacher and data, so that no other run's progress is taken for its own."""
     digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
     for parameter in teacher.model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

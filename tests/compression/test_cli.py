@@ -142,7 +142,7 @@ def test_cuda_where_there_is_none_is_refused(
     assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["finetune", "compress", "evaluate"])
+@pytest.mark.parametrize("command", ["finetune", "compress", "evaluate", "search", "report"])
 def test_help_is_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
