@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import BertForSequenceClassification
 
 from compression.answers import confusion, decide
 from compression.batches import EncodedTexts, encode
 from compression.calibration import reliability
+from compression.checkpoint import cannot_be_written
 from compression.data import LabelledTexts, targets_of
-from compression.errors import DataError, RecipeError
+from compression.errors import CheckpointError, DataError, RecipeError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
 from compression.student import Student
@@ -62,7 +64,7 @@ def compress(
         TeacherError: the teacher cannot be used.
         DataError: the data's labels or task are not the teacher's.
         RecipeError: the recipe's budget cannot be met on this teacher.
-        CheckpointError: ``resume`` finds a checkpoint that it cannot continue.
+        CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     teacher = load_teacher(teacher_folder)
     device = choose_device(device_name)
@@ -102,21 +104,18 @@ def compress(
     teacher.model.cpu()
     learner.module.cpu()
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
-    learner.student.save(run_folder)
-    (run_folder / HISTORY_FILE).write_text(
-        json.dumps(
-            {
-                "recipe": recipe.to_dict(),
-                "evaluations": history,
-                "losses": curve,
-                "shrink_steps": learner.timetable.starts,
-                "dev": _describe(learner.result, dev_data, teacher.labels),
-            },
-            indent=2,
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    try:
+        learner.student.save(run_folder)
+        report = {
+            "recipe": recipe.to_dict(),
+            "evaluations": history,
+            "losses": curve,
+            "shrink_steps": learner.timetable.starts,
+            "dev": _describe(learner.result, dev_data, teacher.labels),
+        }
+        (run_folder / HISTORY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(cannot_be_written(run_folder, error)) from error
     return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task)
 
 

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from compression.checkpoint import cannot_be_written
 from compression.errors import TeacherError
 
 CARD_FILE = "ladabert-teacher.json"
@@ -96,15 +97,23 @@ def save_teacher(
     card: TeacherCard,
     report: dict[str, Any],
 ) -> None:
-    """Writes a new folder under a temporary name and renames it into place."""
+    """Writes a new folder under a temporary name and renames it into place.
+
+    Raises:
+        TeacherError: it cannot be written; nothing is left behind.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
-    (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.rename(folder)
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+        (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise TeacherError(cannot_be_written(folder, error)) from error
 
 
 def _bert_config(source: str, **overrides: Any) -> PreTrainedConfig:
