@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,16 +31,31 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for anything that the user can put right."""
     parsed = build_parser().parse_args(arguments)
-    try:
-        parsed.run_command(parsed)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][-1]).replace("_", "-")
-        _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
-    except CompressionError as error:
-        _refuse(str(error))
-    except OSError as error:
-        _refuse(f"{error.filename or 'operating system'}: {error.strerror or error}")
+    with _first_process_speaks():
+        try:
+            parsed.run_command(parsed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = "--" + str(first["loc"][-1]).replace("_", "-")
+            _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
+        except CompressionError as error:
+            _refuse(str(error))
+        except OSError as error:
+            _refuse(f"{error.filename or 'operating system'}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _first_process_speaks() -> Iterator[None]:
+    """Silence where accelerate started several processes and this is not the first."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with (
+        Path(os.devnull).open("w") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        yield
 
 
 def _refuse(message: str) -> NoReturn:
@@ -193,6 +210,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     from compression.compress import compress
     from compression.data import read_labelled_texts
     from compression.export import export_artefact
+    from compression.processes import is_first_process
     from compression.recipe import load_recipe, recipe_fields
 
     values = vars(options)
@@ -217,6 +235,8 @@ def _run_compress(options: argparse.Namespace) -> None:
         device_name=options.device,
         resume=options.resume,
     )
+    if not is_first_process():
+        return
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
     manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
     print(format_manifest(manifest))  # noqa: T201

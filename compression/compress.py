@@ -21,6 +21,7 @@ from compression.checkpoint import cannot_be_written
 from compression.data import LabelledTexts, targets_of
 from compression.errors import CheckpointError, DataError, RecipeError
 from compression.ladabert import LadaBertLearner
+from compression.processes import join_processes
 from compression.recipe import Recipe
 from compression.student import Student
 from compression.teacher import Teacher, load_teacher
@@ -67,7 +68,7 @@ def compress(
         CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     teacher = load_teacher(teacher_folder)
-    device = choose_device(device_name)
+    processes, device = join_processes(choose_device(device_name))
     if recipe.training.max_length > teacher.model.config.max_position_embeddings:
         raise RecipeError(
             f"training.max_length: {recipe.training.max_length} is over the teacher's "
@@ -100,10 +101,16 @@ def compress(
         run_id=run_id(recipe, teacher, train_data),
         description=f"compress {run_folder.name}",
         curve=curve,
+        processes=processes,
     )
     teacher.model.cpu()
     learner.module.cpu()
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
+    result = CompressionResult(
+        teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task
+    )
+    if not processes.is_first:
+        return result
     try:
         learner.student.save(run_folder)
         report = {
@@ -111,12 +118,13 @@ def compress(
             "evaluations": history,
             "losses": curve,
             "shrink_steps": learner.timetable.starts,
+            "processes": processes.count,
             "dev": _describe(learner.result, dev_data, teacher.labels),
         }
         (run_folder / HISTORY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(cannot_be_written(run_folder, error)) from error
-    return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task)
+    return result
 
 
 def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers import BertForSequenceClassification
 from compression.batches import Batch, encode
 from compression.data import LabelledTexts, label_ids, label_order
 from compression.errors import DataError, OptionError
+from compression.processes import join_processes
 from compression.teacher import TeacherCard, load_encoder, save_teacher
 from compression.training import TrainingConfig, choose_device, classify, set_dropout, steps_per_epoch, train
 
@@ -101,7 +102,7 @@ def finetune(
     names = config.label_names or order
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
-    device = choose_device(device_name)
+    processes, device = join_processes(choose_device(device_name))
     torch.manual_seed(config.training.seed)  # the new head's weights
     model, tokenizer = load_encoder(config.base, names)
     model.to(device)  # type: ignore[arg-type]
@@ -129,8 +130,11 @@ def finetune(
         run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
         keep_best=True,
         description=f"finetune {out.name}",
+        processes=processes,
     )
     accuracy = max(entry["accuracy"] for entry in history)
+    if not processes.is_first:
+        return accuracy
     report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history}
     save_teacher(
         out,

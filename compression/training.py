@@ -19,6 +19,7 @@ from compression.answers import accuracy
 from compression.batches import Batch, EncodedTexts, evaluation_batches, training_batches
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.errors import OptionError
+from compression.processes import ALONE, Processes
 
 EVALUATION_BATCH_SIZE = 64
 CURVE_POINTS = 200
@@ -129,6 +130,7 @@ def train(
     keep_best: bool = False,
     description: str = "train",
     curve: list[dict[str, float]] | None = None,
+    processes: Processes = ALONE,
 ) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
@@ -151,6 +153,7 @@ def train(
         keep_best: end with the weights of the best evaluation instead of the last.
         description: the progress bar's title.
         curve: filled with the running means of the losses at about 200 steps.
+        processes: this process among those that share every batch.
 
     Returns:
         The evaluations in order.
@@ -187,7 +190,8 @@ def train(
             if step // epoch_steps != epoch:
                 epoch = step // epoch_steps
                 batches = training_batches(train_data, config.batch_size, seed=config.seed, epoch=epoch)
-            batch = train_data.batch(batches[step % epoch_steps]).to(device)
+            rows, weight = processes.share(batches[step % epoch_steps])
+            batch = train_data.batch(rows).to(device)
 
             rate = learning_rate_at(step, total_steps, config)
             for group in optimiser.param_groups:
@@ -196,7 +200,8 @@ def train(
             with autocast(device, config.precision):
                 losses = learner.losses(batch)
             loss = torch.stack(list(losses.values())).sum()
-            loss.backward()
+            (weight * loss).backward()
+            processes.sum_gradients(learner.module)
             nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
             optimiser.step()
             optimiser.zero_grad()
@@ -215,7 +220,7 @@ def train(
                 tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
                 if keep_best and right >= max(entry["accuracy"] for entry in history):
                     best = {name: value.clone() for name, value in learner.result.state_dict().items()}
-            if checkpoint is not None and (done % checkpoint_every == 0 or done == total_steps):
+            if checkpoint is not None and processes.is_first and (done % checkpoint_every == 0 or done == total_steps):
                 save_checkpoint(
                     checkpoint,
                     run_id,
