@@ -161,7 +161,7 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
     teacher = figures["teacher_accuracy"]
     lines += [
         f"  {name:<20} {manifest['files'][name]['bytes']:>12,} bytes, dev accuracy {scores['accuracy']:.4f}, "
-        f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}"
+        + (f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0")
         for name, scores in figures["files"].items()
     ]
     calibration = manifest["calibration"]

@@ -84,6 +84,7 @@ def _student(subject: Subject, latency: Latency) -> dict[str, Any]:
         assert subject.history is not None
         return line | {"made": None, "accuracy": subject.history["evaluations"][-1]["accuracy"]}
     manifest = subject.manifest
+    teacher_accuracy = manifest["evaluation"]["teacher_accuracy"]
     figures = manifest["evaluation"]["files"][manifest["default_file"]]
     return line | {
         "made": manifest["compression"],
@@ -91,7 +92,7 @@ def _student(subject: Subject, latency: Latency) -> dict[str, Any]:
         "file": manifest["default_file"],
         "evaluation": manifest["evaluation"],
         "accuracy": figures["accuracy"],
-        "retention": figures["accuracy"] / manifest["evaluation"]["teacher_accuracy"],
+        "retention": figures["accuracy"] / teacher_accuracy if teacher_accuracy else None,
         "agreement": figures["agreement"],
         "calibration": manifest["calibration"],
         "median_ms": latency.students.get(subject.name),

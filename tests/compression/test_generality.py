@@ -19,12 +19,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from compression.artefact import format_manifest
 from compression.compress import compress
 from compression.data import LabelledTexts
 from compression.errors import TeacherError
 from compression.evaluate import evaluate
 from compression.export import export_artefact
 from compression.recipe import Recipe
+from compression.report import write_report
 from compression.student import load_student
 from compression.teacher import TeacherCard, load_teacher, save_teacher
 from compression.training import predict_logits
@@ -80,6 +82,7 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
     manifest = export_artefact(result, folder, data_set="tiny")
     assert manifest["compression"]["reached_ratio"] == pytest.approx(4.0, rel=0.03)
     assert manifest["task"] == ("pair" if pairs else "single")
+    assert "non-zero parameters" in format_manifest(manifest)
 
     artefact = read_artefact(folder, read_schema(folder.parent))
     inference = load_inference(artefact, "model.onnx", "cpu")
@@ -100,6 +103,11 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
         else scores.argmax(axis=1) == np.array(result.dev_data.labels)
     )
     assert figures["files"]["model.onnx"]["accuracy"] == pytest.approx(right.mean())
+
+    write_report([tmp_path / "run", folder], tmp_path / "page.html", texts=dev, teacher_folder=teacher)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ("rightly yes" if case == "several labels" else "label ↓ answer →") in page
+    assert all(label in page for label in result.teacher.labels)
 
 
 @pytest.mark.parametrize(
