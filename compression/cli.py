@@ -14,6 +14,7 @@ from compression.errors import CompressionError
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
     from compression.data import Columns
+    from compression.recipe import Recipe
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,6 +154,13 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
     )
+    parser.add_argument(
+        "--target-latency-ms",
+        type=_positive_number,
+        metavar="MS",
+        help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
+        "of this machine, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
+    )
     _add_data_options(parser)
     _add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
@@ -187,18 +195,36 @@ def _run_compress(options: argparse.Namespace) -> None:
         recipe = recipe.lasting(options.epochs)
     columns = _columns(options)
     check_out(options.out)
+    run_folder = options.run or Path("runs") / options.out.name
+    train_texts = read_labelled_texts(options.train, columns)
+    if options.target_latency_ms is not None:
+        recipe = _fit_latency(options, recipe, train_texts.task, run_folder)
     result = compress(
         options.teacher,
         recipe,
-        read_labelled_texts(options.train, columns),
+        train_texts,
         read_labelled_texts(options.dev, columns, split="validation"),
-        options.run or Path("runs") / options.out.name,
+        run_folder,
         device_name=options.device,
         resume=options.resume,
     )
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
     manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
     print(format_manifest(manifest))  # noqa: T201
+
+
+def _fit_latency(options: argparse.Namespace, recipe: Recipe, task: str, run_folder: Path) -> Recipe:
+    from compression.latency import largest_within, onnx_timer, recall, remember
+    from compression.teacher import load_teacher
+
+    found = run_folder / "ratio.json"
+    if options.resume and found.is_file():
+        return recall(recipe, found)
+    precision = "fp32" if options.precisions == "fp32" else "int8"
+    timer = onnx_timer(task, recipe.training.max_length, precision)
+    recipe = largest_within(options.target_latency_ms, load_teacher(options.teacher).model, recipe, timer)
+    remember(recipe, found)
+    return recipe
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -57,7 +57,7 @@ def compress(
         raise DataError(f"--train is a {train_texts.task} task, --dev a {dev_texts.task} task")
     epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(teacher.model, recipe, epoch_steps)
+    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, train_data)
     history = train(
         learner,
         train_data,

@@ -61,11 +61,17 @@ def expected_calibration_error(logits: Logits, labels: npt.NDArray[np.int64]) ->
     return float(sum(gaps))
 
 
-def measure_latency(sessions: Mapping[str, OnnxSession], max_length: int, *, repeats: int = 20) -> list[dict[str, Any]]:
+def measure_latency(
+    sessions: Mapping[str, OnnxSession],
+    max_length: int,
+    *,
+    shapes: Sequence[tuple[int, int]] = LATENCY_SHAPES,
+    repeats: int = 20,
+) -> list[dict[str, Any]]:
     """Median milliseconds of each file at each shape (batch, tokens) it can take, the files taking turns."""
     table = []
-    shapes = [(batch_size, tokens) for batch_size, tokens in LATENCY_SHAPES if tokens <= max_length]
-    for batch_size, tokens in tqdm(shapes, desc="latency", unit="shape"):
+    fitting = [(batch_size, tokens) for batch_size, tokens in shapes if tokens <= max_length]
+    for batch_size, tokens in tqdm(fitting, desc="latency", unit="shape"):
         ids = torch.ones((batch_size, tokens), dtype=torch.int64)  # which tokens they are does not matter
         batch = Batch(ids, ids, torch.zeros_like(ids), ids[:, 0])
         times: dict[str, list[float]] = {file: [] for file in sessions}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from compression.batches import Batch
+from compression.batches import Batch, EncodedTexts
 from compression.budget import Shares, shares_at, solve_shares
 from compression.losses import attention_mse, masked_mse, soft_cross_entropy
 from compression.matrices import count_parameters
 from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
+from compression.statistics import Statistics
 from compression.student import Student
 from compression.training import set_dropout
 
@@ -39,9 +40,13 @@ class Timetable:
 class LadaBertLearner:
     """Distils the teacher into a student that shrinks as the timetable says."""
 
-    def __init__(self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int) -> None:
+    def __init__(
+        self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int, data: EncodedTexts
+    ) -> None:
         self.teacher = teacher.eval()
         self.recipe = recipe
+        self.statistics = Statistics.of(teacher, data, recipe)
+        self.kept_ids = torch.tensor(sorted(data.special_ids))
         self.target: Shares = solve_shares(count_parameters(teacher), recipe.budget)
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
         self.student = Student(copy.deepcopy(teacher))
@@ -53,13 +58,13 @@ class LadaBertLearner:
         """The student after the last step."""
         return self.module
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Shrinks the student where an iteration begins."""
         if step not in self.timetable.starts:
             return False
         iteration = self.timetable.starts.index(step) + 1
         shares = shares_at(iteration, self.target, self.recipe.schedule)
-        replaced = self.student.shrink(shares, self.recipe.pruning)
+        replaced = self.student.shrink(shares, self.recipe, self.statistics, optimiser.state)
         tqdm.write(
             f"iteration {iteration}/{self.recipe.schedule.iterations}: ×{self.student.ratio():.2f}, "
             f"P_svd {shares['encoder'].svd:.3f}, P_weight {shares['encoder'].weight:.3f}, "
@@ -73,6 +78,8 @@ class LadaBertLearner:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The four weighted terms of equation 9."""
+        if self.recipe.distillation.token_replacement:
+            batch = replace_tokens(batch, self.recipe.distillation.token_replacement, self.kept_ids)
         with torch.no_grad():
             teacher = _forward(self.teacher, batch)
         return distillation_losses(
@@ -86,6 +93,20 @@ class LadaBertLearner:
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
         """Ranks and masks of a checkpoint."""
         self.student.restore_structure(structure)
+
+
+def replace_tokens(batch: Batch, share: float, kept_ids: Tensor) -> Batch:
+    """The batch with this share of its tokens drawn anew from all of its tokens, special tokens left as they are.
+
+    The teacher answers for any text, so a student that has seen every row can still learn from rows like them.
+    """
+    ordinary = ~torch.isin(batch.input_ids, kept_ids.to(batch.input_ids.device))
+    pool = batch.input_ids[ordinary]
+    if not len(pool):
+        return batch
+    chosen = ordinary & (torch.rand(ordinary.shape, device=ordinary.device) < share)
+    draws = pool[torch.randint(len(pool), (int(chosen.sum()),), device=pool.device)]
+    return replace(batch, input_ids=batch.input_ids.masked_scatter(chosen, draws))
 
 
 def distillation_losses(
