@@ -37,13 +37,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Token ids, token types and label of each row, unpadded; ``special_ids`` are tokens that are no words."""
+    """Token ids, token types and label of each row, unpadded."""
 
     input_ids: list[list[int]]
     token_type_ids: list[list[int]]
     labels: list[int]
     pad_token_id: int
-    special_ids: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -78,7 +77,6 @@ def encode(data: LabelledTexts, labels: list[int], tokenizer: PreTrainedTokenize
         encoded["token_type_ids"],
         labels,
         pad_token_id if isinstance(pad_token_id, int) else 0,
-        frozenset(tokenizer.all_special_ids),
     )
 
 

@@ -70,7 +70,8 @@ def centred_root(moments: InputMoments) -> Tensor:
     """A root S (n, n) of the inputs' damped covariance C = S·Sᵀ."""
     covariance = moments.second - torch.outer(moments.mean, moments.mean)
     covariance.diagonal().add_(DAMPING * covariance.diagonal().mean() + 1e-12)
-    return torch.linalg.cholesky(covariance)
+    root: Tensor = torch.linalg.cholesky(covariance)
+    return root
 
 
 def output_svd(weight: Tensor, moments: InputMoments, rank: int) -> tuple[Tensor, Tensor]:
@@ -99,11 +100,16 @@ def row_weighted_svd(weight: Tensor, row_weights: Tensor, rank: int) -> tuple[Te
 
 @torch.no_grad()
 def rank_energies(weight: Tensor, moments: InputMoments | None, row_weights: Tensor | None) -> Tensor:
-    """What each rank takes from the error that :func:`factorise` makes smallest, largest first, float64."""
-    weight = weight.double()
+    """What each rank takes from the error that :func:`factorise` makes smallest, largest first, float64.
+
+    A row's weight counts its error that many times over.
+    """
+    weight = weight.double() if moments is None else weight.double() @ centred_root(moments)
     if row_weights is not None:
-        return torch.linalg.eigvalsh(weight.T @ (weight * row_weights.double().unsqueeze(1))).flip(0).clamp(min=0)
-    return torch.linalg.svdvals(weight if moments is None else weight @ centred_root(moments)).square()
+        weight = weight * row_weights.double().sqrt().unsqueeze(1)
+    smaller = weight.T @ weight if weight.shape[0] > weight.shape[1] else weight @ weight.T
+    energies: Tensor = torch.linalg.eigvalsh(smaller).flip(0).clamp(min=0)
+    return energies
 
 
 @torch.no_grad()

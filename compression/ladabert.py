@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,7 +46,6 @@ class LadaBertLearner:
         self.teacher = teacher.eval()
         self.recipe = recipe
         self.statistics = Statistics.of(teacher, data, recipe)
-        self.kept_ids = torch.tensor(sorted(data.special_ids))
         self.target: Shares = solve_shares(count_parameters(teacher), recipe.budget)
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
         self.student = Student(copy.deepcopy(teacher))
@@ -78,8 +77,6 @@ class LadaBertLearner:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The four weighted terms of equation 9."""
-        if self.recipe.distillation.token_replacement:
-            batch = replace_tokens(batch, self.recipe.distillation.token_replacement, self.kept_ids)
         with torch.no_grad():
             teacher = _forward(self.teacher, batch)
         return distillation_losses(
@@ -93,20 +90,6 @@ class LadaBertLearner:
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
         """Ranks and masks of a checkpoint."""
         self.student.restore_structure(structure)
-
-
-def replace_tokens(batch: Batch, share: float, kept_ids: Tensor) -> Batch:
-    """The batch with this share of its tokens drawn anew from all of its tokens, special tokens left as they are.
-
-    The teacher answers for any text, so a student that has seen every row can still learn from rows like them.
-    """
-    ordinary = ~torch.isin(batch.input_ids, kept_ids.to(batch.input_ids.device))
-    pool = batch.input_ids[ordinary]
-    if not len(pool):
-        return batch
-    chosen = ordinary & (torch.rand(ordinary.shape, device=ordinary.device) < share)
-    draws = pool[torch.randint(len(pool), (int(chosen.sum()),), device=pool.device)]
-    return replace(batch, input_ids=batch.input_ids.masked_scatter(chosen, draws))
 
 
 def distillation_losses(

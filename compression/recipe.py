@@ -109,9 +109,6 @@ class DistillationRecipe:
     hidden_weight: Annotated[Weight, Field(description="Weight of the layer outputs' MSE.")] = 1.0
     prediction_weight: Annotated[Weight, Field(description="Weight of the logits' soft cross-entropy.")] = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1, description="The student's dropout; the teacher has none.")] = 0.0
-    token_replacement: Annotated[
-        float, Field(ge=0, lt=1, description="Share of tokens that are exchanged for others of their batch.")
-    ] = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)

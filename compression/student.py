@@ -113,7 +113,6 @@ class Student:
         return ranks
 
     def _mask(self, matrix: Matrix, share: GroupShares, pruning: PruningRecipe) -> None:
-        keep = round(share.kept * matrix.size)
         module = self.model.get_submodule(matrix.name)
         if isinstance(module, Factorised):
             ratio = (
@@ -121,12 +120,14 @@ class Student:
                 if isinstance(module, FactorisedEmbedding)
                 else pruning.encoder_right_over_left
             )
+            # Of what the ranks left, which may differ from matrix to matrix, every matrix keeps the same share.
+            keep = round(share.weight * (module.left.numel() + module.right.numel()))
             left, right = split_kept(keep, module.left.numel(), module.right.numel(), ratio)
             self.masks[f"{matrix.name}.left"] = top_mask(module.left.detach().abs(), left)
             self.masks[f"{matrix.name}.right"] = top_mask(module.right.detach().abs(), right)
         else:
             weight = module.get_parameter("weight")
-            self.masks[f"{matrix.name}.weight"] = top_mask(weight.detach().abs(), keep)
+            self.masks[f"{matrix.name}.weight"] = top_mask(weight.detach().abs(), round(share.kept * matrix.size))
 
     def _mask_together(self, matrices: list[Matrix], share: GroupShares, scores: dict[str, Tensor]) -> None:
         """Masks that keep the largest scores of all these matrices, wherever they are."""
@@ -156,7 +157,7 @@ class Student:
         scores: dict[str, Tensor] = {}
         for matrix in matrices:
             module = self.model.get_submodule(matrix.name)
-            weights = row_weights[matrix.name].to(next(module.parameters()).device).unsqueeze(1)
+            weights = row_weights[matrix.name].unsqueeze(1)
             if isinstance(module, FactorisedEmbedding):
                 left, right = module.left.detach().square() * weights, module.right.detach().square()
                 scores[f"{matrix.name}.left"] = left * right.sum(dim=0)

@@ -10,7 +10,7 @@ from compression.batches import Batch, EncodedTexts, encode, training_batches
 from compression.compress import compress
 from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
-from compression.recipe import DistillationRecipe, FactorisationRecipe, PruningRecipe, Recipe
+from compression.recipe import FactorisationRecipe, PruningRecipe, Recipe
 from compression.training import TrainingConfig, learning_rate_at, predict_logits, train
 from tests.compression.conftest import labelled_texts
 
@@ -36,7 +36,6 @@ def with_every_lever(recipe: Recipe) -> Recipe:
         recipe,
         factorisation=FactorisationRecipe(error="outputs"),
         pruning=PruningRecipe(score="fisher", embedding_frequency_power=0.75),
-        distillation=DistillationRecipe(token_replacement=0.2),
     )
 
 
