@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
@@ -25,6 +25,9 @@ from compression.cli_options import (
 )
 from compression.cli_studies import add_evaluate, add_report, add_search
 from compression.errors import CompressionError
+
+if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
+    from compression.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -184,6 +187,13 @@ def _add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         metavar="F",
         help="fit the temperature on these rows instead, best on some that the teacher has not seen either",
     )
+    parser.add_argument(
+        "--target-latency-ms",
+        type=positive_number,
+        metavar="MS",
+        help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
+        "of this machine, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
+    )
     add_data_options(parser)
     add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
@@ -219,12 +229,16 @@ def _run_compress(options: argparse.Namespace) -> None:
         recipe = recipe.lasting(options.epochs)
     columns = columns_of(options)
     check_out(options.out)
+    run_folder = options.run or Path("runs") / options.out.name
+    train_texts = read_labelled_texts(options.train, columns)
+    if options.target_latency_ms is not None:
+        recipe = _fit_latency(options, recipe, train_texts.task, run_folder)
     result = compress(
         options.teacher,
         recipe,
-        read_labelled_texts(options.train, columns),
+        train_texts,
         read_labelled_texts(options.dev, columns, split="validation"),
-        options.run or Path("runs") / options.out.name,
+        run_folder,
         calibration_rows=options.calibration_rows,
         calibration_texts=(
             None
@@ -239,6 +253,20 @@ def _run_compress(options: argparse.Namespace) -> None:
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
     manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
     print(format_manifest(manifest))  # noqa: T201
+
+
+def _fit_latency(options: argparse.Namespace, recipe: Recipe, task: str, run_folder: Path) -> Recipe:
+    from compression.latency import largest_within, onnx_timer, recall, remember
+    from compression.teacher import load_teacher
+
+    found = run_folder / "ratio.json"
+    if options.resume and found.is_file():
+        return recall(recipe, found)
+    precision = "fp32" if options.precisions == "fp32" else "int8"
+    timer = onnx_timer(task, recipe.training.max_length, precision)
+    recipe = largest_within(options.target_latency_ms, load_teacher(options.teacher).model, recipe, timer)
+    remember(recipe, found)
+    return recipe
 
 
 def _data_set_name(source: str) -> str:

@@ -86,7 +86,7 @@ def compress(
             raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
     epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(teacher.model, recipe, epoch_steps)
+    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, train_data)
     curve: list[dict[str, float]] = []
     history = train(
         learner,

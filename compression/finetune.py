@@ -57,7 +57,7 @@ class FinetuneLearner:
         """The mean cross-entropy over the batch."""
         return {"loss": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
 
-    def before_step(self, step: int) -> bool:  # noqa: ARG002
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:  # noqa: ARG002
         """Nothing is replaced while fine-tuning."""
         return False
 

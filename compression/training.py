@@ -58,7 +58,7 @@ class Learner(Protocol):
         """The terms of the loss, each a scalar; the loop minimises their sum."""
         ...
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Changes the module where the run's plan says so; true when parameters were replaced."""
         ...
 
@@ -185,7 +185,7 @@ def train(
     epoch, batches = -1, []
     with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
         for step in range(start, total_steps):
-            if learner.before_step(step):
+            if learner.before_step(step, optimiser):
                 optimiser = make_optimiser(learner.module, config, optimiser)
             if step // epoch_steps != epoch:
                 epoch = step // epoch_steps

@@ -120,13 +120,13 @@ class LearnerOnAFillingDisk(LadaBertLearner):
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
     tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
 ) -> None:
-    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "whole.pt")
+    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "whole.pt")
     checkpoint = tmp_path / "filled.pt"
     with full_disk(10**9), pytest.raises(CheckpointError, match=r"filled.pt: cannot be written .* with --resume"):
-        run(LearnerOnAFillingDisk(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, checkpoint)
+        run(LearnerOnAFillingDisk(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, checkpoint)
     assert torch.load(checkpoint, weights_only=True)["step"] == 4
     assert sorted(path.name for path in tmp_path.glob("*.pt*")) == ["filled.pt", "whole.pt"]
-    resumed = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, checkpoint, resume=True)
+    resumed = run(LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, checkpoint, resume=True)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
