@@ -16,6 +16,7 @@ import jsonschema
 import onnx
 from tokenizers import Tokenizer
 
+from compression.checkpoint import cannot_be_written
 from compression.errors import ExportError
 
 SCHEMA_FILE = "manifest.schema.json"
@@ -40,8 +41,17 @@ def write_artefact(
         The manifest.
 
     Raises:
-        ExportError: the schema is missing or the manifest does not fit it; nothing is left behind.
+        ExportError: the schema is missing, the manifest does not fit it, or the disk is full; nothing is left behind.
     """
+    try:
+        return _write_artefact(out, graphs, tokenizer, fields)
+    except OSError as error:
+        raise ExportError(cannot_be_written(out, error)) from error
+
+
+def _write_artefact(
+    out: Path, graphs: Mapping[str, onnx.ModelProto], tokenizer: Tokenizer, fields: Mapping[str, Any]
+) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         partial = Path(temporary) / out.name
@@ -51,7 +61,7 @@ def write_artefact(
         plain = Tokenizer.from_str(tokenizer.to_str())
         plain.no_truncation()
         plain.no_padding()
-        plain.save(str(partial / TOKENIZER_FILE))
+        (partial / TOKENIZER_FILE).write_text(plain.to_str(pretty=True), encoding="utf-8")
         files: dict[str, dict[str, Any]] = {
             GRAPH_FILES[precision]: {"precision": precision, **_sum(partial / GRAPH_FILES[precision])}
             for precision in graphs
@@ -151,9 +161,14 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
     teacher = figures["teacher_accuracy"]
     lines += [
         f"  {name:<20} {manifest['files'][name]['bytes']:>12,} bytes, dev accuracy {scores['accuracy']:.4f}, "
-        f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}"
+        + (f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0")
         for name, scores in figures["files"].items()
     ]
+    calibration = manifest["calibration"]
+    lines.append(
+        f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "
+        f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
+    )
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from compression.data import LabelledTexts
 POOL_BATCHES = 64
 
 
+Labels = list[int] | list[list[int]]
+
+
 @dataclass(frozen=True)
 class Batch:
-    """One padded batch; every tensor is (B, T) int64 but ``labels``, which is (B,)."""
+    """One padded batch; every tensor is (B, T) int64 but ``labels``: (B,), or (B, labels) where a row has several."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -37,15 +40,31 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncodedTexts:
-    """Token ids, token types and label of each row, unpadded."""
+    """Token ids, token types and label of each row, unpadded; flags of each label where a row may have several."""
 
     input_ids: list[list[int]]
     token_type_ids: list[list[int]]
-    labels: list[int]
+    labels: Labels
     pad_token_id: int
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    def select(self, rows: Sequence[int]) -> EncodedTexts:
+        """The named rows alone."""
+        return replace(
+            self,
+            input_ids=[self.input_ids[row] for row in rows],
+            token_type_ids=[self.token_type_ids[row] for row in rows],
+            labels=[self.labels[row] for row in rows],  # type: ignore[arg-type]  # all of one kind
+        )
+
+    def hold_out(self, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
+        """All rows but some drawn by the seed, and those: ``rows`` of them, but at most a tenth."""
+        generator = torch.Generator().manual_seed(seed)
+        order: list[int] = torch.randperm(len(self), generator=generator).tolist()
+        held_out = min(rows, len(self) // 10)
+        return self.select(sorted(order[held_out:])), self.select(sorted(order[:held_out]))
 
     def batch(self, rows: Sequence[int], *, pad_to: int = 0) -> Batch:
         """The named rows, padded on the right to the longest of them and at least to ``pad_to`` tokens."""
@@ -62,7 +81,7 @@ class EncodedTexts:
         return Batch(input_ids, attention_mask, token_type_ids, torch.tensor([self.labels[row] for row in rows]))
 
 
-def encode(data: LabelledTexts, labels: list[int], tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedTexts:
+def encode(data: LabelledTexts, labels: Labels, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedTexts:
     """Tokenises every row, truncated to ``max_length`` tokens with the special tokens."""
     encoded = tokenizer(
         list(data.texts),

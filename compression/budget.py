@@ -30,6 +30,8 @@ def solve_shares(counts: ParameterCounts, budget: BudgetRecipe) -> Shares:
 
     P·θ = P_embd·θ_embd + P_hybrid·θ_encoder + θ_left_alone
 
+    With the objective ``latency``, P_svd is P_hybrid and P_weight is 1: zeros would make no kernel faster.
+
     Raises:
         RecipeError: no P_weight between 0 and 1 meets the ratio; the text says which ratios can be met.
     """
@@ -43,10 +45,21 @@ def solve_shares(counts: ParameterCounts, budget: BudgetRecipe) -> Shares:
             f"p_svd = {budget.p_svd:g} on this teacher of {counts.total:,} parameters: they allow ratios from "
             f"{smallest:.2f} to below {counts.total / fixed:.2f}"
         )
+    if budget.objective == "latency":
+        return {
+            "embedding": GroupShares(budget.p_embedding, budget.p_embedding),
+            "encoder": GroupShares(hybrid, hybrid),
+        }
     return {
         "embedding": GroupShares(budget.p_embedding_svd, budget.p_embedding),
         "encoder": GroupShares(budget.p_svd, hybrid),
     }
+
+
+def ratio_at(encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe) -> float:
+    """The ratio at which equation 7 leaves the encoder this share of its parameters."""
+    kept = budget.p_embedding * counts.embedding + encoder_share * counts.encoder + counts.left_alone
+    return counts.total / kept
 
 
 def shares_at(iteration: int, target: Shares, schedule: ScheduleRecipe) -> Shares:

@@ -12,14 +12,28 @@ from compression.errors import CheckpointError
 
 
 def save_checkpoint(path: Path, run_id: str, state: dict[str, Any]) -> None:
-    """Replaces the file in one step, so that a kill leaves either the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces the file in one step, so that a kill or a full disk leaves either the old checkpoint or the new one.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save({"run_id": run_id, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"run_id": run_id, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer says RuntimeError where the disk is full
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(cannot_be_written(path, error)) from error
+
+
+def cannot_be_written(path: Path, error: Exception) -> str:
+    """The line for a run that stops because the disk is full, say, and can go on from its last checkpoint."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error).strip().splitlines()[0]
+    return f"{path}: cannot be written ({reason}); put that right and continue with --resume"
 
 
 def load_checkpoint(path: Path, run_id: str, device: torch.device, *, resume: bool) -> dict[str, Any] | None:

@@ -3,42 +3,61 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
+from compression.cli_options import (
+    OneLineParser,
+    add_data_options,
+    add_run_options,
+    columns_of,
+    names,
+    positive,
+    positive_number,
+    share,
+    whole,
+)
+from compression.cli_studies import add_evaluate, add_report, add_search
 from compression.errors import CompressionError
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
-    from compression.data import Columns
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line and exits with code 2."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+    from compression.recipe import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 2 and one line for anything that the user can put right."""
     parsed = build_parser().parse_args(arguments)
-    try:
-        parsed.run_command(parsed)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][-1]).replace("_", "-")
-        _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
-    except CompressionError as error:
-        _refuse(str(error))
-    except OSError as error:
-        _refuse(f"{error.filename or 'operating system'}: {error.strerror or error}")
+    with _first_process_speaks():
+        try:
+            parsed.run_command(parsed)
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = "--" + str(first["loc"][-1]).replace("_", "-")
+            _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
+        except CompressionError as error:
+            _refuse(str(error))
+        except OSError as error:
+            _refuse(f"{error.filename or 'operating system'}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def _first_process_speaks() -> Iterator[None]:
+    """Silence where accelerate started several processes and this is not the first."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with (
+        Path(os.devnull).open("w") as nothing,
+        contextlib.redirect_stdout(nothing),
+        contextlib.redirect_stderr(nothing),
+    ):
+        yield
 
 
 def _refuse(message: str) -> NoReturn:
@@ -48,17 +67,19 @@ def _refuse(message: str) -> NoReturn:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="ladabert-compress", description="Compress a fine-tuned BERT classifier and export it to ONNX."
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=OneLineParser)
     _add_finetune(commands)
     _add_compress(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands)
+    add_report(commands)
+    add_search(commands)
     return parser
 
 
-def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = commands.add_parser(
         "finetune",
         help="fine-tune an encoder into a teacher",
@@ -70,26 +91,26 @@ def _add_finetune(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument("--name", help="the teacher's name in manifests (default: the name of --out)")
     parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
     parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
-    parser.add_argument("--label-names", type=_names, default=(), metavar="A,B,…", help="names of the labels, in order")
-    parser.add_argument("--epochs", type=_positive, default=3, help="passes over --train (default %(default)s)")
+    parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
+    parser.add_argument("--epochs", type=positive, default=3, help="passes over --train (default %(default)s)")
     parser.add_argument(
         "--evaluations-per-epoch",
-        type=_positive,
+        type=positive,
         default=4,
         help="evaluations on --dev in a pass (default %(default)s)",
     )
     parser.add_argument(
         "--average-decay",
-        type=_share,
+        type=share,
         default=0.99,
         help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
     )
-    parser.add_argument("--dropout", type=_share, default=0.1, help="in every layer (default %(default)s)")
+    parser.add_argument("--dropout", type=share, default=0.1, help="in every layer (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
-    _add_data_options(parser)
-    run = _add_run_options(parser)
+    add_data_options(parser)
+    run = add_run_options(parser)
     run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
     run.add_argument(
         "--precision",
@@ -105,7 +126,7 @@ def _run_finetune(options: argparse.Namespace) -> None:
     from compression.finetune import FinetuneConfig, finetune
     from compression.training import TrainingConfig
 
-    columns = _columns(options)
+    columns = columns_of(options)
     config = FinetuneConfig(
         base=options.base,
         name=options.name or options.out.name,
@@ -135,7 +156,7 @@ def _run_finetune(options: argparse.Namespace) -> None:
     print(f"{options.out}: dev accuracy {accuracy:.4f}")  # noqa: T201
 
 
-def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     from compression.recipe import recipe_fields
 
     parser = commands.add_parser(
@@ -153,12 +174,32 @@ def _add_compress(commands: argparse._SubParsersAction[_Parser]) -> None:
     parser.add_argument(
         "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
     )
-    _add_data_options(parser)
-    _add_run_options(parser)
+    parser.add_argument(
+        "--calibration-rows",
+        type=whole,
+        default=1000,
+        metavar="N",
+        help="rows of --train, at most a tenth, that are held out to fit the temperature of the scores on "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-data",
+        metavar="F",
+        help="fit the temperature on these rows instead, best on some that the teacher has not seen either",
+    )
+    parser.add_argument(
+        "--target-latency-ms",
+        type=positive_number,
+        metavar="MS",
+        help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
+        "of this machine, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
+    )
+    add_data_options(parser)
+    add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
     recipe.add_argument(
         "--epochs",
-        type=_positive_number,
+        type=positive_number,
         metavar="FLOAT",
         help="passes over --train in all; scales schedule.epochs_per_iteration and schedule.final_epochs",
     )
@@ -178,6 +219,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     from compression.compress import compress
     from compression.data import read_labelled_texts
     from compression.export import export_artefact
+    from compression.processes import is_first_process
     from compression.recipe import load_recipe, recipe_fields
 
     values = vars(options)
@@ -185,109 +227,48 @@ def _run_compress(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, overrides)
     if options.epochs is not None:
         recipe = recipe.lasting(options.epochs)
-    columns = _columns(options)
+    columns = columns_of(options)
     check_out(options.out)
+    run_folder = options.run or Path("runs") / options.out.name
+    train_texts = read_labelled_texts(options.train, columns)
+    if options.target_latency_ms is not None:
+        recipe = _fit_latency(options, recipe, train_texts.task, run_folder)
     result = compress(
         options.teacher,
         recipe,
-        read_labelled_texts(options.train, columns),
+        train_texts,
         read_labelled_texts(options.dev, columns, split="validation"),
-        options.run or Path("runs") / options.out.name,
+        run_folder,
+        calibration_rows=options.calibration_rows,
+        calibration_texts=(
+            None
+            if options.calibration_data is None
+            else read_labelled_texts(options.calibration_data, columns, split="validation")
+        ),
         device_name=options.device,
         resume=options.resume,
     )
+    if not is_first_process():
+        return
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
     manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
     print(format_manifest(manifest))  # noqa: T201
 
 
-def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="measure an artefact as the server would run it",
-        description="Accuracy, calibration and latency of every graph of an artefact in ONNX Runtime on one thread.",
-    )
-    parser.add_argument("artefact", type=Path, metavar="models/NAME", help="the artefact's folder")
-    parser.add_argument("--teacher", type=Path, metavar="DIR", help="report the agreement with this teacher too")
-    parser.add_argument("--json", type=Path, metavar="F", help="also write the figures to this file")
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument("--data", required=True, metavar="F", help="rows to measure on")
-    _add_column_options(data)
-    parser.set_defaults(run_command=_run_evaluate)
+def _fit_latency(options: argparse.Namespace, recipe: Recipe, task: str, run_folder: Path) -> Recipe:
+    from compression.latency import largest_within, onnx_timer, recall, remember
+    from compression.teacher import load_teacher
 
-
-def _run_evaluate(options: argparse.Namespace) -> None:
-    import json
-
-    from compression.data import read_labelled_texts
-    from compression.evaluate import evaluate, format_evaluation
-
-    texts = read_labelled_texts(options.data, _columns(options), split="validation")
-    figures = evaluate(options.artefact, texts, options.data, teacher_folder=options.teacher)
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(format_evaluation(figures))  # noqa: T201
-
-
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument("--train", required=True, metavar="F", help="rows to train on")
-    data.add_argument("--dev", required=True, metavar="F", help="rows to report on")
-    _add_column_options(data)
-
-
-def _add_column_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
-    group.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
-    group.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    run = parser.add_argument_group("run")
-    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
-    run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
-    return run
+    found = run_folder / "ratio.json"
+    if options.resume and found.is_file():
+        return recall(recipe, found)
+    precision = "fp32" if options.precisions == "fp32" else "int8"
+    timer = onnx_timer(task, recipe.training.max_length, precision)
+    recipe = largest_within(options.target_latency_ms, load_teacher(options.teacher).model, recipe, timer)
+    remember(recipe, found)
+    return recipe
 
 
 def _data_set_name(source: str) -> str:
     """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
     return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])
-
-
-def _columns(options: argparse.Namespace) -> Columns:
-    from compression.data import Columns
-
-    return Columns(options.text, options.text_pair, options.label)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
-    return int(text)
-
-
-def _positive_number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number over 0")
-    return value
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to below 1")
-    return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if len(set(names)) != len(names) or "" in names:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected distinct names separated by commas")
-    return names

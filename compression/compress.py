@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from transformers import BertForSequenceClassification
 
+from compression.answers import confusion, decide
 from compression.batches import EncodedTexts, encode
-from compression.data import LabelledTexts, label_ids_of
-from compression.errors import DataError
+from compression.calibration import reliability
+from compression.checkpoint import cannot_be_written
+from compression.data import LabelledTexts, targets_of
+from compression.errors import CheckpointError, DataError, RecipeError
 from compression.ladabert import LadaBertLearner
+from compression.processes import join_processes
 from compression.recipe import Recipe
 from compression.student import Student
 from compression.teacher import Teacher, load_teacher
-from compression.training import choose_device, steps_per_epoch, train
+from compression.training import choose_device, predict_logits, steps_per_epoch, train
+
+CALIBRATION_ROWS = 1000
+HISTORY_FILE = "history.json"
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class CompressionResult:
     recipe: Recipe
     train_data: EncodedTexts
     dev_data: EncodedTexts
+    calibration_data: EncodedTexts  # rows of train that changed no weight; none where train is too small
     task: str
 
 
@@ -38,26 +51,43 @@ def compress(
     dev_texts: LabelledTexts,
     run_folder: Path,
     *,
+    calibration_rows: int = CALIBRATION_ROWS,
+    calibration_texts: LabelledTexts | None = None,
     device_name: str = "auto",
     resume: bool = False,
 ) -> CompressionResult:
-    """Makes a student and writes it with its history to ``run_folder``; the rows of dev change no weight.
+    """Makes a student and writes it with its history to ``run_folder``.
+
+    Neither the rows of dev change a weight, nor those for the temperature: ``calibration_texts``, or else
+    ``calibration_rows`` of train (at most a tenth) that are drawn by the seed and held out.
 
     Raises:
         TeacherError: the teacher cannot be used.
         DataError: the data's labels or task are not the teacher's.
         RecipeError: the recipe's budget cannot be met on this teacher.
-        CheckpointError: ``resume`` finds a checkpoint that it cannot continue.
+        CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     teacher = load_teacher(teacher_folder)
-    device = choose_device(device_name)
-    train_data = _encode(teacher, train_texts, "--train", recipe.training.max_length)
+    processes, device = join_processes(choose_device(device_name))
+    if recipe.training.max_length > teacher.model.config.max_position_embeddings:
+        raise RecipeError(
+            f"training.max_length: {recipe.training.max_length} is over the teacher's "
+            f"{teacher.model.config.max_position_embeddings} positions"
+        )
+    all_train_data = _encode(teacher, train_texts, "--train", recipe.training.max_length)
+    if calibration_texts is None:
+        train_data, calibration_data = all_train_data.hold_out(calibration_rows, recipe.training.seed)
+    else:
+        train_data = all_train_data
+        calibration_data = _encode(teacher, calibration_texts, "--calibration-data", recipe.training.max_length)
     dev_data = _encode(teacher, dev_texts, "--dev", recipe.training.max_length)
-    if train_texts.task != dev_texts.task:
-        raise DataError(f"--train is a {train_texts.task} task, --dev a {dev_texts.task} task")
+    for option, texts in (("--dev", dev_texts), ("--calibration-data", calibration_texts)):
+        if texts is not None and texts.task != train_texts.task:
+            raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
     epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(teacher.model, recipe, epoch_steps)
+    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, train_data)
+    curve: list[dict[str, float]] = []
     history = train(
         learner,
         train_data,
@@ -68,25 +98,54 @@ def compress(
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
         resume=resume,
-        run_id=_run_id(recipe, teacher, train_data),
+        run_id=run_id(recipe, teacher, train_data),
         description=f"compress {run_folder.name}",
+        curve=curve,
+        processes=processes,
     )
     teacher.model.cpu()
     learner.module.cpu()
     learner.student.masks = {name: mask.cpu() for name, mask in learner.student.masks.items()}
-    learner.student.save(run_folder)
-    (run_folder / "history.json").write_text(
-        json.dumps({"recipe": recipe.to_dict(), "evaluations": history}, indent=2) + "\n",
-        encoding="utf-8",
+    result = CompressionResult(
+        teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task
     )
-    return CompressionResult(teacher, learner.student, recipe, train_data, dev_data, train_texts.task)
+    if not processes.is_first:
+        return result
+    try:
+        learner.student.save(run_folder)
+        report = {
+            "recipe": recipe.to_dict(),
+            "evaluations": history,
+            "losses": curve,
+            "shrink_steps": learner.timetable.starts,
+            "processes": processes.count,
+            "dev": _describe(learner.result, dev_data, teacher.labels),
+        }
+        (run_folder / HISTORY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(cannot_be_written(run_folder, error)) from error
+    return result
+
+
+def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: Sequence[str]) -> dict[str, Any]:
+    """What a report shows of the answers, without any row."""
+    logits, truth = predict_logits(model, data, torch.device("cpu")).numpy(), np.array(data.labels)
+    return {
+        "labels": labels,
+        "several": truth.ndim == 2,
+        "rows": len(data),
+        "confusion": confusion(decide(logits, truth), truth, len(labels)),
+        "reliability": [asdict(entry) for entry in reliability(logits, truth)],
+    }
 
 
 def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int) -> EncodedTexts:
-    return encode(texts, label_ids_of(source, texts, teacher.labels), teacher.tokenizer, max_length)
+    labels = targets_of(source, texts, teacher.labels, teacher.problem_type)
+    return encode(texts, labels, teacher.tokenizer, max_length)
 
 
-def _run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
+def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
+    """Names a run's settings, teacher and data, so that no other run's progress is taken for its own."""
     digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
     for parameter in teacher.model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

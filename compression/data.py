@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ PAIR_COLUMNS = {
     "text": "text_pair",
 }
 LABEL_COLUMN = "label"
+LABEL_SEPARATOR = ","  # between the labels of one row, where a row may have several
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Rows in file order; ``pairs`` is ``None`` for a single-text task; labels as they stand in the file."""
+    """Rows in file order; ``pairs`` is ``None`` for a single-text task; labels as they stand in the file.
+
+    Several labels of one row are one string with commas, none is the empty string.
+    """
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: tuple[str, ...]
+    places: tuple[str, ...] = field(default=(), compare=False)  # FILE:LINE of each row
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -47,6 +52,10 @@ class LabelledTexts:
     def task(self) -> str:
         """``single`` or ``pair``, as the manifest names it."""
         return "single" if self.pairs is None else "pair"
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return self.places[row] if self.places else f"row {row + 1}"
 
 
 def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str = "train") -> LabelledTexts:
@@ -64,6 +73,7 @@ def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[str] = []
+    places: list[str] = []
     text_column = pair_column = label_column = ""
     for line_number, row in rows:
         if not text_column:
@@ -72,14 +82,15 @@ def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str
         if pair_column:
             pairs.append(_text(source, line_number, row, pair_column))
         labels.append(_label(source, line_number, row, label_column))
+        places.append(f"{source}:{line_number}")
     if not texts:
         raise DataError(f"{source}: no rows; expected a header line and at least one row")
-    return LabelledTexts(tuple(texts), tuple(pairs) if pair_column else None, tuple(labels))
+    return LabelledTexts(tuple(texts), tuple(pairs) if pair_column else None, tuple(labels), tuple(places))
 
 
 def label_order(labels: Sequence[str]) -> tuple[str, ...]:
     """The distinct labels in logit order: by number where all are integers, else alphabetically."""
-    distinct = set(labels)
+    distinct = set(labels) - {""}
     try:
         return tuple(sorted(sorted(distinct), key=int))  # "1" and "01" have one order in every process
     except ValueError:
@@ -92,11 +103,7 @@ def label_ids(source: str, data: LabelledTexts, order: Sequence[str]) -> list[in
     Raises:
         DataError: names the first row whose label is not in ``order``.
     """
-    index = {label: position for position, label in enumerate(order)}
-    for row_number, label in enumerate(data.labels, start=1):
-        if label not in index:
-            raise DataError(f"{source}: row {row_number}: label {label!r} is not one of {', '.join(order)}")
-    return [index[label] for label in data.labels]
+    return [ids[0] for ids in _indices(source, data, [[label] for label in data.labels], order)]
 
 
 def label_ids_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> list[int]:
@@ -105,9 +112,45 @@ def label_ids_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> lis
     Raises:
         DataError: a label fits neither.
     """
-    present = set(data.labels)
+    return label_ids(source, data, _names_or_numbers(set(data.labels), labels))
+
+
+def label_flags_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> list[list[int]]:
+    """For each row 1 at each of its labels and 0 at the others, (N, labels): several, one or none a row.
+
+    Raises:
+        DataError: a label is not one of ``labels``, nor all of them numbers in their place.
+    """
+    rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
+    order = _names_or_numbers({label for row in rows for label in row}, labels)
+    present = _indices(source, data, rows, order)
+    return [[int(position in ids) for position in range(len(labels))] for ids in present]
+
+
+def targets_of(
+    source: str, data: LabelledTexts, labels: Sequence[str], problem_type: str
+) -> list[int] | list[list[int]]:
+    """Each row's label, or its flags where the problem is ``multi_label``.
+
+    Raises:
+        DataError: a label is not the model's.
+    """
+    return (label_flags_of if problem_type == "multi_label" else label_ids_of)(source, data, labels)
+
+
+def _names_or_numbers(present: set[str], labels: Sequence[str]) -> Sequence[str]:
     numbers = [str(index) for index in range(len(labels))]
-    return label_ids(source, data, numbers if present <= set(numbers) and not present <= set(labels) else labels)
+    return numbers if present <= set(numbers) and not present <= set(labels) else labels
+
+
+def _indices(source: str, data: LabelledTexts, rows: Sequence[Sequence[str]], order: Sequence[str]) -> list[list[int]]:
+    index = {label: position for position, label in enumerate(order)}
+    for number, row in enumerate(rows):
+        for label in row:
+            if label not in index:
+                message = f"label {label!r} is not one of {', '.join(order)}"
+                raise DataError(f"{source}: {data.place(number)}: {message}")
+    return [[index[label] for label in row] for row in rows]
 
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -209,6 +252,8 @@ def _text(source: str, line_number: int, row: Mapping[str, Any], column: str) ->
 
 def _label(source: str, line_number: int, row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise DataError(f"{source}:{line_number}: column {column!r} is {value!r}, expected a string or an integer")
-    return str(value)
+    labels = value if isinstance(value, list) else [value]
+    for label in labels:
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            raise DataError(f"{source}:{line_number}: column {column!r} is {value!r}, expected a string or an integer")
+    return LABEL_SEPARATOR.join(map(str, labels))

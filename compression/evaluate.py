@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from compression.artefact import TOKENIZER_FILE, read_manifest
 from compression.batches import encode
-from compression.data import LabelledTexts, label_ids_of
+from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
 from compression.evaluation import machine_name, measure_latency, onnx_logits, score
 from compression.onnx_session import OnnxSession
@@ -34,20 +34,24 @@ def evaluate(folder: Path, texts: LabelledTexts, source: str, *, teacher_folder:
         raise DataError(f"{source}: is a {texts.task} task, {folder} is a {manifest['task']} model")
     labels: Sequence[str] = manifest["labels"]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
-    data = encode(texts, label_ids_of(source, texts, labels), tokenizer, manifest["max_length"])
+    data = encode(
+        texts, targets_of("--data", texts, labels, manifest["problem_type"]), tokenizer, manifest["max_length"]
+    )
     teacher_logits = None
     if teacher_folder is not None:
         teacher = load_teacher(teacher_folder)
         teacher_data = encode(texts, data.labels, teacher.tokenizer, manifest["max_length"])
         teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
     sessions = {name: OnnxSession(folder / name) for name in manifest["files"] if name != TOKENIZER_FILE}
+    temperature = manifest["calibration"]["temperature"]
     return {
         "name": manifest["name"],
         "version": manifest["version"],
         "rows": len(data),
+        "temperature": temperature,
         "teacher_accuracy": None if teacher_logits is None else score(teacher_logits, data.labels).accuracy,
         "files": {
-            name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits))
+            name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits, temperature=temperature))
             for name, session in sessions.items()
         },
         "latency": {
@@ -67,7 +71,8 @@ def format_evaluation(figures: dict[str, Any]) -> str:
         agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
         lines.append(
             f"  {name:<16}  accuracy {scores['accuracy']:.4f}  "
-            f"calibration error {scores['expected_calibration_error']:.4f}{agreement}"
+            f"calibration error {scores['expected_calibration_error']:.4f} "
+            f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
         )
     lines.append(f"median ms, {figures['latency']['threads']} thread, {figures['latency']['machine']}")
     lines += [

@@ -11,24 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from compression.batches import Batch, EncodedTexts, evaluation_batches
+from compression.answers import Logits, accuracy, decide, share_of_equal_rows
+from compression.batches import Batch, EncodedTexts, Labels, evaluation_batches
+from compression.calibration import expected_calibration_error
 from compression.onnx_session import OnnxSession
 
 LATENCY_SHAPES = ((1, 16), (1, 64), (8, 32), (32, 16))
-CALIBRATION_BINS = 15
-Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What logits are worth against labels; ``agreement`` is with the teacher, where it was asked."""
+    """What logits are worth against labels; ``agreement`` is with the teacher, where it was asked.
+
+    A row with several labels is right, or agrees, where all of them do.
+    """
 
     accuracy: float
-    expected_calibration_error: float
+    expected_calibration_error: float  # of the scores as served, the temperature applied
+    uncalibrated_error: float  # of the logits as they are
     agreement: float | None = None
 
 
@@ -40,32 +43,31 @@ def onnx_logits(session: OnnxSession, data: EncodedTexts, batch_size: int = 32) 
     return np.stack([logits[row] for row in range(len(data))])
 
 
-def score(logits: Logits, labels: Sequence[int], teacher_logits: Logits | None = None) -> Scores:
-    """Accuracy, calibration and, given the teacher's logits, the share of equal labels."""
+def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
+    """Accuracy, calibration and, given the teacher's logits, the share of rows with the same answer."""
     truth = np.array(labels)
-    predicted = logits.argmax(axis=1)
-    agreement = None if teacher_logits is None else float((predicted == teacher_logits.argmax(axis=1)).mean())
-    return Scores(float((predicted == truth).mean()), expected_calibration_error(logits, truth), agreement)
+    agreement = None
+    if teacher_logits is not None:
+        agreement = share_of_equal_rows(decide(logits, truth), decide(teacher_logits, truth))
+    return Scores(
+        accuracy(logits, truth),
+        expected_calibration_error(logits, truth, temperature),
+        expected_calibration_error(logits, truth),
+        agreement,
+    )
 
 
-def expected_calibration_error(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
-    """The mean gap between confidence and accuracy over 15 equal bins of confidence (Guo et al. 2017)."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [
-        abs(confidence[bins == index].mean() - correct[bins == index].mean()) * (bins == index).mean()
-        for index in np.unique(bins)
-    ]
-    return float(sum(gaps))
-
-
-def measure_latency(sessions: Mapping[str, OnnxSession], max_length: int, *, repeats: int = 20) -> list[dict[str, Any]]:
+def measure_latency(
+    sessions: Mapping[str, OnnxSession],
+    max_length: int,
+    *,
+    shapes: Sequence[tuple[int, int]] = LATENCY_SHAPES,
+    repeats: int = 20,
+) -> list[dict[str, Any]]:
     """Median milliseconds of each file at each shape (batch, tokens) it can take, the files taking turns."""
     table = []
-    shapes = [(batch_size, tokens) for batch_size, tokens in LATENCY_SHAPES if tokens <= max_length]
-    for batch_size, tokens in tqdm(shapes, desc="latency", unit="shape"):
+    fitting = [(batch_size, tokens) for batch_size, tokens in shapes if tokens <= max_length]
+    for batch_size, tokens in tqdm(fitting, desc="latency", unit="shape"):
         ids = torch.ones((batch_size, tokens), dtype=torch.int64)  # which tokens they are does not matter
         batch = Batch(ids, ids, torch.zeros_like(ids), ids[:, 0])
         times: dict[str, list[float]] = {file: [] for file in sessions}

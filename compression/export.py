@@ -13,9 +13,11 @@ import torch
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
+from compression.answers import decide, log_probabilities
 from compression.artefact import GRAPH_FILES, write_artefact
 from compression.batches import Batch, EncodedTexts, training_batches
 from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
+from compression.calibration import Calibration, fit_temperature
 from compression.compress import CompressionResult
 from compression.errors import ExportError
 from compression.evaluation import Scores, machine_name, measure_latency, onnx_logits, score
@@ -45,16 +47,27 @@ def export_artefact(
     sessions = {name: OnnxSession(graph.SerializeToString()) for name, graph in graphs.items()}
     teacher_logits = predict_logits(result.teacher.model, result.dev_data, torch.device("cpu")).numpy()
     labels = result.dev_data.labels
-    scores = {
-        name: score(onnx_logits(session, result.dev_data), labels, teacher_logits) for name, session in sessions.items()
-    }
+    logits = {name: onnx_logits(session, result.dev_data) for name, session in sessions.items()}
+    scores = {name: score(values, labels, teacher_logits) for name, values in logits.items()}
     if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export.int8_accuracy_loss):
         precisions = ("fp32",)
+    default = precisions[0]
+    temperature = 1.0
+    if len(result.calibration_data):
+        held_out_logits = onnx_logits(sessions[default], result.calibration_data)
+        temperature = fit_temperature(held_out_logits, np.array(result.calibration_data.labels))
+    calibrated = score(logits[default], labels, temperature=temperature)
+    calibration = Calibration(
+        temperature,
+        len(result.calibration_data),
+        calibrated.uncalibrated_error,
+        calibrated.expected_calibration_error,
+    )
     latency = measure_latency({GRAPH_FILES[name]: sessions[name] for name in precisions}, _max_length(result))
     size = result.student.size()
     fields = {
         "task": result.task,
-        "problem_type": "single_label",
+        "problem_type": result.teacher.problem_type,
         "labels": list(result.teacher.labels),
         "max_length": _max_length(result),
         "inputs": list(graph_inputs(result.task)),
@@ -79,7 +92,7 @@ def export_artefact(
             },
         },
         "latency": {"machine": machine_name(), "threads": 1, "table": latency},
-        "calibration": {"temperature": 1.0},
+        "calibration": asdict(calibration),
     }
     tokenizer = result.teacher.tokenizer.backend_tokenizer
     return write_artefact(out, {name: graphs[name] for name in precisions}, tokenizer, fields)
@@ -139,8 +152,10 @@ def check_batch_invariance(graph: onnx.ModelProto, data: EncodedTexts, max_lengt
     rows = min(rows, len(data))
     together = session.logits(data.batch(range(rows), pad_to=max_length))
     alone = np.concatenate([session.logits(data.batch([row])) for row in range(rows)])
-    worst = float(np.abs(_softmax(together) - _softmax(alone)).max())
-    if worst > INT8_SCORE_TOLERANCE or (together.argmax(axis=1) != alone.argmax(axis=1)).any():
+    like = np.array(data.labels)
+    together_scores, alone_scores = (np.exp(log_probabilities(logits, like)) for logits in (together, alone))
+    worst = float(np.abs(together_scores - alone_scores).max())
+    if worst > INT8_SCORE_TOLERANCE or (decide(together, like) != decide(alone, like)).any():
         raise ExportError(f"int8: a text's scores change by {worst:.2g} with its batch")
     return worst
 
@@ -159,8 +174,3 @@ def _random_batches(vocabulary: int, max_length: int) -> Iterable[Batch]:
 def _calibration_batches(data: EncodedTexts, seed: int) -> list[Batch]:
     batches = training_batches(data, 32, seed=seed, epoch=0)[:CALIBRATION_BATCHES]
     return [data.batch(rows) for rows in tqdm(batches, desc="calibrate int8", unit="batch")]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -18,6 +18,7 @@ from transformers import BertForSequenceClassification
 from compression.batches import Batch, encode
 from compression.data import LabelledTexts, label_ids, label_order
 from compression.errors import DataError, OptionError
+from compression.processes import join_processes
 from compression.teacher import TeacherCard, load_encoder, save_teacher
 from compression.training import TrainingConfig, choose_device, classify, set_dropout, steps_per_epoch, train
 
@@ -56,7 +57,7 @@ class FinetuneLearner:
         """The mean cross-entropy over the batch."""
         return {"loss": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
 
-    def before_step(self, step: int) -> bool:  # noqa: ARG002
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:  # noqa: ARG002
         """Nothing is replaced while fine-tuning."""
         return False
 
@@ -97,16 +98,20 @@ def finetune(
         raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     order = label_order(train_texts.labels)
     if len(order) < 2:
-        raise DataError(f"--train: every row has the label {order[0]!r}; a classifier needs two or more")
+        raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
     names = config.label_names or order
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
-    device = choose_device(device_name)
+    processes, device = join_processes(choose_device(device_name))
     torch.manual_seed(config.training.seed)  # the new head's weights
     model, tokenizer = load_encoder(config.base, names)
     model.to(device)  # type: ignore[arg-type]
     set_dropout(model, config.dropout)
     max_length = config.training.max_length
+    if max_length > model.config.max_position_embeddings:
+        raise OptionError(
+            f"--max-length: {max_length} is over the base's {model.config.max_position_embeddings} positions"
+        )
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
@@ -125,8 +130,11 @@ def finetune(
         run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
         keep_best=True,
         description=f"finetune {out.name}",
+        processes=processes,
     )
     accuracy = max(entry["accuracy"] for entry in history)
+    if not processes.is_first:
+        return accuracy
     report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history}
     save_teacher(
         out,

@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from compression.batches import Batch
+from compression.batches import Batch, EncodedTexts
 from compression.budget import Shares, shares_at, solve_shares
-from compression.losses import attention_mse, masked_mse, soft_cross_entropy
+from compression.losses import attention_mse, masked_mse, soft_binary_cross_entropy, soft_cross_entropy
 from compression.matrices import count_parameters
 from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
+from compression.statistics import Statistics
 from compression.student import Student
 from compression.training import set_dropout
 
@@ -39,9 +40,12 @@ class Timetable:
 class LadaBertLearner:
     """Distils the teacher into a student that shrinks as the timetable says."""
 
-    def __init__(self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int) -> None:
+    def __init__(
+        self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int, data: EncodedTexts
+    ) -> None:
         self.teacher = teacher.eval()
         self.recipe = recipe
+        self.statistics = Statistics.of(teacher, data, recipe)
         self.target: Shares = solve_shares(count_parameters(teacher), recipe.budget)
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
         self.student = Student(copy.deepcopy(teacher))
@@ -53,13 +57,13 @@ class LadaBertLearner:
         """The student after the last step."""
         return self.module
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Shrinks the student where an iteration begins."""
         if step not in self.timetable.starts:
             return False
         iteration = self.timetable.starts.index(step) + 1
         shares = shares_at(iteration, self.target, self.recipe.schedule)
-        replaced = self.student.shrink(shares, self.recipe.pruning)
+        replaced = self.student.shrink(shares, self.recipe, self.statistics, optimiser.state)
         tqdm.write(
             f"iteration {iteration}/{self.recipe.schedule.iterations}: ×{self.student.ratio():.2f}, "
             f"P_svd {shares['encoder'].svd:.3f}, P_weight {shares['encoder'].weight:.3f}, "
@@ -76,7 +80,11 @@ class LadaBertLearner:
         with torch.no_grad():
             teacher = _forward(self.teacher, batch)
         return distillation_losses(
-            _forward(self.module, batch), teacher, batch.attention_mask, self.recipe.distillation
+            _forward(self.module, batch),
+            teacher,
+            batch.attention_mask,
+            self.recipe.distillation,
+            several_labels=batch.labels.ndim == 2,
         )
 
     def structure(self) -> dict[str, Any]:
@@ -89,13 +97,19 @@ class LadaBertLearner:
 
 
 def distillation_losses(
-    student: Any, teacher: Any, token_mask: Tensor, weights: DistillationRecipe
+    student: Any,
+    teacher: Any,
+    token_mask: Tensor,
+    weights: DistillationRecipe,
+    *,
+    several_labels: bool = False,
 ) -> dict[str, Tensor]:
     """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
 
     The first hidden state is the embedding output, the others are the outputs of the layers' fully
     connected sub-layers; attentions are compared as probabilities.
     """
+    cross_entropy = soft_binary_cross_entropy if several_labels else soft_cross_entropy
     hidden = [
         masked_mse(s, t, token_mask) for s, t in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True)
     ]
@@ -105,8 +119,7 @@ def distillation_losses(
         * masked_mse(student.hidden_states[0], teacher.hidden_states[0], token_mask),
         "attention": weights.attention_weight * torch.stack(attention).sum(),
         "hidden": weights.hidden_weight * torch.stack(hidden).sum(),
-        "prediction": weights.prediction_weight
-        * soft_cross_entropy(student.logits, teacher.logits, weights.temperature),
+        "prediction": weights.prediction_weight * cross_entropy(student.logits, teacher.logits, weights.temperature),
     }
 
 

@@ -37,3 +37,9 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
     """Cross-entropy of the softened predictions, both (B, classes), mean over the batch."""
     target = (teacher.float() / temperature).softmax(dim=-1)
     return -(target * functional.log_softmax(student.float() / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each label's softened yes or no, both (B, labels), where labels do not exclude each other."""
+    target = (teacher.float() / temperature).sigmoid()
+    return functional.binary_cross_entropy_with_logits(student.float() / temperature, target)

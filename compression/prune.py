@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 
-def magnitude_mask(weight: Tensor, keep: int) -> Tensor:
-    """True at the ``keep`` entries of largest magnitude: exactly that many.
+def top_mask(score: Tensor, keep: int) -> Tensor:
+    """True at the ``keep`` entries of largest score: exactly that many.
 
-    Of equal magnitudes the one that comes first in memory order is kept.
+    Of equal scores the one that comes first in memory order is kept.
     """
-    order = weight.detach().abs().flatten().sort(descending=True, stable=True).indices
-    mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
+    order = score.detach().flatten().sort(descending=True, stable=True).indices
+    mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
     mask[order[:keep]] = True
-    return mask.view(weight.shape)
+    return mask.view(score.shape)
+
+
+def top_masks(scores: Mapping[str, Tensor], keep: int) -> dict[str, Tensor]:
+    """One mask for each of the scores, that together keep the ``keep`` largest of all."""
+    together = top_mask(torch.cat([score.flatten() for score in scores.values()]), keep)
+    parts = together.split([score.numel() for score in scores.values()])
+    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def split_kept(total: int, left_size: int, right_size: int, right_over_left: float) -> tuple[int, int]:

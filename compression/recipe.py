@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -28,18 +28,45 @@ class BudgetRecipe:
     p_embedding_svd: Annotated[
         Share,
         Field(description="Share of the embedding matrices after factorisation; masks do the rest. 1: no factors."),
-    ]
+    ] = 1.0
     p_svd: Annotated[
         Share,
         Field(
             description="P_svd: share of the encoder matrices after factorisation; masks do the rest. 1: no factors."
         ),
-    ]
+    ] = 1.0
+    objective: Annotated[
+        Literal["size", "latency"],
+        Field(description="size: ranks and masks, as the paper; latency: ranks alone, P_svd follows from the ratio."),
+    ] = "size"
+
+
+@dataclass(frozen=True, config=STRICT)
+class FactorisationRecipe:
+    """Which error the factors make smallest; the defaults are the paper's plain SVD at one share of every matrix."""
+
+    error: Annotated[
+        Literal["weights", "outputs"],
+        Field(description="What the encoder's factors keep best: weights is plain SVD, outputs looks at the inputs."),
+    ] = "weights"
+    ranks: Annotated[
+        Literal["equal", "sensitivity"],
+        Field(description="equal: p_svd of every matrix; sensitivity: p_svd in all, where it saves most error."),
+    ] = "equal"
 
 
 @dataclass(frozen=True, config=STRICT)
 class PruningRecipe:
-    """Which of the two factors of W = A·Bᵀ is pruned more; the paper leaves it open."""
+    """What the masks keep, and which of the two factors of W = A·Bᵀ is pruned more; the paper leaves both open."""
+
+    score: Annotated[
+        Literal["magnitude", "fisher"],
+        Field(description="Encoder masks keep the largest |w| of each factor, or the largest w²·E[g²] of all factors."),
+    ] = "magnitude"
+    embedding_frequency_power: Annotated[
+        float,
+        Field(ge=0, le=1, description="Rows weigh (1 + times seen in train)^this in the embeddings' SVD and masks."),
+    ] = 0.0
 
     encoder_right_over_left: Annotated[
         float, Field(gt=0, description="Kept share of B over kept share of A, encoder matrices.")
@@ -101,6 +128,7 @@ class Recipe:
     budget: BudgetRecipe
     schedule: ScheduleRecipe
     training: TrainingConfig
+    factorisation: FactorisationRecipe = FactorisationRecipe()
     pruning: PruningRecipe = PruningRecipe()
     distillation: DistillationRecipe = DistillationRecipe()
     export: ExportRecipe = ExportRecipe()
@@ -141,6 +169,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{path}: {where}: {first['msg']}") from error
+    if recipe.budget.objective == "latency" and (recipe.budget.p_svd, recipe.budget.p_embedding_svd) != (1.0, 1.0):
+        raise RecipeError(f"{path}: budget.p_svd and budget.p_embedding_svd: leave them out with objective = latency")
     for name, share, whole in (
         ("budget.p_embedding", recipe.budget.p_embedding, recipe.budget.p_embedding_svd),
         ("schedule.factorise_iterations", recipe.schedule.factorise_iterations, recipe.schedule.iterations),
@@ -158,6 +188,7 @@ def recipe_fields() -> list[tuple[str, type[Any], str]]:
             "budget": BudgetRecipe,
             "schedule": ScheduleRecipe,
             "training": TrainingConfig,
+            "factorisation": FactorisationRecipe,
             "pruning": PruningRecipe,
             "distillation": DistillationRecipe,
             "export": ExportRecipe,

@@ -12,12 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from compression.budget import Shares
+from compression.budget import GroupShares, Shares
 from compression.errors import TeacherError
 from compression.factorise import Factorised, FactorisedEmbedding, empty_factors, factorise
 from compression.matrices import Matrix, count_parameters, walk_matrices
-from compression.prune import magnitude_mask, split_kept
-from compression.recipe import PruningRecipe
+from compression.prune import split_kept, top_mask, top_masks
+from compression.ranks import allocate_ranks
+from compression.recipe import PruningRecipe, Recipe
+from compression.statistics import Statistics
 
 WEIGHTS_FILE = "student.safetensors"
 CONFIG_FILE = "config.json"
@@ -44,21 +46,73 @@ class Student:
         self.matrices = [matrix for matrix, _ in walk_matrices(self.model)]
         self.teacher_parameters = count_parameters(self.model).total
 
-    def shrink(self, shares: Shares, pruning: PruningRecipe) -> bool:
-        """Cuts every matrix to its rank, then masks A and B separately; true when factors were replaced."""
+    def shrink(
+        self, shares: Shares, recipe: Recipe, statistics: Statistics, optimiser_state: Mapping[Tensor, Any]
+    ) -> bool:
+        """Cuts every matrix to its rank, then masks A and B; true when factors were replaced.
+
+        Args:
+            shares: what each group of matrices keeps.
+            recipe: how to choose ranks, factors and masks.
+            statistics: what the training rows show the teacher.
+            optimiser_state: Adam's, by parameter: its running mean of g² is what the Fisher score is made of.
+        """
         replaced = False
-        for matrix in self.matrices:
-            share = shares[matrix.group]
-            if share.svd < 1 and self.ranks.get(matrix.name) != matrix.rank(share.svd):
+        for matrix, rank in self._ranks_at(shares, recipe, statistics.energies).items():
+            if self.ranks.get(matrix.name) != rank:
                 module = self.model.get_submodule(matrix.name)
-                self.ranks[matrix.name] = matrix.rank(share.svd)
-                _replace(self.model, matrix.name, factorise(module, self.ranks[matrix.name]))  # type: ignore[arg-type]
+                self.ranks[matrix.name] = rank
+                factors = factorise(
+                    module,  # type: ignore[arg-type]
+                    rank,
+                    moments=statistics.moments.get(matrix.name),
+                    row_weights=statistics.row_weights.get(matrix.name),
+                )
+                _replace(self.model, matrix.name, factors)
                 replaced = True
-            self._mask(matrix, round(share.kept * matrix.size), pruning)
-        self.apply_masks()
+        if recipe.budget.objective == "size":
+            self._draw_masks(shares, recipe, statistics, optimiser_state)
+            self.apply_masks()
         return replaced
 
-    def _mask(self, matrix: Matrix, keep: int, pruning: PruningRecipe) -> None:
+    def cut_at_random(self, shares: Shares) -> None:
+        """Gives every matrix random factors of its share's rank: what a student of that size takes to run."""
+        for matrix in self.matrices:
+            module = empty_factors(self.model.get_submodule(matrix.name), matrix.rank(shares[matrix.group].svd))  # type: ignore[arg-type]
+            for parameter in module.parameters():
+                nn.init.normal_(parameter, std=0.02)
+            _replace(self.model, matrix.name, module)
+
+    def _draw_masks(
+        self, shares: Shares, recipe: Recipe, statistics: Statistics, optimiser_state: Mapping[Tensor, Any]
+    ) -> None:
+        self.masks = {}
+        for group, share in shares.items():
+            matrices = [matrix for matrix in self.matrices if matrix.group == group]
+            if group == "encoder" and recipe.pruning.score == "fisher":
+                self._mask_together(matrices, share, self._fisher_scores(matrices, optimiser_state))
+            elif group == "embedding" and statistics.row_weights:
+                self._mask_together(matrices, share, self._weighted_scores(matrices, statistics.row_weights))
+            else:
+                for matrix in matrices:
+                    self._mask(matrix, share, recipe.pruning)
+
+    def _ranks_at(self, shares: Shares, recipe: Recipe, energies: Mapping[str, Tensor]) -> dict[Matrix, int]:
+        ranks: dict[Matrix, int] = {}
+        for group, share in shares.items():
+            matrices = {matrix.name: matrix for matrix in self.matrices if matrix.group == group and share.svd < 1}
+            if matrices and recipe.factorisation.ranks == "sensitivity":
+                allocated = allocate_ranks(
+                    {name: energies[name] for name in matrices},
+                    {name: matrix.rows + matrix.columns for name, matrix in matrices.items()},
+                    round(share.svd * sum(matrix.size for matrix in matrices.values())),
+                )
+                ranks |= {matrices[name]: rank for name, rank in allocated.items()}
+            else:
+                ranks |= {matrix: matrix.rank(share.svd) for matrix in matrices.values()}
+        return ranks
+
+    def _mask(self, matrix: Matrix, share: GroupShares, pruning: PruningRecipe) -> None:
         module = self.model.get_submodule(matrix.name)
         if isinstance(module, Factorised):
             ratio = (
@@ -66,12 +120,51 @@ class Student:
                 if isinstance(module, FactorisedEmbedding)
                 else pruning.encoder_right_over_left
             )
+            # Of what the ranks left, which may differ from matrix to matrix, every matrix keeps the same share.
+            keep = round(share.weight * (module.left.numel() + module.right.numel()))
             left, right = split_kept(keep, module.left.numel(), module.right.numel(), ratio)
-            self.masks[f"{matrix.name}.left"] = magnitude_mask(module.left, left)
-            self.masks[f"{matrix.name}.right"] = magnitude_mask(module.right, right)
+            self.masks[f"{matrix.name}.left"] = top_mask(module.left.detach().abs(), left)
+            self.masks[f"{matrix.name}.right"] = top_mask(module.right.detach().abs(), right)
         else:
             weight = module.get_parameter("weight")
-            self.masks[f"{matrix.name}.weight"] = magnitude_mask(weight, keep)
+            self.masks[f"{matrix.name}.weight"] = top_mask(weight.detach().abs(), round(share.kept * matrix.size))
+
+    def _mask_together(self, matrices: list[Matrix], share: GroupShares, scores: dict[str, Tensor]) -> None:
+        """Masks that keep the largest scores of all these matrices, wherever they are."""
+        keep = round(share.kept * sum(matrix.size for matrix in matrices))
+        if keep < sum(score.numel() for score in scores.values()):
+            self.masks |= top_masks(scores, keep)
+
+    def _fisher_scores(self, matrices: list[Matrix], optimiser_state: Mapping[Tensor, Any]) -> dict[str, Tensor]:
+        """w²·E[g²]: the loss that an entry's removal costs, to second order (optimal brain damage).
+
+        Just after factors were replaced there is no E[g²] yet, and w² has to do.
+        """
+        prefixes = tuple(f"{matrix.name}." for matrix in matrices)
+        weights = {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if name.startswith(prefixes) and not name.endswith(".bias")
+        }
+        known = all(weight in optimiser_state for weight in weights.values())
+        return {
+            name: weight.detach().square() * (optimiser_state[weight]["exp_avg_sq"] if known else 1.0)
+            for name, weight in weights.items()
+        }
+
+    def _weighted_scores(self, matrices: list[Matrix], row_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What an entry's removal adds to the tables' squared error, each row weighted."""
+        scores: dict[str, Tensor] = {}
+        for matrix in matrices:
+            module = self.model.get_submodule(matrix.name)
+            weights = row_weights[matrix.name].unsqueeze(1)
+            if isinstance(module, FactorisedEmbedding):
+                left, right = module.left.detach().square() * weights, module.right.detach().square()
+                scores[f"{matrix.name}.left"] = left * right.sum(dim=0)
+                scores[f"{matrix.name}.right"] = right * left.sum(dim=0)
+            else:
+                scores[f"{matrix.name}.weight"] = module.get_parameter("weight").detach().square() * weights
+        return scores
 
     @torch.no_grad()
     def apply_masks(self) -> None:

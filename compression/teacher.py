@@ -17,9 +17,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from compression.checkpoint import cannot_be_written
 from compression.errors import TeacherError
 
 CARD_FILE = "ladabert-teacher.json"
+PROBLEM_TYPES = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Teacher:
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
     card: TeacherCard
+    problem_type: str  # ``single_label`` or ``multi_label``, as the manifest names it
 
 
 def load_encoder(source: str, labels: tuple[str, ...]) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase]:
@@ -50,7 +53,7 @@ def load_encoder(source: str, labels: tuple[str, ...]) -> tuple[BertForSequenceC
     config = _bert_config(source, num_labels=len(labels))
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    return _load_model(source, config), _load_tokenizer(source)
+    return _load_model(source, config), _load_tokenizer(source, config)
 
 
 def load_teacher(folder: Path) -> Teacher:
@@ -67,8 +70,12 @@ def load_teacher(folder: Path) -> Teacher:
             f"{folder}: is {config.architectures}, not a BertForSequenceClassification; fine-tune it first"
         )
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
-    if config.problem_type not in (None, "single_label_classification") or len(names) < 2:
-        raise TeacherError(f"{folder}: only single-label classification with two or more classes is supported")
+    problem_type = config.problem_type or "single_label_classification"
+    if problem_type not in PROBLEM_TYPES or len(names) < 2:
+        raise TeacherError(
+            f"{folder}: is a {problem_type} with {len(names)} outputs; only classification with two or more labels "
+            "is supported"
+        )
     card_file = folder / CARD_FILE
     try:
         card = (
@@ -79,7 +86,8 @@ def load_teacher(folder: Path) -> Teacher:
     except (ValueError, TypeError) as error:
         raise TeacherError(f"{card_file}: is no teacher's card: {error}; delete it or write it again") from error
     labels = tuple(names[index] for index in range(len(names)))
-    return Teacher(_load_model(str(folder), config), _load_tokenizer(str(folder)), labels, card)
+    model, tokenizer = _load_model(str(folder), config), _load_tokenizer(str(folder), config)
+    return Teacher(model, tokenizer, labels, card, PROBLEM_TYPES[problem_type])
 
 
 def save_teacher(
@@ -89,15 +97,23 @@ def save_teacher(
     card: TeacherCard,
     report: dict[str, Any],
 ) -> None:
-    """Writes a new folder under a temporary name and renames it into place."""
+    """Writes a new folder under a temporary name and renames it into place.
+
+    Raises:
+        TeacherError: it cannot be written; nothing is left behind.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
-    (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.rename(folder)
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+        (partial / "finetune.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise TeacherError(cannot_be_written(folder, error)) from error
 
 
 def _bert_config(source: str, **overrides: Any) -> PreTrainedConfig:
@@ -124,13 +140,18 @@ def _load_model(source: str, config: PreTrainedConfig) -> BertForSequenceClassif
     return model
 
 
-def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, use_fast=True)
     except (OSError, ValueError) as error:
         raise TeacherError(f"{source}: has no usable tokenizer: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise TeacherError(f"{source}: has no fast tokenizer (tokenizer.json), which the service needs")
+    if len(tokenizer) > config.vocab_size:
+        raise TeacherError(
+            f"{source}: its tokenizer has {len(tokenizer):,} tokens, the model knows {config.vocab_size:,}; "
+            "put the model's own tokenizer there"
+        )
     return tokenizer
 
 

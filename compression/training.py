@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
+from compression.answers import accuracy
 from compression.batches import Batch, EncodedTexts, evaluation_batches, training_batches
 from compression.checkpoint import load_checkpoint, save_checkpoint
 from compression.errors import OptionError
+from compression.processes import ALONE, Processes
 
 EVALUATION_BATCH_SIZE = 64
+CURVE_POINTS = 200
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -54,7 +58,7 @@ class Learner(Protocol):
         """The terms of the loss, each a scalar; the loop minimises their sum."""
         ...
 
-    def before_step(self, step: int) -> bool:
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Changes the module where the run's plan says so; true when parameters were replaced."""
         ...
 
@@ -125,6 +129,8 @@ def train(
     run_id: str = "",
     keep_best: bool = False,
     description: str = "train",
+    curve: list[dict[str, float]] | None = None,
+    processes: Processes = ALONE,
 ) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
@@ -146,6 +152,8 @@ def train(
         run_id: names the run's settings; a checkpoint of another run is refused.
         keep_best: end with the weights of the best evaluation instead of the last.
         description: the progress bar's title.
+        curve: filled with the running means of the losses at about 200 steps.
+        processes: this process among those that share every batch.
 
     Returns:
         The evaluations in order.
@@ -154,6 +162,8 @@ def train(
         CheckpointError: the checkpoint cannot be read or is another run's, or there is one and ``resume`` is not set.
     """
     history: list[dict[str, float]] = []
+    curve = [] if curve is None else curve
+    curve_every = max(1, total_steps // CURVE_POINTS)
     best: dict[str, Tensor] = {}
     averages: dict[str, float] = {}
     start = 0
@@ -166,6 +176,7 @@ def train(
         optimiser.load_state_dict(saved["optimiser"])
         torch.set_rng_state(saved["rng"].cpu())
         history, averages = saved["evaluations"], saved["averages"]
+        curve[:] = saved.get("curve", [])
         best, start = saved["best"], saved["step"]
     else:
         torch.manual_seed(config.seed)
@@ -174,12 +185,13 @@ def train(
     epoch, batches = -1, []
     with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
         for step in range(start, total_steps):
-            if learner.before_step(step):
+            if learner.before_step(step, optimiser):
                 optimiser = make_optimiser(learner.module, config, optimiser)
             if step // epoch_steps != epoch:
                 epoch = step // epoch_steps
                 batches = training_batches(train_data, config.batch_size, seed=config.seed, epoch=epoch)
-            batch = train_data.batch(batches[step % epoch_steps]).to(device)
+            rows, weight = processes.share(batches[step % epoch_steps])
+            batch = train_data.batch(rows).to(device)
 
             rate = learning_rate_at(step, total_steps, config)
             for group in optimiser.param_groups:
@@ -188,7 +200,8 @@ def train(
             with autocast(device, config.precision):
                 losses = learner.losses(batch)
             loss = torch.stack(list(losses.values())).sum()
-            loss.backward()
+            (weight * loss).backward()
+            processes.sum_gradients(learner.module)
             nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
             optimiser.step()
             optimiser.zero_grad()
@@ -199,13 +212,15 @@ def train(
                 averages[name] = 0.98 * averages.get(name, value.item()) + 0.02 * value.item()
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
+            if done % curve_every == 0 or done == total_steps:
+                curve.append({"step": done, **averages})
             if done % evaluate_every == 0 or done == total_steps:
-                accuracy = evaluate_accuracy(learner.result, dev_data, device)
-                history.append({"step": done, "accuracy": accuracy, **averages})
-                tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {accuracy:.4f}")
-                if keep_best and accuracy >= max(entry["accuracy"] for entry in history):
+                right = evaluate_accuracy(learner.result, dev_data, device)
+                history.append({"step": done, "accuracy": right, **averages})
+                tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
+                if keep_best and right >= max(entry["accuracy"] for entry in history):
                     best = {name: value.clone() for name, value in learner.result.state_dict().items()}
-            if checkpoint is not None and (done % checkpoint_every == 0 or done == total_steps):
+            if checkpoint is not None and processes.is_first and (done % checkpoint_every == 0 or done == total_steps):
                 save_checkpoint(
                     checkpoint,
                     run_id,
@@ -216,6 +231,7 @@ def train(
                         "rng": torch.get_rng_state(),
                         "structure": learner.structure(),
                         "evaluations": history,
+                        "curve": curve,
                         "averages": averages,
                         "best": best,
                     },
@@ -276,6 +292,5 @@ def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, dev
 
 
 def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
-    """The share of rows whose highest logit is the label's."""
-    predicted = predict_logits(model, data, device).argmax(dim=1)
-    return (predicted == torch.tensor(data.labels)).float().mean().item()
+    """The share of rows that are answered right, with every label where a row may have several."""
+    return accuracy(predict_logits(model, data, device).numpy(), np.array(data.labels))

@@ -16,8 +16,8 @@ from compression.training import predict_logits
 from service.app import create_app
 from service.settings import Settings
 from tests.compression.conftest import (  # noqa: F401 - fixtures
-    REPOSITORY,
     labelled_texts,
+    models_folder,
     teacher_folder,
     tiny_bert,
     tiny_recipe,
@@ -34,12 +34,10 @@ def test_a_served_student_answers_as_in_pytorch(
 ) -> None:
     texts = labelled_texts(40)
     result = compress(teacher_folder, tiny_recipe, labelled_texts(64), texts, tmp_path / "run")
-    models = tmp_path / "models"
-    models.mkdir()
-    schema = REPOSITORY / "models" / "manifest.schema.json"
-    (models / schema.name).write_bytes(schema.read_bytes())
-    export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,))
-    expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu")).softmax(dim=1)
+    models = models_folder(tmp_path)
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,))
+    logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu"))
+    expected = (logits / manifest["calibration"]["temperature"]).softmax(dim=1)
 
     async def ask() -> list[dict[str, object]]:
         app = create_app(Settings(models=models))

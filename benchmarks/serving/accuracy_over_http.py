@@ -57,7 +57,7 @@ def main() -> None:
         )
         encoded = encode(data, truth.tolist(), tokenizer, manifest["max_length"])
         student = predict_logits(load_student(options.student), encoded, torch.device("cpu"))
-        probabilities = student.softmax(dim=1).numpy()
+        probabilities = (student / manifest["calibration"]["temperature"]).softmax(dim=1).numpy()
         scores = np.array([{s["label"]: s["score"] for s in answer["scores"]}[labels[0]] for answer in answers])
         figures["pytorch_student_accuracy"] = float((probabilities.argmax(axis=1) == truth).mean())
         figures["same_label_as_pytorch"] = float((probabilities.argmax(axis=1) == served).mean())

@@ -37,6 +37,12 @@ precision = "fp32"
 """
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """These models are too small for two: threads that wait for each other are slow where cores are shared."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *WORDS))}
@@ -101,6 +107,15 @@ def labelled_texts(rows: int) -> LabelledTexts:
         texts.append(" ".join(words))
         labels.append("positive" if WORDS.index(words[0]) < 5 else "negative")
     return LabelledTexts(tuple(texts), None, tuple(labels))
+
+
+def models_folder(parent: Path) -> Path:
+    """An empty models/ with the manifest's schema."""
+    folder = parent / "models"
+    folder.mkdir()
+    schema = REPOSITORY / "models" / "manifest.schema.json"
+    (folder / schema.name).write_bytes(schema.read_bytes())
+    return folder
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from compression.budget import shares_at, solve_shares
+from compression.budget import ratio_at, shares_at, solve_shares
 from compression.errors import RecipeError
 from compression.matrices import ParameterCounts, count_parameters
 from compression.recipe import BudgetRecipe, ScheduleRecipe, load_recipe
@@ -58,6 +59,15 @@ def test_solved_shares_fill_the_budget_exactly_or_are_refused(ratio: float, embe
     kept = shares["embedding"].kept * counts.embedding + shares["encoder"].kept * counts.encoder
     assert kept + counts.left_alone == pytest.approx(counts.total / ratio)
     assert 0 < shares["encoder"].weight <= 1
+
+
+@given(share=st.floats(0.02, 0.9))
+def test_in_latency_mode_the_ratio_says_what_ranks_the_encoder_has(share: float) -> None:
+    counts = ParameterCounts(embedding=11_917_056, encoder=10_764_288, left_alone=32_642)
+    budget = BudgetRecipe(ratio=2.0, p_embedding=0.1, objective="latency")
+    shares = solve_shares(counts, replace(budget, ratio=ratio_at(share, counts, budget)))
+    assert shares["encoder"].svd == pytest.approx(share)
+    assert shares["encoder"].weight == shares["embedding"].weight == 1
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

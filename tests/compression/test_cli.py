@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compression.cli import main
-from tests.compression.conftest import REPOSITORY, TINY_RECIPE, labelled_texts
+from compression.recipe import Recipe
+from tests.compression.conftest import TINY_RECIPE, labelled_texts, models_folder
 
 
 @pytest.fixture
@@ -15,9 +17,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
         (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
     (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
-    schema = REPOSITORY / "models" / "manifest.schema.json"
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / schema.name).write_bytes(schema.read_bytes())
+    models_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -59,6 +59,21 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
         ),
         (["finetune", "--base", "b", "--out", "models", *DATA], "--out: models exists already"),
         (["compress", "--epochs", "-1"], "--epochs: '-1': expected a number over 0"),
+        (
+            [
+                "compress",
+                "--teacher",
+                "t",
+                "--recipe",
+                "tiny.toml",
+                "--out",
+                "models/x",
+                "--target-latency-ms",
+                "0",
+                *DATA,
+            ],
+            "--target-latency-ms: '0': expected a number over 0",
+        ),
         (["compress", "--what"], "the following arguments are required"),
         (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
         (
@@ -88,6 +103,32 @@ def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_student_fits_the_latency_asked_for_and_a_resumed_run_does_not_measure_again(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def largest_within(target_ms: float, teacher: object, recipe: Recipe, timer: object) -> Recipe:
+        assert (target_ms, recipe.budget.objective) == (7.5, "latency")
+        return replace(recipe, budget=replace(recipe.budget, ratio=3.0))
+
+    monkeypatch.setattr("compression.latency.largest_within", largest_within)
+    recipe = TINY_RECIPE.replace("p_embedding_svd = 0.5\np_svd = 0.4", 'objective = "latency"')
+    (folder / "tiny.toml").write_text(recipe, encoding="utf-8")
+    command = ["compress", "--teacher", str(teacher_folder), "--recipe", "tiny.toml", "--out", "models/tiny", *DATA]
+    command += ["--epochs", "0.5", "--int8-accuracy-loss", "1", "--target-latency-ms", "7.5"]
+    main(command)
+    first = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
+    assert first["compression"]["requested_ratio"] == 3.0
+    assert first["compression"]["parameters"] == first["compression"]["nonzero_parameters"]
+
+    def never(*_: object) -> Recipe:
+        raise AssertionError("a resumed run measures nothing")
+
+    monkeypatch.setattr("compression.latency.largest_within", never)
+    main([*command, "--resume"])
+    second = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
+    assert second["version"] == first["version"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +185,7 @@ def test_cuda_where_there_is_none_is_refused(
     assert "--device cuda: PyTorch finds no CUDA device" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["finetune", "compress", "evaluate"])
+@pytest.mark.parametrize("command", ["finetune", "compress", "evaluate", "search", "report"])
 def test_help_is_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

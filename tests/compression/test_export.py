@@ -16,7 +16,7 @@ from compression.quantise import Range, calibrate, quantise_columns, quantise_ro
 from compression.recipe import Recipe
 from compression.student import load_student
 from compression.training import predict_logits
-from tests.compression.conftest import REPOSITORY, labelled_texts
+from tests.compression.conftest import labelled_texts, models_folder
 
 
 @pytest.fixture
@@ -26,11 +26,7 @@ def result(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> Compres
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    schema = REPOSITORY / "models" / "manifest.schema.json"
-    (folder / schema.name).write_bytes(schema.read_bytes())
-    return folder
+    return models_folder(tmp_path)
 
 
 @pytest.mark.parametrize("task", ["single", "pair"])

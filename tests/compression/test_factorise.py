@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from compression.factorise import FactorisedEmbedding, FactorisedLinear, factorise, truncated_svd
+from compression.factorise import (
+    FactorisedEmbedding,
+    FactorisedLinear,
+    InputMoments,
+    factorise,
+    rank_energies,
+    row_weighted_svd,
+    truncated_svd,
+)
 from compression.matrices import Matrix
 
 
@@ -47,6 +55,73 @@ def test_factors_can_be_cut_again() -> None:
     twice = factorise(once, 3)
     expected = truncated_svd(once.weight_matrix().detach(), 3)
     assert torch.allclose(twice.weight_matrix(), expected[0] @ expected[1].T, atol=1e-5)
+
+
+def moments_of(inputs: torch.Tensor) -> InputMoments:
+    return InputMoments(inputs.mean(dim=0).double(), (inputs.T @ inputs).double() / len(inputs))
+
+
+@given(rows=st.integers(2, 12), columns=st.integers(2, 12), data=st.data())
+def test_weighted_by_its_inputs_a_layer_s_outputs_are_nearer_than_by_plain_svd(
+    rows: int, columns: int, data: st.DataObject
+) -> None:
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    generator = torch.Generator().manual_seed(rows * 100 + columns)
+    inputs = torch.randn(400, columns, generator=generator) * torch.logspace(0, -1, columns) + 1
+    layer = nn.Linear(columns, rows)
+    with torch.no_grad():
+        expected = layer(inputs)
+        plain = (factorise(layer, rank)(inputs) - expected).square().mean()
+        weighted = (factorise(layer, rank, moments=moments_of(inputs))(inputs) - expected).square().mean()
+    assert weighted <= plain * 1.02 + 1e-9  # the damping gives up a little where plain SVD is nearly as good
+
+
+def test_weighted_by_its_inputs_the_mean_output_stays() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, 8, generator=generator) + 3
+    layer = nn.Linear(8, 6)
+    cut = factorise(layer, 2, moments=moments_of(inputs))
+    assert torch.allclose(cut(inputs).mean(dim=0), layer(inputs).mean(dim=0), atol=1e-4)
+
+
+def test_weighted_by_its_inputs_full_rank_computes_the_same() -> None:
+    layer, inputs = nn.Linear(8, 6), torch.randn(50, 8)
+    assert torch.allclose(factorise(layer, 6, moments=moments_of(inputs))(inputs), layer(inputs), atol=1e-4)
+
+
+def test_directions_without_variance_do_not_break_the_factors() -> None:
+    inputs = torch.zeros(50, 8)
+    inputs[:, 0] = torch.randn(50)
+    cut = factorise(nn.Linear(8, 6), 3, moments=moments_of(inputs))
+    assert all(bool(parameter.isfinite().all()) for parameter in cut.parameters())
+
+
+def test_rows_of_an_embedding_that_weigh_more_are_nearer() -> None:
+    table = nn.Embedding(30, 10)
+    weights = torch.ones(30)
+    weights[:5] = 100.0
+    plain, weighted = factorise(table, 4), factorise(table, 4, row_weights=weights)
+    error = [(factors.weight_matrix() - table.weight).square().sum(dim=1)[:5].sum() for factors in (plain, weighted)]
+    assert error[1] < error[0] / 2
+
+
+def test_equal_weights_are_the_plain_svd() -> None:
+    table = nn.Embedding(30, 10)
+    plain, weighted = factorise(table, 4), factorise(table, 4, row_weights=torch.full((30,), 7.0))
+    assert torch.allclose(weighted.weight_matrix(), plain.weight_matrix(), atol=1e-5)
+    assert torch.allclose(weighted.left.norm(dim=0), plain.left.norm(dim=0), atol=1e-5)
+
+
+@given(rows=st.integers(2, 12), columns=st.integers(2, 12), data=st.data())
+def test_the_energies_of_the_ranks_cut_away_are_the_error(rows: int, columns: int, data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, min(rows, columns)))
+    generator = torch.Generator().manual_seed(rows * 100 + columns)
+    weight = torch.randn(rows, columns, generator=generator).double()
+    row_weights = torch.rand(rows, generator=generator).double() + 0.1
+    left, right = row_weighted_svd(weight, row_weights, rank)
+    error = ((weight - left @ right.T).square() * row_weights.unsqueeze(1)).sum()
+    tail = rank_energies(weight, None, row_weights)[rank:].sum()
+    assert float(error) == pytest.approx(float(tail), abs=1e-9)
 
 
 @pytest.mark.parametrize(("share", "rank"), [(0.4, 77), (0.0001, 1)])

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.prune import magnitude_mask, split_kept
+from compression.prune import split_kept, top_mask, top_masks
 
 
 @given(
@@ -14,15 +14,21 @@ def test_a_mask_keeps_exactly_k_entries_and_none_smaller_than_a_dropped_one(
 ) -> None:
     keep = data.draw(st.integers(0, len(values)))
     weight = torch.tensor(values)
-    mask = magnitude_mask(weight, keep)
+    mask = top_mask(weight.abs(), keep)
     assert int(mask.sum()) == keep
     if 0 < keep < len(values):
         assert weight.abs()[mask].min() >= weight.abs()[~mask].max()
 
 
+def test_masks_drawn_together_keep_the_largest_of_all() -> None:
+    masks = top_masks({"a": torch.tensor([[1.0, 5.0]]), "b": torch.tensor([4.0, 3.0, 0.0])}, 3)
+    assert masks["a"].tolist() == [[False, True]]
+    assert masks["b"].tolist() == [True, True, False]
+
+
 def test_of_equal_magnitudes_the_first_is_kept() -> None:
     weight = torch.tensor([[1.0, -1.0], [2.0, 1.0]])
-    assert magnitude_mask(weight, 2).tolist() == [[True, False], [True, False]]
+    assert top_mask(weight.abs(), 2).tolist() == [[True, False], [True, False]]
 
 
 @given(

@@ -3,19 +3,34 @@ from pathlib import Path
 import pytest
 
 from compression.errors import RecipeError
-from compression.recipe import load_recipe, recipe_fields
+from compression.recipe import DistillationRecipe, FactorisationRecipe, PruningRecipe, load_recipe, recipe_fields
 from tests.compression.conftest import REPOSITORY, TINY_RECIPE
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 
 
-def test_there_is_a_recipe_for_each_of_the_papers_four_students() -> None:
+def test_there_is_a_plain_and_a_better_recipe_for_each_of_the_papers_four_ratios() -> None:
     assert {path.stem: load_recipe(path).budget.ratio for path in RECIPES} == {
         "ladabert-1": 2.5,
         "ladabert-2": 5.0,
         "ladabert-3": 7.5,
         "ladabert-4": 10.0,
+        "best-x2.5": 2.5,
+        "best-x5": 5.0,
+        "best-x7.5": 7.5,
+        "best-x10": 10.0,
+        "latency-x7": 7.0,
     }
+
+
+def test_the_papers_recipes_use_nothing_that_the_paper_does_not_have() -> None:
+    for path in RECIPES:
+        recipe = load_recipe(path)
+        if path.stem.startswith("ladabert"):
+            assert recipe.factorisation == FactorisationRecipe()
+            assert recipe.pruning == PruningRecipe()
+            assert recipe.distillation == DistillationRecipe()
+            assert recipe.budget.objective == "size"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +42,8 @@ def test_there_is_a_recipe_for_each_of_the_papers_four_students() -> None:
         ("p_embedding = 0.2", "p_embedding = 0.8", "budget.p_embedding: 0.8 is over its limit of 0.5"),
         ("factorise_iterations = 2", "factorise_iterations = 4", "schedule.factorise_iterations: 4 is over its limit"),
         ("[budget]", "[budget", "not TOML"),
+        ("[budget]", '[budget]\nobjective = "latency"', "leave them out with objective = latency"),
+        ("[budget]", '[budget]\nobjective = "speed"', "budget.objective: Input should be 'size' or 'latency'"),
     ],
 )
 def test_a_recipe_that_cannot_be_used_says_which_key_and_why(tmp_path: Path, old: str, new: str, message: str) -> None:

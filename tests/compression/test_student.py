@@ -1,8 +1,10 @@
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from transformers import BertForSequenceClassification
 
 from compression.batches import EncodedTexts
@@ -13,13 +15,14 @@ from compression.training import make_optimiser
 
 
 @pytest.fixture
-def learner(tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe) -> LadaBertLearner:
-    return LadaBertLearner(tiny_bert, tiny_recipe, epoch_steps=4)
+def learner(tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts) -> LadaBertLearner:
+    return LadaBertLearner(tiny_bert, tiny_recipe, 4, encoded)
 
 
 def shrink_fully(learner: LadaBertLearner) -> None:
+    optimiser = make_optimiser(learner.module, learner.recipe.training)
     for step in learner.timetable.starts:
-        learner.before_step(step)
+        learner.before_step(step, optimiser)
 
 
 def test_the_ratio_is_reached_within_two_percent(learner: LadaBertLearner) -> None:
@@ -29,8 +32,9 @@ def test_the_ratio_is_reached_within_two_percent(learner: LadaBertLearner) -> No
 
 def test_every_iteration_makes_the_student_smaller(learner: LadaBertLearner) -> None:
     sizes = [learner.student.size().nonzero_parameters]
+    optimiser = make_optimiser(learner.module, learner.recipe.training)
     for step in learner.timetable.starts:
-        learner.before_step(step)
+        learner.before_step(step, optimiser)
         sizes.append(learner.student.size().nonzero_parameters)
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(sizes)
@@ -60,7 +64,7 @@ def test_parameters_that_live_on_keep_their_moments(learner: LadaBertLearner, en
     optimiser = make_optimiser(learner.module, learner.recipe.training)
     torch.stack(list(learner.losses(encoded.batch(range(8))).values())).sum().backward()
     optimiser.step()
-    assert learner.before_step(0)
+    assert learner.before_step(0, optimiser)
     renewed = make_optimiser(learner.module, learner.recipe.training, optimiser)
     layer = "bert.encoder.layer.0.output.dense"
     bias, left = learner.module.get_parameter(f"{layer}.bias"), learner.module.get_parameter(f"{layer}.left")
@@ -91,14 +95,84 @@ def test_a_restored_structure_takes_the_weights(
     assert restored.size() == learner.student.size()
 
 
-def test_without_factorisation_the_matrix_itself_is_pruned(
-    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe
-) -> None:
-    values = tiny_recipe.to_dict()
-    values["budget"] |= {"p_svd": 1.0, "p_embedding_svd": 1.0}
-    from pydantic import TypeAdapter
+def changed(recipe: Recipe, **sections: dict[str, Any]) -> Recipe:
+    values = recipe.to_dict()
+    for section, fields in sections.items():
+        values[section] |= fields
+    return TypeAdapter(Recipe).validate_python(values)
 
-    learner = LadaBertLearner(tiny_bert, TypeAdapter(Recipe).validate_python(values), epoch_steps=4)
+
+def test_without_factorisation_the_matrix_itself_is_pruned(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts
+) -> None:
+    recipe = changed(tiny_recipe, budget={"p_svd": 1.0, "p_embedding_svd": 1.0})
+    learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
     shrink_fully(learner)
     assert not learner.student.ranks
     assert learner.student.ratio() == pytest.approx(4.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"factorisation": {"error": "outputs"}},
+        {"factorisation": {"ranks": "sensitivity"}},
+        {"factorisation": {"error": "outputs", "ranks": "sensitivity"}},
+        {"pruning": {"score": "fisher"}},
+        {"pruning": {"embedding_frequency_power": 0.75}},
+        {"pruning": {"score": "fisher", "embedding_frequency_power": 1.0}, "budget": {"p_svd": 1.0}},
+        {"pruning": {"embedding_frequency_power": 1.0}, "budget": {"p_embedding_svd": 1.0}},
+    ],
+    ids=str,
+)
+def test_whatever_chooses_ranks_and_masks_the_ratio_is_reached(
+    tiny_bert: BertForSequenceClassification,
+    tiny_recipe: Recipe,
+    encoded: EncodedTexts,
+    sections: dict[str, dict[str, Any]],
+) -> None:
+    learner = LadaBertLearner(tiny_bert, changed(tiny_recipe, **sections), 4, encoded)
+    shrink_fully(learner)
+    assert learner.student.ratio() == pytest.approx(4.0, rel=0.02)
+
+
+@pytest.mark.parametrize("ranks", ["equal", "sensitivity"])
+def test_in_latency_mode_every_parameter_is_a_non_zero(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, ranks: str
+) -> None:
+    budget = {"objective": "latency", "p_svd": 1.0, "p_embedding_svd": 1.0}
+    recipe = changed(tiny_recipe, budget=budget, factorisation={"ranks": ranks})
+    learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
+    shrink_fully(learner)
+    size = learner.student.size()
+    assert size.parameters == size.nonzero_parameters
+    assert learner.student.ratio() == pytest.approx(4.0, rel=0.1)  # so small a model has few ranks to choose from
+
+
+def test_the_fisher_score_keeps_small_weights_with_large_gradients(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts
+) -> None:
+    recipe = changed(tiny_recipe, pruning={"score": "fisher"}, schedule={"iterations": 2, "factorise_iterations": 1})
+    learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
+    optimiser = make_optimiser(learner.module, recipe.training)
+    learner.before_step(learner.timetable.starts[0], optimiser)
+    name = "bert.encoder.layer.0.attention.self.query.left"
+    for parameter in learner.module.parameters():
+        optimiser.state[parameter] = {"exp_avg_sq": torch.ones_like(parameter)}
+    weight = learner.module.get_parameter(name)
+    with torch.no_grad():
+        weight[0, 0] = 1e-6
+    optimiser.state[weight]["exp_avg_sq"][0, 0] = 1e15
+    learner.before_step(learner.timetable.starts[1], optimiser)
+    assert bool(learner.student.masks[name][0, 0])
+    assert not bool(learner.student.masks[name].all())
+
+
+def test_tokens_that_occur_more_often_keep_more_of_their_embedding(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts
+) -> None:
+    learner = LadaBertLearner(tiny_bert, changed(tiny_recipe, pruning={"embedding_frequency_power": 1.0}), 4, encoded)
+    shrink_fully(learner)
+    kept = learner.student.masks["bert.embeddings.word_embeddings.left"].sum(dim=1).float()
+    counts = learner.statistics.row_weights["bert.embeddings.word_embeddings"]
+    assert kept[counts > 1].mean() > 2 * kept[counts == 1].mean()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from compression.batches import Batch, EncodedTexts, encode, training_batches
 from compression.compress import compress
 from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
-from compression.recipe import Recipe
+from compression.recipe import FactorisationRecipe, PruningRecipe, Recipe
 from compression.training import TrainingConfig, learning_rate_at, predict_logits, train
 from tests.compression.conftest import labelled_texts
 
@@ -28,6 +29,14 @@ class MortalLearner(LadaBertLearner):
         if self.dies_at < 0:
             raise KilledError
         return super().losses(batch)
+
+
+def with_every_lever(recipe: Recipe) -> Recipe:
+    return replace(
+        recipe,
+        factorisation=FactorisationRecipe(error="outputs"),
+        pruning=PruningRecipe(score="fisher", embedding_frequency_power=0.75),
+    )
 
 
 def run(
@@ -57,13 +66,15 @@ def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
     encoded: EncodedTexts,
     tmp_path: Path,
 ) -> None:
-    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "whole.pt")
-    mortal = MortalLearner(tiny_bert, tiny_recipe, 5)
+    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "whole.pt")
+    mortal = MortalLearner(tiny_bert, tiny_recipe, 5, encoded)
     mortal.dies_at = steps_before_death
     with pytest.raises(KilledError):
         run(mortal, encoded, tiny_recipe, tmp_path / "killed.pt")
     torch.rand(7)  # whatever else the next process does with its random numbers
-    resumed = run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "killed.pt", resume=True)
+    resumed = run(
+        LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "killed.pt", resume=True
+    )
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
@@ -89,7 +100,13 @@ def test_a_checkpoint_that_is_not_one_is_refused(
 ) -> None:
     (tmp_path / "broken.pt").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match="delete it"):
-        run(LadaBertLearner(tiny_bert, tiny_recipe, 5), encoded, tiny_recipe, tmp_path / "broken.pt", resume=True)
+        run(
+            LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded),
+            encoded,
+            tiny_recipe,
+            tmp_path / "broken.pt",
+            resume=True,
+        )
 
 
 def test_every_row_is_dealt_once_an_epoch_in_an_order_of_seed_and_epoch_alone(encoded: EncodedTexts) -> None:

@@ -1,0 +1,149 @@
+"""Teachers of other shapes and tasks, from the Hugging Face folder to the answers that the service gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from compression.artefact import format_manifest
+from compression.compress import compress
+from compression.data import LabelledTexts
+from compression.errors import TeacherError
+from compression.evaluate import evaluate
+from compression.export import export_artefact
+from compression.recipe import Recipe
+from compression.report import write_report
+from compression.student import load_student
+from compression.teacher import TeacherCard, load_teacher, save_teacher
+from compression.training import predict_logits
+from service.artefact import read_artefact, read_schema
+from service.loading import load_inference
+from service.scores import apply_function, default_function
+from service.tokenizer import TextInput
+from tests.compression.conftest import labelled_texts, models_folder, tiny_config
+
+
+def random_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast, **changes: object) -> Path:
+    """A random teacher that differs from the tiny one as told."""
+    config = tiny_config()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    model = BertForSequenceClassification._from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5) if parameter.ndim == 2 else parameter.add_(0.1 * torch.randn_like(parameter))
+    save_teacher(folder, model, tokenizer, TeacherCard("tiny", "random", "Apache-2.0"), {})
+    return folder
+
+
+def texts_with(labels: list[str], rows: int, *, pairs: bool = False) -> LabelledTexts:
+    texts = labelled_texts(rows).texts
+    return LabelledTexts(texts, texts[::-1] if pairs else None, tuple(labels[row % len(labels)] for row in range(rows)))
+
+
+NAMES = dict(enumerate(("world", "sports", "business", "science")))
+CASES: dict[str, tuple[dict[str, object], list[str], bool]] = {
+    "one narrow layer": ({"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 24}, ["0", "1"], False),
+    "five layers": ({"num_hidden_layers": 5, "num_attention_heads": 2}, ["negative", "positive"], False),
+    "four classes": ({"id2label": NAMES}, ["world", "sports", "business", "science"], False),
+    "pairs of three classes": ({"id2label": {0: "a", 1: "b", 2: "c"}}, ["a", "b", "c"], True),
+    "several labels": (
+        {"id2label": NAMES, "problem_type": "multi_label_classification"},
+        ["world", "", "sports,science", "science", "world,sports,business,science"],
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_any_bert_classifier_is_compressed_exported_and_served(
+    case: str, tokenizer: PreTrainedTokenizerFast, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    changes, labels, pairs = CASES[case]
+    teacher = random_teacher(tmp_path / "teacher", tokenizer, **changes)
+    dev = texts_with(labels, 24, pairs=pairs)
+    result = compress(teacher, tiny_recipe, texts_with(labels, 60, pairs=pairs), dev, tmp_path / "run")
+    folder = models_folder(tmp_path) / "tiny"
+    manifest = export_artefact(result, folder, data_set="tiny")
+    assert manifest["compression"]["reached_ratio"] == pytest.approx(4.0, rel=0.03)
+    assert manifest["task"] == ("pair" if pairs else "single")
+    assert "non-zero parameters" in format_manifest(manifest)
+
+    artefact = read_artefact(folder, read_schema(folder.parent))
+    inference = load_inference(artefact, "model.onnx", "cpu")
+    inputs = [TextInput(text, dev.pairs[row] if dev.pairs else None) for row, text in enumerate(dev.texts)]
+    served = inference.run([inference.tokenizer.tokenize(text) for text in inputs])
+    function = default_function(artefact.problem_type)
+    scores = np.array([apply_function(row, function, artefact.temperature) for row in served])  # type: ignore[arg-type]
+
+    logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu"))
+    scaled = logits / manifest["calibration"]["temperature"]
+    expected = scaled.sigmoid() if case == "several labels" else scaled.softmax(dim=1)
+    assert np.abs(scores - expected.numpy()).max() < 1e-4
+
+    figures = evaluate(folder, dev, "dev.tsv", teacher_folder=teacher)
+    right = (
+        ((scores > 0.5) == np.array(result.dev_data.labels)).all(axis=1)
+        if case == "several labels"
+        else scores.argmax(axis=1) == np.array(result.dev_data.labels)
+    )
+    assert figures["files"]["model.onnx"]["accuracy"] == pytest.approx(right.mean())
+
+    write_report([tmp_path / "run", folder], tmp_path / "page.html", texts=dev, teacher_folder=teacher)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert ("rightly yes" if case == "several labels" else "label ↓ answer →") in page
+    assert all(label in page for label in result.teacher.labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        (DistilBertForSequenceClassification, DistilBertConfig(dim=16, n_layers=1, n_heads=2), "is a distilbert model"),
+        (
+            RobertaForSequenceClassification,
+            RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16),
+            "is a roberta model",
+        ),
+    ],
+)
+def test_other_encoders_are_refused(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, message: str, tmp_path: Path
+) -> None:
+    config.vocab_size = 32
+    kind(config).save_pretrained(tmp_path / "teacher")
+    with pytest.raises(TeacherError, match=f"{message}; only BERT encoders are supported$"):
+        load_teacher(tmp_path / "teacher")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("problem_type", "regression", "is a regression with 2 outputs"),
+        ("vocab_size", 10, "put the model's own tokenizer there"),
+        ("hidden_act", "relu", "hidden_act is 'relu'"),
+    ],
+)
+def test_a_teacher_that_cannot_be_compressed_is_refused(
+    key: str, value: object, message: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    folder = random_teacher(tmp_path / "teacher", tokenizer, **({key: value} if key == "vocab_size" else {}))
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config_file.write_text(json.dumps(config | {key: value}), encoding="utf-8")
+    with pytest.raises(TeacherError, match=message):
+        load_teacher(folder)

@@ -1,0 +1,92 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from compression.cli import main
+from compression.compress import compress
+from compression.data import LabelledTexts
+from compression.processes import ALONE, Processes
+from compression.recipe import Recipe
+from compression.student import load_student
+from compression.training import predict_logits
+from tests.compression.conftest import REPOSITORY, TINY_RECIPE, labelled_texts, models_folder
+
+
+@given(rows=st.lists(st.integers(), min_size=1, max_size=40), count=st.integers(1, 6))
+def test_every_row_of_a_batch_is_learnt_from_once_whatever_the_number_of_processes(rows: list[int], count: int) -> None:
+    shares = [Processes(rank, count).share(rows) for rank in range(count)]
+    assert sum(weight for _, weight in shares) == pytest.approx(1)
+    assert sorted(row for own, weight in shares if weight for row in own) == sorted(rows)
+    assert all(own for own, _ in shares)
+
+
+def test_a_process_alone_learns_from_whole_batches_and_leaves_gradients_as_they_are() -> None:
+    assert ALONE.share([3, 1, 2]) == ([3, 1, 2], 1.0)
+    layer = nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).backward()
+    ALONE.sum_gradients(layer)
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(1, 2))
+
+
+def texts_of_four_words(rows: int) -> LabelledTexts:
+    """Texts of one length, of which the means over tokens have the same weight however a batch is shared out."""
+    texts = labelled_texts(rows)
+    return LabelledTexts(tuple(" ".join((text.split() * 4)[:4]) for text in texts.texts), None, texts.labels)
+
+
+def test_two_processes_make_the_student_that_one_makes(
+    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    models_folder(tmp_path)
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    for name, rows in (("train.tsv", 60), ("dev.tsv", 24)):
+        data = texts_of_four_words(rows)
+        lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
+        (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
+    launch = [
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes=2",
+        "--num_machines=1",
+        "--main_process_port=0",
+    ]
+    options = ["--mixed_precision=no", "--dynamo_backend=no", "-m", "compression", "compress", "--device", "cpu"]
+    paths = ["--teacher", "teacher", "--recipe", "tiny.toml", "--train", "train.tsv", "--dev", "dev.tsv"]
+    finished = subprocess.run(
+        [sys.executable, "-m", *launch, *options, *paths, "--out", "models/two", "--precisions", "fp32"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("non-zero parameters") == 1  # the first process speaks for both
+    two = tmp_path / "runs" / "two"
+    assert json.loads((two / "history.json").read_text(encoding="utf-8"))["processes"] == 2
+
+    result = compress(teacher_folder, tiny_recipe, texts_of_four_words(60), texts_of_four_words(24), tmp_path / "one")
+    one_logits, two_logits = (
+        predict_logits(load_student(folder), result.dev_data, torch.device("cpu")) for folder in (tmp_path / "one", two)
+    )
+    assert torch.allclose(one_logits, two_logits, atol=1e-3), (one_logits - two_logits).abs().max()
+
+
+def test_a_process_that_is_not_the_first_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", "models/none", "--data", "none.tsv"])
+    assert caught.value.code == 2
+    assert capfd.readouterr() == ("", "")
