@@ -362,7 +362,6 @@ class Batcher(Generic[Request, Payload, Result]):
             return
         with self._changed:
             self._unfinished.append(ticket)
-            self._changed.notify()
 
     def _queue(self, ticket: Ticket[Request, Payload, Result]) -> None:
         items = [_Item(ticket, index, payload, length) for index, (payload, length) in enumerate(ticket._prepared)]
@@ -407,7 +406,9 @@ class Batcher(Generic[Request, Payload, Result]):
         heads = [heap[0][0] for heap in (self._ready, self._beyond) if heap]
         if not heads:
             return None
-        horizon = min(heads) + self._limits.fair_window_tokens
+        # A request that is alone holds nobody up.
+        window = self._limits.fair_window_tokens if len(self._live) > 1 else self._limits.max_batch_tokens
+        horizon = min(heads) + window
         while self._beyond and self._beyond[0][0] <= horizon:
             item = heapq.heappop(self._beyond)[2]
             if not item.waiting:
@@ -469,7 +470,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._running_tokens += batch.tokens
         self._observer.queue_depth_changed(self._waiting_requests)
         self._observer.batch_taken(len(items), batch.tokens, batch.padded_tokens)
-        if self._ready_texts or self._beyond:
+        if self._ready_texts or self._beyond or self._arrived or self._unfinished:
             self._changed.notify()
         return batch
 

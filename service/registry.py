@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 # Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
 BATCH_SIZE = {"cpu": 32, "cuda": 256}
 BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
+FAIR_WINDOW_TOKENS = {"cpu": 64, "cuda": 32768}
 
 Loader = Callable[[Artefact, str, Provider], Inference]
 
@@ -98,15 +99,14 @@ def _load_model(
     graph_file = artefact.graph_file(settings.precision)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
-    max_batch_tokens = settings.max_batch_tokens or BATCH_TOKENS[provider]
     limits = BatchLimits(
         max_batch_size=settings.max_batch_size or BATCH_SIZE[provider],
-        max_batch_tokens=max_batch_tokens,
+        max_batch_tokens=settings.max_batch_tokens or BATCH_TOKENS[provider],
         max_batch_padding=settings.max_batch_padding,
         max_queue_requests=settings.max_queue_requests,
         max_queue_tokens=settings.max_queue_tokens,
         max_queue_s=settings.max_queue_ms / 1000,
-        fair_window_tokens=settings.fair_window_tokens or max_batch_tokens,
+        fair_window_tokens=settings.fair_window_tokens or FAIR_WINDOW_TOKENS[provider],
     )
     labels = ModelLabels(
         name=artefact.name,

@@ -22,6 +22,7 @@ from service.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never reuses a closed connection
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
+SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
 ACCEPT_S = 0.1  # after the signal: time to accept who is connected already
 HARD_STOP_S = 2  # after the grace period: time to send the last answers
 
@@ -117,6 +118,7 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         await server.serve([listener])
 
 

@@ -153,7 +153,7 @@ def test_nothing_waits_for_ever_however_many_come_after_it(window: int, size: in
 
 
 def test_a_list_that_is_alone_fills_its_batches_whatever_the_window() -> None:
-    batcher, _ = make(limits(size=8, window=80))
+    batcher, _ = make(limits(size=8, window=1))
     Caller(batcher, [10] * 32)
     assert [len(batch.payloads) for batch in run_all(batcher)] == [8, 8, 8, 8]
 
