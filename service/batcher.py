@@ -535,8 +535,8 @@ class Batcher(Generic[Request, Payload, Result]):
                 del self._by_length[item.length]
 
     def _set_waiting_tokens(self, ticket: Ticket[Request, Payload, Result], tokens: int) -> None:
-        # Another request waits at most for the window of a long list, however much of it comes later.
-        contended = min(tokens, self._limits.fair_window_tokens)
+        # Of a long list others wait for a batch, however much of it comes later; a single text counts in full.
+        contended = min(tokens, self._limits.max_batch_tokens)
         self._waiting_tokens += tokens - ticket._waiting_tokens
         self._contended += contended - ticket._contended
         ticket._waiting_tokens = tokens

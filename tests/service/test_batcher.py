@@ -324,9 +324,9 @@ def test_a_wait_that_would_be_too_long_is_refused_and_says_when_to_come_again() 
     Caller(batcher, [10])
 
 
-def test_of_another_callers_long_list_only_the_window_counts_as_wait() -> None:
+def test_of_another_callers_long_list_only_a_batch_counts_as_wait() -> None:
     clock = Clock()
-    batcher, _ = make(limits(size=1, queue_s=2, window=10), clock=clock)
+    batcher, _ = make(limits(size=1, tokens=10, queue_s=2, window=10), clock=clock)
     Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
