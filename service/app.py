@@ -62,7 +62,7 @@ def create_app(settings: Settings, load: Loader = load_inference) -> Application
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
-        metrics = Metrics()
+        metrics = Metrics([route.path for route in INFERENCE_ROUTES])
         registry = load_registry(settings, metrics, load)
         app.state.services = Services(settings, registry, metrics, tracer)
         try:

@@ -11,7 +11,7 @@ behind long ones, nor one text behind another caller's list, and nothing waits f
 import heapq
 import math
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -196,8 +196,8 @@ class Batcher(Generic[Request, Payload, Result]):
         self._observer = observer
         self._changed = LastInFirstOut()
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
-        self._arrived: deque[Ticket[Request, Payload, Result]] = deque()  # to be prepared
-        self._unfinished: deque[Ticket[Request, Payload, Result]] = deque()  # lists, prepared in part
+        self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
+        self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # prepared in part
         # Texts that wait: those within the window by tag and by length, and of each longer request the first beyond.
         self._ready: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
         self._by_length: dict[int, dict[_Item[Request, Payload, Result], None]] = {}
@@ -260,7 +260,7 @@ class Batcher(Generic[Request, Payload, Result]):
             self._live[ticket] = None
             self._waiting_requests += 1
             self._set_waiting_tokens(ticket, estimate)
-            self._arrived.append(ticket)
+            self._arrived[ticket] = None
             self._observer.queue_depth_changed(self._waiting_requests)
             self._changed.notify()
             return ticket
@@ -307,9 +307,9 @@ class Batcher(Generic[Request, Payload, Result]):
                     waits = bool(self._ready_texts or self._beyond)
                     ticket = None
                     if self._arrived:
-                        ticket = self._arrived.popleft()
+                        ticket, _ = self._arrived.popitem(last=False)
                     elif self._unfinished and not (continued and waits):
-                        ticket = self._unfinished.popleft()
+                        ticket, _ = self._unfinished.popitem(last=False)
                         continued = True
                     else:
                         items = self._pick()
@@ -347,10 +347,10 @@ class Batcher(Generic[Request, Payload, Result]):
         """Prepare the next texts of a request, and queue them all once the last one is prepared."""
         if ticket.settled:  # its caller left, or its deadline passed
             return
-        if ticket._preparing is None:
-            ticket._preparing = self._prepare(ticket.request)
+        texts = ticket._preparing or self._prepare(ticket.request)
+        ticket._preparing = texts
         try:
-            for text in ticket._preparing:
+            for text in texts:
                 ticket._prepared.append(text)
                 if len(ticket._prepared) % TEXTS_AT_A_TIME == 0:
                     break
@@ -361,7 +361,8 @@ class Batcher(Generic[Request, Payload, Result]):
             self.fail(ticket, error)
             return
         with self._changed:
-            self._unfinished.append(ticket)
+            if not ticket.settled:
+                self._unfinished[ticket] = None
 
     def _queue(self, ticket: Ticket[Request, Payload, Result]) -> None:
         items = [_Item(ticket, index, payload, length) for index, (payload, length) in enumerate(ticket._prepared)]
@@ -513,6 +514,8 @@ class Batcher(Generic[Request, Payload, Result]):
                 results[item.index] = item.result
             ticket.results = results
         del self._live[ticket]
+        self._arrived.pop(ticket, None)
+        self._unfinished.pop(ticket, None)
         if ticket._unstarted:
             for item in ticket._items:
                 if item.waiting:

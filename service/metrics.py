@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from service.errors import OUTCOMES
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 LOCK_SUFFIX = ".lock"
 UNKNOWN_MODEL = "unknown"
-INFERENCE_ROUTES = ("/classify",)
 STATUSES = tuple(sorted({200, 500} | {outcome.status for outcome in OUTCOMES.values()}))
 REASONS = ("queue_full", "deadline", "draining", "cancelled", "too_large")
 
@@ -75,12 +74,13 @@ class ModelMetrics:
 
 
 class Metrics:
-    """All series of one app, in a registry of its own."""
+    """All series of one app, whose inference routes are `routes`, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Sequence[str]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a time per series doubles their number
         registry = CollectorRegistry()
         self.registry = registry
+        self._routes = tuple(routes)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -185,7 +185,7 @@ class Metrics:
 
     def add_requests_series(self, model: str) -> None:
         """Bring every series of requests to this model into being at zero."""
-        for route in INFERENCE_ROUTES:
+        for route in self._routes:
             self.request_duration.labels(model, route)
             for status in STATUSES:
                 self.requests.labels(model, route, str(status))
@@ -194,7 +194,7 @@ class Metrics:
 
 
 class ScrapeLock:
-    """Held by a worker while it writes what belongs together, and by a scrape while it copies every worker's files.
+    """Held by a worker while it writes what belongs together, and by a scrape while it copies the worker's files.
 
     It is a file lock, which ends with its process: a worker that is killed holds nobody up.
     """
@@ -227,13 +227,14 @@ def take_snapshot(metrics: Metrics) -> Snapshot:
 
 def take_snapshot_of_workers(folder: Path) -> Snapshot:
     """Return the sum over all workers, each at one moment; not to be called on the event loop."""
-    with tempfile.TemporaryDirectory() as copies, contextlib.ExitStack() as locks:
-        for path in folder.glob(f"*{LOCK_SUFFIX}"):
-            fcntl.flock(locks.enter_context(path.open("rb")), fcntl.LOCK_SH)
-        for path in folder.glob("*.db"):
-            with contextlib.suppress(FileNotFoundError):  # of a worker that just ended
-                shutil.copyfile(path, Path(copies, path.name))
-        locks.close()
+    with tempfile.TemporaryDirectory() as copies:
+        for lock_path in folder.glob(f"*{LOCK_SUFFIX}"):
+            # One worker after the other: one that is stopped in the middle of a write must not hold up the rest.
+            with lock_path.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                for path in folder.glob(f"*_{lock_path.stem}.db"):
+                    with contextlib.suppress(FileNotFoundError):  # of a worker that just ended
+                        shutil.copyfile(path, Path(copies, path.name))
         return Snapshot(MultiProcessCollector(CollectorRegistry(), copies).collect())  # type: ignore[no-untyped-call]
 
 

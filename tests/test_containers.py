@@ -44,7 +44,7 @@ def image_environment() -> dict[str, str]:
 
 def labels_of_each_metric() -> dict[str, set[str]]:
     """Return every sample name that a server with one model exposes, and its labels."""
-    metrics = Metrics()
+    metrics = Metrics(["/classify"])
     ModelMetrics(metrics, ModelLabels("a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE")))
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():

@@ -131,3 +131,16 @@ def encoded(tokenizer: PreTrainedTokenizerFast) -> EncodedTexts:
 
     data = labelled_texts(40)
     return encode(data, [int(label == "positive") for label in data.labels], tokenizer, 32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with rows, a recipe and an empty models/."""
+    for name, rows in (("train.tsv", 48), ("dev.tsv", 24)):
+        data = labelled_texts(rows)
+        lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
+        (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    models_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

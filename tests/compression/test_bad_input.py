@@ -20,23 +20,17 @@ from compression.cli import main
 from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
-from tests.compression.conftest import TINY_RECIPE, labelled_texts, models_folder
+from tests.compression.conftest import TINY_RECIPE
 from tests.compression.test_training import run
 
 DATA = ["--train", "train.tsv", "--dev", "dev.tsv"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a teacher, rows, a recipe and an empty models/."""
-    for name, rows in (("train.tsv", 48), ("dev.tsv", 24)):
-        data = labelled_texts(rows)
-        lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
-        (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
-    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
-    models_folder(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(folder: Path, teacher_folder: Path) -> Path:
+    """The working folder, with a teacher in it."""
+    assert teacher_folder.parent == folder
+    return folder
 
 
 COMPRESS = ["compress", "--teacher", "teacher", "--recipe", "tiny.toml", "--out", "models/x", *DATA]

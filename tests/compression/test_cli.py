@@ -6,21 +6,7 @@ import pytest
 
 from compression.cli import main
 from compression.recipe import Recipe
-from tests.compression.conftest import TINY_RECIPE, labelled_texts, models_folder
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with rows, a recipe and an empty models/."""
-    for name, rows in (("train.tsv", 48), ("dev.tsv", 24)):
-        data = labelled_texts(rows)
-        lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
-        (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
-    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
-    models_folder(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
+from tests.compression.conftest import TINY_RECIPE
 
 DATA = ["--train", "train.tsv", "--dev", "dev.tsv"]
 

@@ -221,6 +221,16 @@ def test_a_request_cancelled_before_it_is_prepared_is_not_prepared() -> None:
     assert (batcher.queue_depth, batcher.queued_tokens, record.depth) == (0, 0, 0)
 
 
+def test_nothing_is_kept_of_a_request_that_leaves_while_no_runner_is_free() -> None:
+    batcher, _ = make()
+    leavers = [Caller(batcher, [10] * 500) for _ in range(3)]
+    batcher._prepare_some(batcher._arrived.popitem(last=False)[0])  # one of them in part
+    for leaver in leavers:
+        batcher.cancel(leaver.ticket)
+    assert not batcher._arrived
+    assert not batcher._unfinished
+
+
 def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None:
     def refuse_long(texts: list[Text]) -> Iterator[tuple[Text, int]]:
         for text in texts:
