@@ -30,8 +30,10 @@ class Timetable:
     total_steps: int
 
     @classmethod
-    def of(cls, schedule: ScheduleRecipe, epoch_steps: int) -> Timetable:
-        """Every iteration but the last is ``epochs_per_iteration`` long, the last ``final_epochs``."""
+    def of(cls, schedule: ScheduleRecipe, epoch_steps: float) -> Timetable:
+        """Every iteration but the last is ``epochs_per_iteration`` long, the last ``final_epochs``; all are stretched
+        alike where that makes fewer than ``min_steps``."""
+        epoch_steps *= max(1.0, schedule.min_steps / (schedule.total_epochs * epoch_steps))
         length = max(1, round(schedule.epochs_per_iteration * epoch_steps))
         starts = tuple(index * length for index in range(schedule.iterations))
         return cls(starts, starts[-1] + max(1, round(schedule.final_epochs * epoch_steps)))

@@ -92,6 +92,9 @@ class ScheduleRecipe:
         float, Field(gt=0, description="Passes over the training rows after each shrink but the last.")
     ]
     final_epochs: Annotated[float, Field(gt=0, description="Passes over the training rows after the last shrink.")]
+    min_steps: Annotated[
+        int, Field(ge=0, description="Steps in all, at least: few training rows are passed over more often.")
+    ] = 0
 
     @property
     def total_epochs(self) -> float:
@@ -134,12 +137,13 @@ class Recipe:
     export: ExportRecipe = ExportRecipe()
 
     def lasting(self, epochs: float) -> Recipe:
-        """The same recipe with this many passes over the training rows in all, shared out as before."""
+        """The same recipe with exactly this many passes over the training rows in all, shared out as before."""
         factor = epochs / self.schedule.total_epochs
         schedule = replace(
             self.schedule,
             epochs_per_iteration=factor * self.schedule.epochs_per_iteration,
             final_epochs=factor * self.schedule.final_epochs,
+            min_steps=0,
         )
         return replace(self, schedule=schedule)
 

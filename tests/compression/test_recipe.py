@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from compression.errors import RecipeError
+from compression.ladabert import Timetable
 from compression.recipe import DistillationRecipe, FactorisationRecipe, PruningRecipe, load_recipe, recipe_fields
 from tests.compression.conftest import REPOSITORY, TINY_RECIPE
 
@@ -69,6 +70,18 @@ def test_the_epochs_of_a_run_are_shared_out_as_before(tmp_path: Path) -> None:
     schedule = load_recipe(path).lasting(8.0).schedule
     assert schedule.total_epochs == pytest.approx(8.0)
     assert schedule.final_epochs == pytest.approx(2 * schedule.epochs_per_iteration)
+
+
+@pytest.mark.parametrize("epoch_steps", [3, 10, 57, 1000])
+def test_few_training_rows_are_passed_over_until_the_steps_asked_for_are_made(epoch_steps: int, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(TINY_RECIPE, encoding="utf-8")
+    asked = load_recipe(path, {"schedule.min_steps": 300})
+    plain = Timetable.of(load_recipe(path).schedule, epoch_steps)
+    stretched = Timetable.of(asked.schedule, epoch_steps)
+    assert stretched.total_steps == pytest.approx(max(plain.total_steps, 300), abs=asked.schedule.iterations)
+    assert len(stretched.starts) == len(plain.starts)
+    assert Timetable.of(asked.lasting(1.0).schedule, epoch_steps).total_steps == pytest.approx(epoch_steps, abs=2)
 
 
 def test_every_field_of_a_recipe_is_described() -> None:
