@@ -25,8 +25,11 @@ class GroupShares:
 Shares = dict[Group, GroupShares]
 
 
-def solve_shares(counts: ParameterCounts, budget: BudgetRecipe) -> Shares:
+def solve_shares(counts: ParameterCounts, budget: BudgetRecipe, teacher_parameters: int = 0) -> Shares:
     """Solves equation 7 for P_hybrid, and so for P_weight, on this teacher.
+
+    Where whole neurons were taken out first, ``counts`` are what they left and ``teacher_parameters``, of which the
+    ratio is, the teacher's.
 
     P·θ = P_embd·θ_embd + P_hybrid·θ_encoder + θ_left_alone
 
@@ -35,15 +38,16 @@ def solve_shares(counts: ParameterCounts, budget: BudgetRecipe) -> Shares:
     Raises:
         RecipeError: no P_weight between 0 and 1 meets the ratio; the text says which ratios can be met.
     """
+    total = teacher_parameters or counts.total
     embedding_kept = budget.p_embedding * counts.embedding
-    hybrid = (counts.total / budget.ratio - counts.left_alone - embedding_kept) / counts.encoder
+    hybrid = (total / budget.ratio - counts.left_alone - embedding_kept) / counts.encoder
     if not 0 < hybrid <= budget.p_svd:
         fixed = counts.left_alone + embedding_kept
-        smallest = counts.total / (fixed + budget.p_svd * counts.encoder)
+        smallest = total / (fixed + budget.p_svd * counts.encoder)
         raise RecipeError(
             f"budget.ratio: {budget.ratio:g} cannot be met with p_embedding = {budget.p_embedding:g} and "
-            f"p_svd = {budget.p_svd:g} on this teacher of {counts.total:,} parameters: they allow ratios from "
-            f"{smallest:.2f} to below {counts.total / fixed:.2f}"
+            f"p_svd = {budget.p_svd:g} on this teacher of {total:,} parameters: they allow ratios from "
+            f"{smallest:.2f} to below {total / fixed:.2f}"
         )
     if budget.objective == "latency":
         return {
@@ -56,10 +60,12 @@ def solve_shares(counts: ParameterCounts, budget: BudgetRecipe) -> Shares:
     }
 
 
-def ratio_at(encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe) -> float:
-    """The ratio at which equation 7 leaves the encoder this share of its parameters."""
+def ratio_at(
+    encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe, teacher_parameters: int = 0
+) -> float:
+    """The ratio at which equation 7 leaves the encoder this share of its parameters, as :func:`solve_shares` counts."""
     kept = budget.p_embedding * counts.embedding + encoder_share * counts.encoder + counts.left_alone
-    return counts.total / kept
+    return (teacher_parameters or counts.total) / kept
 
 
 def shares_at(iteration: int, target: Shares, schedule: ScheduleRecipe) -> Shares:

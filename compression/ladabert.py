@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from compression.losses import attention_mse, masked_mse, soft_binary_cross_entr
 from compression.matrices import count_parameters
 from compression.recipe import DistillationRecipe, Recipe, ScheduleRecipe
 from compression.statistics import Statistics
+from compression.structure import set_activation
 from compression.student import Student
 from compression.training import set_dropout
 
@@ -47,10 +47,12 @@ class LadaBertLearner:
     ) -> None:
         self.teacher = teacher.eval()
         self.recipe = recipe
-        self.statistics = Statistics.of(teacher, data, recipe)
-        self.target: Shares = solve_shares(count_parameters(teacher), recipe.budget)
+        shaped, self.statistics = Statistics.of_shaped(teacher, data, recipe)
+        parameters = count_parameters(teacher).total
+        self.target: Shares = solve_shares(count_parameters(shaped), recipe.budget, parameters)
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
-        self.student = Student(copy.deepcopy(teacher))
+        set_activation(shaped, recipe.structure)
+        self.student = Student(shaped, teacher_parameters=parameters)
         self.module = self.student.model
         set_dropout(self.module, recipe.distillation.dropout)
 

@@ -21,6 +21,7 @@ from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
 from compression.recipe import Recipe
+from compression.structure import narrow, set_activation
 from compression.student import Student
 
 # What is timed: one text of 64 tokens, or of the student's limit where that is less, on one thread.
@@ -46,18 +47,20 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     """
     if recipe.budget.objective != "latency":
         raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
-    counts = count_parameters(teacher)
+    shaped = narrow(teacher, recipe.structure, {})
+    set_activation(shaped, recipe.structure)
+    counts, parameters = count_parameters(shaped), count_parameters(teacher).total
 
     def recipe_at(share: float) -> Recipe:
-        ratio = ratio_at(share, counts, recipe.budget)
+        ratio = ratio_at(share, counts, recipe.budget, parameters)
         if ratio <= 1:
             raise RecipeError(f"budget.p_embedding: {recipe.budget.p_embedding:g} leaves nothing to compress")
         return replace(recipe, budget=replace(recipe.budget, ratio=ratio))
 
     def milliseconds(share: float) -> float:
         candidate = recipe_at(share)
-        student = Student(copy.deepcopy(teacher))
-        student.cut_at_random(solve_shares(counts, candidate.budget))
+        student = Student(copy.deepcopy(shaped))
+        student.cut_at_random(solve_shares(counts, candidate.budget, parameters))
         taken = timer(student.model)
         tqdm.write(f"×{candidate.budget.ratio:.2f}: {taken:.3f} ms")
         return taken

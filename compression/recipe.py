@@ -56,6 +56,20 @@ class FactorisationRecipe:
 
 
 @dataclass(frozen=True, config=STRICT)
+class StructureRecipe:
+    """The student's shape beside its ranks; the defaults are the teacher's own."""
+
+    neurons: Annotated[
+        Share,
+        Field(description="Share of every layer's feed-forward neurons that stay; the others are taken out whole."),
+    ] = 1.0
+    activation: Annotated[
+        Literal["teacher", "gelu", "relu"],
+        Field(description="Of the feed-forward blocks; relu costs int8 graphs nothing, gelu up to a quarter."),
+    ] = "teacher"
+
+
+@dataclass(frozen=True, config=STRICT)
 class PruningRecipe:
     """What the masks keep, and which of the two factors of W = A·Bᵀ is pruned more; the paper leaves both open."""
 
@@ -131,6 +145,7 @@ class Recipe:
     budget: BudgetRecipe
     schedule: ScheduleRecipe
     training: TrainingConfig
+    structure: StructureRecipe = StructureRecipe()
     factorisation: FactorisationRecipe = FactorisationRecipe()
     pruning: PruningRecipe = PruningRecipe()
     distillation: DistillationRecipe = DistillationRecipe()
@@ -192,6 +207,7 @@ def recipe_fields() -> list[tuple[str, type[Any], str]]:
             "budget": BudgetRecipe,
             "schedule": ScheduleRecipe,
             "training": TrainingConfig,
+            "structure": StructureRecipe,
             "factorisation": FactorisationRecipe,
             "pruning": PruningRecipe,
             "distillation": DistillationRecipe,

@@ -14,6 +14,7 @@ from compression.batches import Batch, EncodedTexts, training_batches
 from compression.factorise import InputMoments, rank_energies
 from compression.matrices import walk_matrices
 from compression.recipe import Recipe
+from compression.structure import narrow
 from compression.training import classify
 
 # Batches of 32 training rows that stand for all of them.
@@ -39,8 +40,22 @@ class Statistics:
     @classmethod
     def of(cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe) -> Statistics:
         """What this recipe needs; a function of its arguments alone, so that a run can resume."""
-        order = training_batches(data, 32, seed=recipe.training.seed, epoch=0)[:SAMPLE_BATCHES]
-        batches = [data.batch(rows).to(teacher.device) for rows in order]
+        return cls._of(teacher, data, recipe, _sample(data, recipe, teacher.device))
+
+    @classmethod
+    def of_shaped(
+        cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe
+    ) -> tuple[BertForSequenceClassification, Statistics]:
+        """A copy of the teacher with the neurons that the recipe leaves it, and what it needs of that copy."""
+        batches = _sample(data, recipe, teacher.device)
+        moments = input_moments(teacher, batches) if recipe.structure.neurons < 1 else {}
+        shaped = narrow(teacher, recipe.structure, moments)
+        return shaped, cls._of(shaped, data, recipe, batches)
+
+    @classmethod
+    def _of(
+        cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe, batches: list[Batch]
+    ) -> Statistics:
         moments = input_moments(teacher, batches) if recipe.factorisation.error == "outputs" else {}
         power = recipe.pruning.embedding_frequency_power
         counts = count_embedding_rows(teacher, data) if power else {}
@@ -52,6 +67,11 @@ class Statistics:
                 weights = row_weights.get(matrix.name) if matrix.group == "embedding" else gradients[matrix.name]
                 energies[matrix.name] = rank_energies(module.weight, moments.get(matrix.name), weights)
         return cls(moments, row_weights, energies)
+
+
+def _sample(data: EncodedTexts, recipe: Recipe, device: torch.device) -> list[Batch]:
+    order = training_batches(data, 32, seed=recipe.training.seed, epoch=0)[:SAMPLE_BATCHES]
+    return [data.batch(rows).to(device) for rows in order]
 
 
 def count_embedding_rows(model: BertForSequenceClassification, data: EncodedTexts) -> dict[str, Tensor]:

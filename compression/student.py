@@ -41,10 +41,11 @@ class Student:
     matrices: list[Matrix] = field(init=False)
     ranks: dict[str, int] = field(default_factory=dict)
     masks: dict[str, Tensor] = field(default_factory=dict)
+    teacher_parameters: int = 0  # what the ratio is of; 0: the model's own, still whole
 
     def __post_init__(self) -> None:
         self.matrices = [matrix for matrix, _ in walk_matrices(self.model)]
-        self.teacher_parameters = count_parameters(self.model).total
+        self.teacher_parameters = self.teacher_parameters or count_parameters(self.model).total
 
     def shrink(
         self, shares: Shares, recipe: Recipe, statistics: Statistics, optimiser_state: Mapping[Tensor, Any]
