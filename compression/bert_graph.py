@@ -8,27 +8,40 @@ SkipLayerNormalization is slower on a CPU than the addition and normalisation th
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from torch import Tensor, nn
+from torch import nn
 from transformers import BertForSequenceClassification
 
-from compression.factorise import FactorisedEmbedding, FactorisedLinear
+from compression.attention_graph import AttentionGraph
+from compression.factorise import FactorisedEmbedding
+from compression.graph_plan import GraphPlan
+from compression.graph_products import Products, array
 from compression.onnx_graph import MICROSOFT, GraphBuilder
-from compression.quantise import Ranges, quantise_columns, quantise_rows
+from compression.quantise import Ranges, quantise_rows
 
 LOGITS = "logits"
+DEFAULT_PLAN = GraphPlan()
 
 
-def build_bert_graph(model: BertForSequenceClassification, task: str, ranges: Ranges | None = None) -> onnx.ModelProto:
+def build_bert_graph(
+    model: BertForSequenceClassification, task: str, ranges: Ranges | None = None, plan: GraphPlan = DEFAULT_PLAN
+) -> onnx.ModelProto:
     """The classifier as a graph from ids and mask to logits.
 
     Args:
         model: the student, dense or factorised.
         task: ``single`` leaves the token types out: they are all zero.
         ranges: the activations' ranges for an int8 graph; ``None`` writes fp32.
+        plan: which of the graphs that compute the same.
     """
-    return _BertGraph(model, task, ranges).build()
+    return _BertGraph(model, task, ranges, plan).build()
+
+
+def quantised_inputs(model: BertForSequenceClassification, task: str, ranges: Ranges, plan: GraphPlan) -> list[str]:
+    """The ranges that the graph's int8 products use, in the order of the graph."""
+    graph = _BertGraph(model, task, ranges, plan)
+    graph.build()
+    return graph.products.quantised_inputs
 
 
 def graph_inputs(task: str) -> tuple[str, ...]:
@@ -37,28 +50,29 @@ def graph_inputs(task: str) -> tuple[str, ...]:
 
 
 class _BertGraph:
-    def __init__(self, model: BertForSequenceClassification, task: str, ranges: Ranges | None) -> None:
+    def __init__(self, model: BertForSequenceClassification, task: str, ranges: Ranges | None, plan: GraphPlan) -> None:
         self.model = model
         self.task = task
         self.ranges = ranges
+        self.plan = plan
         self.graph = GraphBuilder()
-        self._quantised: dict[str, tuple[str, str, str]] = {}
+        self.products = Products(self.graph, ranges, plan.fp32_products)
+        self.attention = AttentionGraph(model, self.products, plan)
 
     def build(self) -> onnx.ModelProto:
         graph = self.graph
         hidden = self._embeddings()
-        key_mask = graph.node("Cast", "attention_mask", to=onnx.TensorProto.INT32)
         layers = self.model.config.num_hidden_layers
         for index in range(layers):
-            hidden = self._layer(hidden, key_mask, index, first_token_only=index == layers - 1)
+            hidden = self._layer(hidden, index, first_token_only=index == layers - 1)
         first = graph.node("Squeeze", hidden, graph.integers(1))  # (B, 1, H) → (B, H)
         pooled = graph.node("Tanh", self._linear(first, "bert.pooler.dense"))
         classifier = self.model.classifier
         graph.node(
             "Gemm",
             pooled,
-            graph.weight("classifier.weight", _array(classifier.weight)),
-            graph.weight("classifier.bias", _array(classifier.bias)),
+            graph.weight("classifier.weight", array(classifier.weight)),
+            graph.weight("classifier.bias", array(classifier.bias)),
             transB=1,
             output=LOGITS,
         )
@@ -70,23 +84,21 @@ class _BertGraph:
         words = self._lookup("input_ids", "bert.embeddings.word_embeddings")
         length = graph.node("Shape", "input_ids", start=1, end=2)
         positions = self._first_rows(length, "bert.embeddings.position_embeddings")
-        types = _array(embeddings.token_type_embeddings.get_parameter("weight"))
+        types = array(embeddings.token_type_embeddings.get_parameter("weight"))
         if self.task == "pair":
-            table = graph.weight("token_types", types)
-            token_types = graph.node("Gather", table, "token_type_ids")
-        else:
-            token_types = graph.weight("token_type_0", types[0])
-        total = graph.node("Add", graph.node("Add", words, positions), token_types)
-        return self._layer_norm(total, "bert.embeddings.LayerNorm")
+            words = graph.node("Add", words, graph.node("Gather", graph.weight("token_types", types), "token_type_ids"))
+        else:  # one row for all, added where there are (T, H) numbers and not (B, T, H)
+            positions = graph.node("Add", positions, graph.weight("token_type_0", types[0]))
+        return self._layer_norm(graph.node("Add", words, positions), "bert.embeddings.LayerNorm")
 
     def _lookup(self, ids: str, name: str) -> str:
         """The rows ``ids`` (…) of an embedding table, (…, H)."""
         graph, module = self.graph, self.model.get_submodule(name)
         table = module.get_parameter("left" if isinstance(module, FactorisedEmbedding) else "weight")
         if self.ranges is None:
-            rows = graph.node("Gather", graph.weight(f"{name}.table", _array(table)), ids)
+            rows = graph.node("Gather", graph.weight(f"{name}.table", array(table)), ids)
             return self._project(rows, module, name)
-        quantised, scales = quantise_rows(_array(table))
+        quantised, scales = quantise_rows(array(table))
         rows = graph.node("Gather", graph.weight(f"{name}.table", quantised), ids)
         row_scales = graph.node("Gather", graph.weight(f"{name}.scales", scales), ids)
         return graph.node("Mul", self._project_quantised(rows, module, name), row_scales)
@@ -95,13 +107,13 @@ class _BertGraph:
         """The first ``length`` rows of an embedding table, (T, H)."""
         graph, module = self.graph, self.model.get_submodule(name)
         table = module.get_parameter("left" if isinstance(module, FactorisedEmbedding) else "weight")
-        rows = graph.node("Slice", graph.weight(f"{name}.table", _array(table)), graph.integers(0), length)
+        rows = graph.node("Slice", graph.weight(f"{name}.table", array(table)), graph.integers(0), length)
         return self._project(rows, module, name)
 
     def _project(self, rows: str, module: nn.Module, name: str) -> str:
         if not isinstance(module, FactorisedEmbedding):
             return rows
-        return self.graph.node("MatMul", rows, self.graph.weight(f"{name}.right", _array(module.right).T))
+        return self.graph.node("MatMul", rows, self.graph.weight(f"{name}.right", array(module.right).T))
 
     def _project_quantised(self, rows: str, module: nn.Module, name: str) -> str:
         """Rows of uint8 around 128 → float32 times B, still to be multiplied by each row's scale."""
@@ -109,107 +121,52 @@ class _BertGraph:
         zero_point = graph.weight("zero_point_128", np.array(128, dtype=np.uint8))
         if not isinstance(module, FactorisedEmbedding):
             return graph.node("DequantizeLinear", rows, graph.scalar(1.0), zero_point)
-        weight, scales = self._int8_weight(f"{name}.right", _array(module.right).T)
+        weight, scales = self.products.int8_weight(f"{name}.right", array(module.right).T)
         return graph.node("MatMulIntegerToFloat", rows, weight, graph.scalar(1.0), scales, zero_point, domain=MICROSOFT)
 
-    def _layer(self, hidden: str, key_mask: str, index: int, *, first_token_only: bool) -> str:
+    def _layer(self, hidden: str, index: int, *, first_token_only: bool) -> str:
         """One encoder layer, (B, T, H) → (B, T, H); the last answers for the first token only, (B, 1, H)."""
         graph, prefix = self.graph, f"bert.encoder.layer.{index}"
         queries = hidden
         if first_token_only:
             queries = graph.node("Slice", hidden, graph.integers(0), graph.integers(1), graph.integers(1))
-        attention = graph.node(
-            "MultiHeadAttention",
-            self._linear(queries, f"{prefix}.attention.self.query"),
-            self._linear(hidden, f"{prefix}.attention.self.key"),
-            self._linear(hidden, f"{prefix}.attention.self.value"),
-            "",
-            key_mask,
-            domain=MICROSOFT,
-            num_heads=self.model.config.num_attention_heads,
+        attended = self.attention.add(queries, hidden, prefix)
+        attended = self._add_and_normalise(attended, queries, f"{prefix}.attention.output.LayerNorm")
+        output = self._linear(self._activated(attended, prefix), f"{prefix}.output.dense")
+        return self._add_and_normalise(output, attended, f"{prefix}.output.LayerNorm")
+
+    def _activated(self, inputs: str, prefix: str) -> str:
+        """The feed-forward block's neurons, (…, H) → (…, F)."""
+        name = f"{prefix}.intermediate.dense"
+        if self.model.config.hidden_act != "relu":
+            return self._linear(inputs, name, "Gelu")
+        neurons = self._linear(inputs, name)
+        if self.products.is_int8(f"{prefix}.output.dense"):
+            return neurons  # their range begins at zero: quantised, what is below it is zero
+        return self.graph.node("Relu", neurons)
+
+    def _linear(self, inputs: str, name: str, activation: str = "") -> str:
+        return self.products.linear(inputs, self.model.get_submodule(name), name, activation)
+
+    def _add_and_normalise(self, one: str, other: str, name: str) -> str:
+        if not self.plan.fused_normalisation:
+            return self._layer_norm(self.graph.node("Add", one, other), name)
+        scale, shift = self._norm_weights(name)
+        return self.graph.node(
+            "SkipLayerNormalization", one, other, scale, shift, domain=MICROSOFT, epsilon=self._epsilon
         )
-        attended = graph.node("Add", self._linear(attention, f"{prefix}.attention.output.dense"), queries)
-        attended = self._layer_norm(attended, f"{prefix}.attention.output.LayerNorm")
-        inner = self._linear(attended, f"{prefix}.intermediate.dense", activation="Gelu")
-        # A few tokens' activations are a hundred times the others' here: one scale for all would blur the rest.
-        output = graph.node("Add", self._linear(inner, f"{prefix}.output.dense", per_token=True), attended)
-        return self._layer_norm(output, f"{prefix}.output.LayerNorm")
-
-    def _linear(self, inputs: str, name: str, activation: str = "", *, per_token: bool = False) -> str:
-        """A linear layer with bias, of one matrix or two factors, and the activation after it.
-
-        In int8 its inputs have a scale for each token where ``per_token`` says so, else one fixed scale.
-        """
-        graph, module = self.graph, self.model.get_submodule(name)
-        if isinstance(module, FactorisedLinear):
-            inputs = self._matmul(inputs, f"{name}.right", _array(module.right), name, per_token=per_token)
-            weight, last, range_name = _array(module.left).T, f"{name}.left", f"{name}.rank"
-        else:
-            weight, last, range_name = _array(module.get_parameter("weight")).T, f"{name}.weight", name
-        bias = graph.weight(f"{name}.bias", _array(module.get_parameter("bias")))
-        if self.ranges is not None:
-            output = self._matmul(inputs, last, weight, range_name, bias, per_token=per_token)
-            return graph.node(activation, output, domain=MICROSOFT) if activation else output
-        output = self._matmul(inputs, last, weight, range_name)
-        if activation:
-            return graph.node(f"Bias{activation}", output, bias, domain=MICROSOFT)
-        return graph.node("Add", output, bias)
-
-    def _matmul(
-        self,
-        inputs: str,
-        name: str,
-        weight: npt.NDArray[np.float32],
-        range_name: str,
-        bias: str = "",
-        *,
-        per_token: bool = False,
-    ) -> str:
-        """Inputs (…, k) times a weight (k, n); in int8 the bias is added on the way out."""
-        graph = self.graph
-        if self.ranges is None:
-            return graph.node("MatMul", inputs, graph.weight(name, weight))
-        int8, scales = self._int8_weight(name, weight)
-        if not per_token:
-            quantised, scale, zero_point = self._quantise(inputs, range_name)
-            return graph.node(
-                "MatMulIntegerToFloat", quantised, int8, scale, scales, zero_point, "", bias, domain=MICROSOFT
-            )
-        peaks = graph.node("ReduceMax", graph.node("Abs", inputs), graph.integers(-1), keepdims=1)  # (…, 1)
-        peaks = graph.node("Max", peaks, graph.scalar(1e-6))
-        step, zero_point = graph.scalar(1 / 127), graph.weight("zero_point_128", np.array(128, dtype=np.uint8))
-        quantised = graph.node("QuantizeLinear", graph.node("Div", inputs, peaks), step, zero_point)
-        product = graph.node("MatMulIntegerToFloat", quantised, int8, step, scales, zero_point, domain=MICROSOFT)
-        product = graph.node("Mul", product, peaks)
-        return graph.node("Add", product, bias) if bias else product
-
-    def _quantise(self, inputs: str, range_name: str) -> tuple[str, str, str]:
-        """The tensor as uint8 with its scale and zero point; quantised once, however many read it."""
-        assert self.ranges is not None
-        if inputs not in self._quantised:
-            graph = self.graph
-            scale_value, zero_value = self.ranges[range_name].scale_and_zero_point()
-            scale = graph.weight(f"{range_name}.input_scale", np.array(scale_value))
-            zero_point = graph.weight(f"{range_name}.input_zero_point", np.array(zero_value))
-            self._quantised[inputs] = graph.node("QuantizeLinear", inputs, scale, zero_point), scale, zero_point
-        return self._quantised[inputs]
-
-    def _int8_weight(self, name: str, weight: npt.NDArray[np.float32]) -> tuple[str, str]:
-        quantised, scales = quantise_columns(weight)
-        return self.graph.weight(f"{name}.int8", quantised), self.graph.weight(f"{name}.scales", scales)
 
     def _layer_norm(self, inputs: str, name: str) -> str:
+        scale, shift = self._norm_weights(name)
+        return self.graph.node("LayerNormalization", inputs, scale, shift, axis=-1, epsilon=self._epsilon)
+
+    def _norm_weights(self, name: str) -> tuple[str, str]:
         graph, module = self.graph, self.model.get_submodule(name)
-        return graph.node(
-            "LayerNormalization",
-            inputs,
-            graph.weight(f"{name}.weight", _array(module.get_parameter("weight"))),
-            graph.weight(f"{name}.bias", _array(module.get_parameter("bias"))),
-            axis=-1,
-            epsilon=float(self.model.config.layer_norm_eps),
+        return (
+            graph.weight(f"{name}.weight", array(module.get_parameter("weight"))),
+            graph.weight(f"{name}.bias", array(module.get_parameter("bias"))),
         )
 
-
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().float().cpu().numpy()
-    return array
+    @property
+    def _epsilon(self) -> float:
+        return float(self.model.config.layer_norm_eps)

@@ -60,9 +60,7 @@ def solve_shares(counts: ParameterCounts, budget: BudgetRecipe, teacher_paramete
     }
 
 
-def ratio_at(
-    encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe, teacher_parameters: int = 0
-) -> float:
+def ratio_at(encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe, teacher_parameters: int = 0) -> float:
     """The ratio at which equation 7 leaves the encoder this share of its parameters, as :func:`solve_shares` counts."""
     kept = budget.p_embedding * counts.embedding + encoder_share * counts.encoder + counts.left_alone
     return (teacher_parameters or counts.total) / kept

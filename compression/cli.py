@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import ValidationError
 
+from compression.cli_bench import add_bench
 from compression.cli_options import (
     OneLineParser,
     add_data_options,
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_report(commands)
     add_search(commands)
+    add_bench(commands)
     return parser
 
 

@@ -15,9 +15,10 @@ from compression.artefact import TOKENIZER_FILE, read_manifest
 from compression.batches import encode
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
-from compression.evaluation import machine_name, measure_latency, onnx_logits, score
+from compression.evaluation import onnx_logits, score
 from compression.onnx_session import OnnxSession
 from compression.teacher import load_teacher
+from compression.timing import machine_name, measure_latency
 from compression.training import predict_logits
 
 

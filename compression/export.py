@@ -20,10 +20,11 @@ from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
 from compression.calibration import Calibration, fit_temperature
 from compression.compress import CompressionResult
 from compression.errors import ExportError
-from compression.evaluation import Scores, machine_name, measure_latency, onnx_logits, score
+from compression.evaluation import Scores, onnx_logits, score
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
+from compression.timing import machine_name, measure_latency
 from compression.training import classify, predict_logits
 
 FP32_TOLERANCE = 1e-4

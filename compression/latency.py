@@ -16,13 +16,13 @@ from compression.batches import Batch
 from compression.bert_graph import build_bert_graph
 from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
-from compression.evaluation import measure_latency
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
 from compression.recipe import Recipe
 from compression.structure import narrow, set_activation
 from compression.student import Student
+from compression.timing import measure_latency
 
 # What is timed: one text of 64 tokens, or of the student's limit where that is less, on one thread.
 TIMED_SHAPE = (1, 64)

@@ -18,6 +18,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
+        self._shared: dict[str, str] = {}
         self._counter = 0
 
     def node(self, operator: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
@@ -28,6 +29,20 @@ class GraphBuilder:
             helper.make_node(operator, list(inputs), [output], name=f"n{self._counter}", domain=domain, **attributes)
         )
         return output
+
+    def nodes(self, operator: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """Adds one node with several outputs."""
+        self._counter += 1
+        names = [f"{operator}_{self._counter}_{index}" for index in range(outputs)]
+        self._nodes.append(helper.make_node(operator, list(inputs), names, name=f"n{self._counter}", **attributes))
+        return names
+
+    def shared_node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Adds one node with a single output, or finds the one that computes the same."""
+        key = repr((operator, inputs, sorted(attributes.items())))
+        if key not in self._shared:
+            self._shared[key] = self.node(operator, *inputs, **attributes)
+        return self._shared[key]
 
     def weight(self, name: str, value: np.ndarray) -> str:
         """Adds a constant; the same name twice is the same constant."""

@@ -19,19 +19,35 @@ from compression.bert_graph import LOGITS
 class OnnxSession:
     """Runs an exported graph on one CPU thread."""
 
-    def __init__(self, model: Path | bytes) -> None:
+    def __init__(self, model: Path | bytes, *, profile: Path | None = None, fuse: bool = False) -> None:
+        """Loads a graph.
+
+        Args:
+            model: file or content.
+            profile: prefix of a file to write ONNX Runtime's profile to.
+            fuse: with all of ONNX Runtime's own optimisations, for graphs of other tools.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         # As the service loads it: the graph is final, and what is verified here is what runs there.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        level = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
+        options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         self._session = onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
+        self.inputs = [entry.name for entry in self._session.get_inputs()]
 
     def logits(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Logits (B, classes)."""
-        feeds = {name: getattr(batch, name).numpy() for name in self._inputs}
+        feeds = {name: getattr(batch, name).numpy() for name in self.inputs}
         outputs: npt.NDArray[np.float32] = self._session.run([LOGITS], feeds)[0]
         return outputs
+
+    def end_profile(self) -> Path:
+        """Closes the profile and says where it is."""
+        return Path(self._session.end_profiling())

@@ -21,10 +21,11 @@ from compression.calibration import Bin, reliability
 from compression.compress import HISTORY_FILE
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError, OptionError
-from compression.evaluation import machine_name, measure_latency, onnx_logits
+from compression.evaluation import onnx_logits
 from compression.layers import LayerMatrix, read_layers
 from compression.onnx_session import OnnxSession
 from compression.teacher import Teacher
+from compression.timing import machine_name, measure_latency
 from compression.training import predict_logits
 
 LATENCY_TOKENS = 64  # of the one text that a caller waits for

@@ -56,8 +56,8 @@ class Point:
 def plot_accuracies(curves: Sequence[Curve], teacher_accuracy: float | None) -> str:
     """Dev accuracy of every run against its steps, its shrink steps marked below."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure("accuracies", 7.4, 3.4)
-        for colour, curve in zip(_colours(len(curves)), curves, strict=True):
+        figure, axes = new_figure("accuracies", 7.4, 3.4)
+        for colour, curve in zip(colours(len(curves)), curves, strict=True):
             steps = [entry["step"] for entry in curve.evaluations]
             axes.plot(
                 steps, [entry["accuracy"] for entry in curve.evaluations], "o-", ms=4, label=curve.name, color=colour
@@ -68,21 +68,21 @@ def plot_accuracies(curves: Sequence[Curve], teacher_accuracy: float | None) -> 
         axes.set(xlabel="step", ylabel="dev accuracy", xlim=(0, None))
         _per_cent(axes)
         axes.legend(loc="best")
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def plot_losses(curve: Curve) -> str:
     """The running mean of each term of the loss on a logarithmic scale."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(f"losses {curve.name}", 5.0, 3.2)
+        figure, axes = new_figure(f"losses {curve.name}", 5.0, 3.2)
         steps = [entry["step"] for entry in curve.losses]
         terms = [name for name in curve.losses[0] if name != "step"]
-        for colour, name in zip(_colours(len(terms)), terms, strict=True):
+        for colour, name in zip(colours(len(terms)), terms, strict=True):
             axes.plot(steps, [entry[name] for entry in curve.losses], label=name, color=colour)
         _mark_shrinks(axes, curve.shrink_steps, GREY)
         axes.set(xlabel="step", ylabel="loss, running mean", yscale="log", title=curve.name, xlim=(0, None))
         axes.legend(loc="best", fontsize=9, ncols=2)
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def plot_points(points: Sequence[Point], axis: str) -> str:
@@ -90,7 +90,7 @@ def plot_points(points: Sequence[Point], axis: str) -> str:
     if not points:
         return ""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(axis, 5.0, 3.4)
+        figure, axes = new_figure(axis, 5.0, 3.4)
         students = sorted((point for point in points if not point.is_teacher), key=lambda point: point.cost)
         axes.plot([p.cost for p in students], [p.accuracy for p in students], color=GREY, lw=1, zorder=1)
         for point in points:
@@ -109,13 +109,13 @@ def plot_points(points: Sequence[Point], axis: str) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         _per_cent(axes)
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def plot_reliability(name: str, before: Sequence[Bin], after: Sequence[Bin] | None) -> str:
     """How often decisions of like confidence are right; the larger a mark, the more decisions."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(f"reliability {name}", 4.0, 3.6)
+        figure, axes = new_figure(f"reliability {name}", 4.0, 3.6)
         axes.plot([0, 1], [0, 1], color=TEACHER_COLOUR, lw=1, ls="--", zorder=0)
         series = [("logits as they are", before, COLOURS[1])]
         if after is not None:
@@ -132,16 +132,18 @@ def plot_reliability(name: str, before: Sequence[Bin], after: Sequence[Bin] | No
         axes.set_xlim(max(0.0, lowest - 0.05), 1.02)
         axes.set_ylim(max(0.0, lowest - 0.05), 1.02)
         axes.legend(loc="upper left", fontsize=9)
-        return _svg(figure)
+        return svg_of(figure)
 
 
-def _figure(salt: str, width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(salt: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of that many inches with one pair of axes; figures of one page need different salts."""
     mpl.rcParams["svg.hashsalt"] = salt  # element ids differ between the plots of a page, and not between two runs
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _colours(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
+    """That many colours in the page's order."""
     return [COLOURS[index % len(COLOURS)] for index in range(count)]
 
 
@@ -154,7 +156,7 @@ def _per_cent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
 
 
-def _svg(figure: Figure) -> str:
+def svg_of(figure: Figure) -> str:
     """The drawing without the XML header and metadata, whose addresses a page has no use for."""
     buffer = io.StringIO()
     figure.savefig(

@@ -44,7 +44,7 @@ def narrow(
     kept = neurons_kept(model.config.intermediate_size, recipe)
     if kept >= model.config.intermediate_size:
         return model
-    for index, layer in enumerate(model.bert.encoder.layer):
+    for index, layer in enumerate(_layers(model)):
         _narrow_layer(layer, kept, moments.get(f"bert.encoder.layer.{index}.output.dense"))
     model.config.intermediate_size = kept
     return model
@@ -54,8 +54,12 @@ def set_activation(model: BertForSequenceClassification, recipe: StructureRecipe
     """Gives every feed-forward block the recipe's activation, in place."""
     if recipe.activation != "teacher":
         model.config.hidden_act = recipe.activation
-        for layer in model.bert.encoder.layer:
+        for layer in _layers(model):
             layer.intermediate.intermediate_act_fn = ACT2FN[recipe.activation]
+
+
+def _layers(model: BertForSequenceClassification) -> list[BertLayer]:
+    return [layer for layer in model.bert.encoder.layer if isinstance(layer, BertLayer)]
 
 
 def _narrow_layer(layer: BertLayer, kept: int, moments: InputMoments | None) -> None:

@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _write(path: Path, name: str, report: Report) -> None:
-    from compression.evaluation import machine_name  # here, so that torch is not in the memory of who measures
+    from compression.timing import machine_name  # here, so that torch is not in the memory of who measures
 
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"faults": {}}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
