@@ -37,11 +37,13 @@ def build_bert_graph(
     return _BertGraph(model, task, ranges, plan).build()
 
 
-def quantised_inputs(model: BertForSequenceClassification, task: str, ranges: Ranges, plan: GraphPlan) -> list[str]:
-    """The ranges that the graph's int8 products use, in the order of the graph."""
+def quantised_products(
+    model: BertForSequenceClassification, task: str, ranges: Ranges, plan: GraphPlan
+) -> dict[str, int]:
+    """The products that the graph computes in int8: by the name of their inputs' range, their number of weights."""
     graph = _BertGraph(model, task, ranges, plan)
     graph.build()
-    return graph.products.quantised_inputs
+    return graph.products.in_int8
 
 
 def graph_inputs(task: str) -> tuple[str, ...]:

@@ -177,6 +177,13 @@ def _add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
     )
     parser.add_argument(
+        "--target",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="what the graphs are to be fast on: cpu measures candidates on this machine, cuda follows a rule and "
+        "writes fp32 alone (default %(default)s)",
+    )
+    parser.add_argument(
         "--calibration-rows",
         type=whole,
         default=1000,
@@ -253,7 +260,9 @@ def _run_compress(options: argparse.Namespace) -> None:
     if not is_first_process():
         return
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
-    manifest = export_artefact(result, options.out, data_set=_data_set_name(options.dev), precisions=precisions)
+    manifest = export_artefact(
+        result, options.out, data_set=_data_set_name(options.dev), precisions=precisions, target=options.target
+    )
     print(format_manifest(manifest))  # noqa: T201
 
 

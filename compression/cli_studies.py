@@ -17,6 +17,11 @@ def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     parser.add_argument("artefact", type=Path, metavar="models/NAME", help="the artefact's folder")
     parser.add_argument("--teacher", type=Path, metavar="DIR", help="report the agreement with this teacher too")
+    parser.add_argument(
+        "--batch-invariance",
+        action="store_true",
+        help="also say how far scores change between a text alone, in a batch of 32, and padded to the model's limit",
+    )
     parser.add_argument("--json", type=Path, metavar="F", help="also write the figures to this file")
     data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
     data.add_argument("--data", required=True, metavar="F", help="rows to measure on")
@@ -31,7 +36,13 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from compression.evaluate import evaluate, format_evaluation
 
     texts = read_labelled_texts(options.data, columns_of(options), split="validation")
-    figures = evaluate(options.artefact, texts, options.data, teacher_folder=options.teacher)
+    figures = evaluate(
+        options.artefact,
+        texts,
+        options.data,
+        teacher_folder=options.teacher,
+        batch_invariance=options.batch_invariance,
+    )
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(format_evaluation(figures))  # noqa: T201

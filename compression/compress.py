@@ -22,7 +22,7 @@ from compression.data import LabelledTexts, targets_of
 from compression.errors import CheckpointError, DataError, RecipeError
 from compression.ladabert import LadaBertLearner
 from compression.processes import join_processes
-from compression.recipe import Recipe
+from compression.recipe import Recipe, StructureRecipe
 from compression.student import Student
 from compression.teacher import Teacher, load_teacher
 from compression.training import choose_device, predict_logits, steps_per_epoch, train
@@ -145,8 +145,15 @@ def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int
 
 
 def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
-    """Names a run's settings, teacher and data, so that no other run's progress is taken for its own."""
-    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
+    """Names a run's settings, teacher and data, so that no other run's progress is taken for its own.
+
+    What changes no weight is left out: how int8 is guarded, and a structure that is the teacher's.
+    """
+    settings = recipe.to_dict()
+    del settings["export"]["int8_logit_error"]
+    if recipe.structure == StructureRecipe():
+        del settings["structure"]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for parameter in teacher.model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     digest.update(repr((data.input_ids, data.labels)).encode())

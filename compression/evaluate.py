@@ -16,14 +16,24 @@ from compression.batches import encode
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
 from compression.evaluation import onnx_logits, score
+from compression.invariance import measure_invariance
 from compression.onnx_session import OnnxSession
 from compression.teacher import load_teacher
 from compression.timing import machine_name, measure_latency
 from compression.training import predict_logits
 
 
-def evaluate(folder: Path, texts: LabelledTexts, source: str, *, teacher_folder: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    folder: Path,
+    texts: LabelledTexts,
+    source: str,
+    *,
+    teacher_folder: Path | None = None,
+    batch_invariance: bool = False,
+) -> dict[str, Any]:
     """The figures of every graph of the artefact on these rows; agreement where a teacher is given.
+
+    With ``batch_invariance``, also how far a row's scores change with what shares its batch and with padding.
 
     Raises:
         ExportError: the folder is no artefact, or a file is not what its manifest says.
@@ -55,6 +65,11 @@ def evaluate(folder: Path, texts: LabelledTexts, source: str, *, teacher_folder:
             name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits, temperature=temperature))
             for name, session in sessions.items()
         },
+        "batch_invariance": {
+            name: asdict(measure_invariance(session, data, manifest["max_length"]))
+            for name, session in sessions.items()
+            if batch_invariance
+        },
         "latency": {
             "machine": machine_name(),
             "threads": 1,
@@ -75,6 +90,11 @@ def format_evaluation(figures: dict[str, Any]) -> str:
             f"calibration error {scores['expected_calibration_error']:.4f} "
             f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
         )
+    lines += [
+        f"  {name:<16}  alone, in batches of 32, padded: scores change by {found['largest_score_change']:.1e} at most, "
+        f"{found['changed_labels']} of {found['rows']} labels change"
+        for name, found in figures["batch_invariance"].items()
+    ]
     lines.append(f"median ms, {figures['latency']['threads']} thread, {figures['latency']['machine']}")
     lines += [
         f"  {row['file']:<16}  {row['batch']:>3} texts of {row['tokens']:>3} tokens  {row['median_ms']:>8.3f}"

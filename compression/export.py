@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import torch
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from compression.answers import decide, log_probabilities
 from compression.artefact import GRAPH_FILES, write_artefact
 from compression.batches import Batch, EncodedTexts, training_batches
 from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
 from compression.calibration import Calibration, fit_temperature
 from compression.compress import CompressionResult
-from compression.errors import ExportError
+from compression.errors import ExportError, OptionError
 from compression.evaluation import Scores, onnx_logits, score
+from compression.graph_choice import GraphChoice, Target, candidate_graphs, choose_graph
+from compression.graph_plan import GraphPlan
+from compression.int8_guard import Guarded, guard_int8
+from compression.invariance import measure_invariance
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
@@ -33,18 +36,50 @@ INT8_SCORE_TOLERANCE = 1e-3
 CALIBRATION_BATCHES = 16
 
 
+@dataclass(frozen=True)
+class VerifiedGraph:
+    """A graph that computes what the student computes, how it was chosen, and for int8 what the guard found."""
+
+    model: onnx.ModelProto
+    plan: GraphPlan
+    choice: GraphChoice
+    guarded: Guarded | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        described = {**self.plan.to_dict(), "candidates": self.choice.to_dict()}
+        if self.guarded is not None:
+            described["fp32_products"] = sorted(self.guarded.fp32_products)
+            described["logit_error"] = round(self.guarded.error_after, 5)
+            described["logit_error_all_int8"] = round(self.guarded.error_before, 5)
+        return described
+
+
 def export_artefact(
-    result: CompressionResult, out: Path, *, data_set: str, precisions: tuple[str, ...] = ("int8", "fp32")
+    result: CompressionResult,
+    out: Path,
+    *,
+    data_set: str,
+    precisions: tuple[str, ...] = ("int8", "fp32"),
+    target: Target = "cpu",
 ) -> dict[str, Any]:
     """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
+
+    Each graph is the fastest of several on this machine's CPU, or for ``cuda`` the one that the rule names.
 
     Returns:
         The manifest.
 
     Raises:
-        ExportError: the fp32 graph differs from PyTorch, or int8 depends on the batch; nothing is written.
+        OptionError: int8 alone is asked for on CUDA, which has no kernels for it.
+        ExportError: an fp32 graph differs from PyTorch, or int8 depends on the batch; nothing is written.
     """
-    graphs = _verified_graphs(result, precisions)
+    if target == "cuda":
+        if "fp32" not in precisions:
+            raise OptionError("--target cuda: int8 graphs are for CPUs; use --precisions fp32")
+        precisions = ("fp32",)
+    verified = _verified_graphs(result, precisions, target)
+    graphs = {name: graph.model for name, graph in verified.items()}
     sessions = {name: OnnxSession(graph.SerializeToString()) for name, graph in graphs.items()}
     teacher_logits = predict_logits(result.teacher.model, result.dev_data, torch.device("cpu")).numpy()
     labels = result.dev_data.labels
@@ -93,22 +128,37 @@ def export_artefact(
             },
         },
         "latency": {"machine": machine_name(), "threads": 1, "table": latency},
+        "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
         "calibration": asdict(calibration),
     }
     tokenizer = result.teacher.tokenizer.backend_tokenizer
     return write_artefact(out, {name: graphs[name] for name in precisions}, tokenizer, fields)
 
 
-def _verified_graphs(result: CompressionResult, precisions: tuple[str, ...]) -> dict[str, onnx.ModelProto]:
+def _verified_graphs(
+    result: CompressionResult, precisions: tuple[str, ...], target: Target
+) -> dict[str, VerifiedGraph]:
     """The fp32 graph, which int8 is measured against, and the int8 graph where it is asked for."""
     model = result.student.model
     model.eval()
-    graphs = {"fp32": build_bert_graph(model, result.task)}
-    check_parity(model, graphs["fp32"], _max_length(result))
+    max_length = _max_length(result)
+    candidates = candidate_graphs(model, result.task, None, target)
+    for graph in candidates.values():
+        check_parity(model, graph, max_length)
+    if "fp32" not in precisions:  # only what int8 is measured against
+        candidates = dict(list(candidates.items())[:1])
+    choice = choose_graph(candidates, max_length)
+    graphs = {"fp32": VerifiedGraph(candidates[choice.plan], choice.plan, choice)}
     if "int8" in precisions:
         ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
-        graphs["int8"] = build_bert_graph(model, result.task, ranges)
-        check_batch_invariance(graphs["int8"], result.dev_data, _max_length(result))
+        choice = choose_graph(candidate_graphs(model, result.task, ranges, target), max_length)
+        held_out = result.calibration_data if len(result.calibration_data) else result.train_data
+        tolerance = result.recipe.export.int8_logit_error
+        guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
+        plan = replace(choice.plan, fp32_products=guarded.fp32_products)
+        graph = build_bert_graph(model, result.task, ranges, plan)
+        check_batch_invariance(graph, result.dev_data, max_length)
+        graphs["int8"] = VerifiedGraph(graph, plan, choice, guarded)
     return graphs
 
 
@@ -144,21 +194,16 @@ def check_parity(model: BertForSequenceClassification, graph: onnx.ModelProto, m
 
 
 def check_batch_invariance(graph: onnx.ModelProto, data: EncodedTexts, max_length: int, rows: int = 64) -> float:
-    """The largest difference of a text's scores alone and in one batch of the first rows padded to the limit.
+    """The largest change of a score of the first rows between alone, in batches of 32, and padded to the limit.
 
     Raises:
         ExportError: it is over 1e-3, or a label changes.
     """
-    session = OnnxSession(graph.SerializeToString())
-    rows = min(rows, len(data))
-    together = session.logits(data.batch(range(rows), pad_to=max_length))
-    alone = np.concatenate([session.logits(data.batch([row])) for row in range(rows)])
-    like = np.array(data.labels)
-    together_scores, alone_scores = (np.exp(log_probabilities(logits, like)) for logits in (together, alone))
-    worst = float(np.abs(together_scores - alone_scores).max())
-    if worst > INT8_SCORE_TOLERANCE or (decide(together, like) != decide(alone, like)).any():
-        raise ExportError(f"int8: a text's scores change by {worst:.2g} with its batch")
-    return worst
+    first = data.select(range(min(rows, len(data))))
+    found = measure_invariance(OnnxSession(graph.SerializeToString()), first, max_length)
+    if found.largest_score_change > INT8_SCORE_TOLERANCE or found.changed_labels:
+        raise ExportError(f"int8: a text's scores change by {found.largest_score_change:.2g} with its batch")
+    return found.largest_score_change
 
 
 def _random_batches(vocabulary: int, max_length: int) -> Iterable[Batch]:

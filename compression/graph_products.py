@@ -26,7 +26,7 @@ class Products:
 
     def __init__(self, graph: GraphBuilder, ranges: Ranges | None, in_fp32: Set[str]) -> None:
         self.graph = graph
-        self.quantised_inputs: list[str] = []  # the ranges that products in int8 use, in order
+        self.in_int8: dict[str, int] = {}  # by range, the weights of the products that are int8
         self._ranges = ranges
         self._in_fp32 = in_fp32
         self._quantised: dict[tuple[str, str], tuple[str, str, str]] = {}
@@ -38,6 +38,7 @@ class Products:
         if self._ranges is None or range_name in self._in_fp32:
             product = graph.node("MatMul", inputs, graph.weight(name, weight))
             return product if bias is None else graph.node("Add", product, bias_name)
+        self.in_int8[range_name] = self.in_int8.get(range_name, 0) + weight.size
         int8, scales = self.int8_weight(name, weight)
         quantised, scale, zero_point = self._quantise(inputs, range_name)
         return graph.node(
@@ -73,8 +74,6 @@ class Products:
     def _quantise(self, inputs: str, range_name: str) -> tuple[str, str, str]:
         """The tensor as uint8 with its scale and zero point; quantised once, however many read it."""
         assert self._ranges is not None
-        if range_name not in self.quantised_inputs:
-            self.quantised_inputs.append(range_name)
         scale_value, zero_value = self._ranges[range_name].scale_and_zero_point()
         key = inputs, repr((scale_value, zero_value))
         if key not in self._quantised:

@@ -136,6 +136,14 @@ class ExportRecipe:
         float,
         Field(ge=0, le=1, description="Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."),
     ] = 0.005
+    int8_logit_error: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Error of int8's logits, over the logits' own size, on held-out rows; matrix products that "
+            "cause more stay in fp32.",
+        ),
+    ] = 0.02
 
 
 @dataclass(frozen=True, config=STRICT)
