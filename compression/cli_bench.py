@@ -44,10 +44,10 @@ def add_bench(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 def shapes(text: str) -> tuple[tuple[int, int], ...]:
     """`1x16,8x32` → ((1, 16), (8, 32))."""
-    found = tuple(tuple(map(int, part.split("x"))) for part in text.split(",") if part.replace("x", "").isdecimal())
-    if len(found) != text.count(",") + 1 or any(len(shape) != 2 or 0 in shape for shape in found):
+    parts = [part.split("x") for part in text.split(",")]
+    if not all(len(part) == 2 and all(number.isdecimal() and int(number) for number in part) for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: expected texts x tokens, such as 1x16,8x32")
-    return found  # type: ignore[return-value]
+    return tuple((int(batch), int(tokens)) for batch, tokens in parts)
 
 
 def _run_bench(options: argparse.Namespace) -> None:

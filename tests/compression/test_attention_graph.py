@@ -1,0 +1,71 @@
+"""Every way to write attention computes what PyTorch computes, at ranks on both sides of every choice."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertForSequenceClassification
+
+from compression.bert_graph import build_bert_graph
+from compression.export import check_parity
+from compression.factorise import empty_factors
+from compression.graph_plan import CUDA_PLAN, GraphPlan
+from compression.onnx_session import OnnxSession
+from compression.quantise import calibrate
+from tests.compression.conftest import tiny_config
+from tests.compression.test_structure import random_batch
+
+PARTS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+
+
+def student(ranks: list[int]) -> BertForSequenceClassification:
+    """Attention of these ranks in every layer; 0 leaves a matrix whole."""
+    torch.manual_seed(0)
+    model: BertForSequenceClassification = BertForSequenceClassification._from_config(
+        tiny_config(), attn_implementation="eager"
+    )
+    for layer in model.bert.encoder.layer:
+        for part, rank in zip(PARTS, ranks, strict=True):
+            if rank:
+                parent, _, child = part.rpartition(".")
+                setattr(layer.get_submodule(parent), child, empty_factors(layer.get_submodule(part), rank))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    model.eval()
+    return model
+
+
+@settings(max_examples=12, deadline=None)
+@given(ranks=st.lists(st.integers(0, 12), min_size=4, max_size=4), plan=st.sampled_from(["fused", "plain"]))
+def test_every_plan_computes_what_pytorch_computes(ranks: list[int], plan: str) -> None:
+    model = student(ranks)
+    for limit in (0, 6, 12):
+        graph = build_bert_graph(model, "single", None, GraphPlan(plan, limit))  # type: ignore[arg-type]
+        assert check_parity(model, graph, 40) < 1e-4
+
+
+def test_the_rule_for_cuda_computes_the_same() -> None:
+    model = student([4, 4, 4, 4])
+    graph = build_bert_graph(model, "single", None, CUDA_PLAN)
+    assert check_parity(model, graph, 40) < 1e-4
+    assert operators(graph)["SkipLayerNormalization"] == 4
+
+
+@pytest.mark.parametrize("ranks", [[4, 3, 2, 9], [4, 3, 9, 2]])
+def test_in_rank_space_no_head_is_moved_and_int8_stays_near(ranks: list[int]) -> None:
+    model = student(ranks)
+    batch = random_batch(model, 16)
+    ranges = calibrate(model, [batch])
+    graph = build_bert_graph(model, "single", ranges, GraphPlan(shared_rank_limit=9))
+    assert "MultiHeadAttention" not in operators(graph)
+    expected = OnnxSession(build_bert_graph(model, "single").SerializeToString()).logits(batch)
+    actual = OnnxSession(graph.SerializeToString()).logits(batch)
+    assert np.abs(actual - expected).max() < 0.15 * np.abs(expected).max()
+
+
+def operators(graph: onnx.ModelProto) -> dict[str, int]:
+    names = [node.op_type for node in graph.graph.node]
+    return {name: names.count(name) for name in names}

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compression.compress import CompressionResult
+from compression.graph_plan import GraphPlan
+from compression.int8_guard import choose_products, guard_int8
+from compression.quantise import Range, calibrate
+from tests.compression.test_export import result  # noqa: F401 - a fixture
+
+Errors = dict[str, float]
+
+
+@given(
+    errors=st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.floats(0, 1), min_size=1),
+    tolerance=st.floats(0.001, 1),
+)
+def test_what_stays_in_int8_is_within_the_tolerance(errors: Errors, tolerance: float) -> None:
+    def error_of(in_fp32: frozenset[str]) -> float:
+        return math.sqrt(math.fsum(error**2 for name, error in errors.items() if name not in in_fp32))
+
+    found = choose_products(dict.fromkeys(errors, 10), error_of, tolerance)
+    assert found.error_after <= tolerance
+    assert found.error_after == error_of(found.fp32_products)
+    if error_of(frozenset()) <= tolerance:
+        assert not found.fp32_products  # nothing is given up without need
+
+
+def test_the_cheap_product_goes_first_where_two_hurt_alike() -> None:
+    def error_of(in_fp32: frozenset[str]) -> float:
+        return 0.1 * math.sqrt(2 - len(in_fp32))
+
+    assert choose_products({"large": 1000, "small": 10}, error_of, 0.11).fp32_products == {"small"}
+
+
+def test_an_error_that_nothing_mends_ends_with_everything_in_fp32() -> None:
+    assert choose_products({"a": 1, "b": 1}, lambda _: 1.0, 0.1).fp32_products == {"a", "b"}
+
+
+def test_a_product_with_a_useless_scale_is_found(result: CompressionResult) -> None:  # noqa: F811
+    model, data = result.student.model, result.train_data
+    ranges = calibrate(model, [data.batch(range(32))])
+    spoilt = "bert.encoder.layer.0.intermediate.dense"
+    ranges[spoilt] = Range(-1e6, 1e6)
+    guarded = guard_int8(model, "single", ranges, GraphPlan("plain"), data, 0.02)
+    assert spoilt in guarded.fp32_products
+    assert guarded.error_after <= 0.02 < guarded.error_before
