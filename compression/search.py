@@ -122,6 +122,8 @@ def search(
         RecipeError: no split meets the ratio.
         CheckpointError: there is a journal and ``resume`` is not set, or it is another search's.
     """
+    if config.recipe.structure.neurons < 1:
+        raise RecipeError("structure.neurons: search splits the budget of whole layers; leave it out of --recipe")
     teacher = load_teacher(teacher_folder)
     space = Space.of(count_parameters(teacher.model), config.recipe.budget)
     labels = targets_of("--train", texts, teacher.labels, teacher.problem_type)

@@ -25,10 +25,25 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
     assert "bytes" in printed
     main(["compress", "--teacher", "mine", "--out", "models/tiny", "--resume", *options])
 
-    main(["evaluate", "models/tiny", "--data", "dev.tsv", "--teacher", "mine", "--json", "figures.json"])
+    main(
+        [
+            "evaluate",
+            "models/tiny",
+            "--data",
+            "dev.tsv",
+            "--teacher",
+            "mine",
+            "--json",
+            "figures.json",
+            "--batch-invariance",
+        ]
+    )
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     manifest = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
     assert manifest["teacher"]["name"] == "mine"
+    for found in figures["batch_invariance"].values():
+        assert found["largest_score_change"] < 1e-3
+        assert found["changed_labels"] == 0
     for name, entry in manifest["evaluation"]["files"].items():
         assert figures["files"][name]["accuracy"] == entry["accuracy"]
         assert figures["files"][name]["agreement"] == entry["agreement"]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from transformers import BertForSequenceClassification
 from compression.artefact import read_manifest
 from compression.bert_graph import build_bert_graph
 from compression.compress import CompressionResult, compress
-from compression.errors import ExportError
+from compression.errors import ExportError, OptionError
 from compression.export import check_batch_invariance, check_parity, export_artefact
 from compression.onnx_session import OnnxSession
 from compression.quantise import Range, calibrate, quantise_columns, quantise_rows
@@ -129,6 +130,36 @@ def test_fp32_alone_neither_builds_nor_judges_int8(
     monkeypatch.setattr("compression.export.calibrate", never)
     manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=("fp32",))
     assert sorted(manifest["files"]) == ["model.onnx", "tokenizer.json"]
+
+
+def test_the_manifest_says_which_graph_was_chosen_from_which(result: CompressionResult, models: Path) -> None:
+    export = export_artefact(result, models / "tiny", data_set="tiny")["export"]
+    assert export["target"] == "cpu"
+    for entry in export["files"].values():
+        best = entry["candidates"][0]
+        assert {key: entry[key] for key in best if key != "median_ms"} == {k: best[k] for k in best if k != "median_ms"}
+        assert len(entry["candidates"]) > 1
+        assert all(set(candidate["median_ms"]) == {"1x16", "8x32", "32x16"} for candidate in entry["candidates"])
+    assert export["files"]["model.int8.onnx"]["logit_error"] <= result.recipe.export.int8_logit_error
+
+
+def test_for_cuda_a_rule_chooses_and_int8_alone_is_refused(result: CompressionResult, models: Path) -> None:
+    with pytest.raises(OptionError, match="--target cuda: int8 graphs are for CPUs"):
+        export_artefact(result, models / "tiny", data_set="tiny", precisions=("int8",), target="cuda")
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", target="cuda")
+    assert manifest["default_file"] == "model.onnx"
+    (chosen,) = manifest["export"]["files"]["model.onnx"]["candidates"]
+    assert chosen["fused_normalisation"]
+    assert chosen["median_ms"] == {}
+
+
+def test_a_run_can_be_exported_again_with_another_guard(
+    result: CompressionResult, teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    export = replace(tiny_recipe.export, int8_logit_error=0.5)
+    recipe = replace(tiny_recipe, export=export)
+    again = compress(teacher_folder, recipe, labelled_texts(64), labelled_texts(40), tmp_path / "run", resume=True)
+    assert again.recipe.export.int8_logit_error == 0.5
 
 
 def test_a_changed_file_is_refused(result: CompressionResult, models: Path) -> None:

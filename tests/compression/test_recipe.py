@@ -4,7 +4,14 @@ import pytest
 
 from compression.errors import RecipeError
 from compression.ladabert import Timetable
-from compression.recipe import DistillationRecipe, FactorisationRecipe, PruningRecipe, load_recipe, recipe_fields
+from compression.recipe import (
+    DistillationRecipe,
+    FactorisationRecipe,
+    PruningRecipe,
+    StructureRecipe,
+    load_recipe,
+    recipe_fields,
+)
 from tests.compression.conftest import REPOSITORY, TINY_RECIPE
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
@@ -21,6 +28,7 @@ def test_there_is_a_plain_and_a_better_recipe_for_each_of_the_papers_four_ratios
         "best-x7.5": 7.5,
         "best-x10": 10.0,
         "latency-x7": 7.0,
+        "latency-x8.5": 8.54,
     }
 
 
@@ -29,6 +37,7 @@ def test_the_papers_recipes_use_nothing_that_the_paper_does_not_have() -> None:
         recipe = load_recipe(path)
         if path.stem.startswith("ladabert"):
             assert recipe.factorisation == FactorisationRecipe()
+            assert recipe.structure == StructureRecipe()
             assert recipe.pruning == PruningRecipe()
             assert recipe.distillation == DistillationRecipe()
             assert recipe.budget.objective == "size"

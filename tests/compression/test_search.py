@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from compression.budget import solve_shares
 from compression.cli import main
 from compression.errors import CheckpointError, DataError, RecipeError
 from compression.matrices import ParameterCounts
-from compression.recipe import BudgetRecipe, Recipe, load_recipe
+from compression.recipe import BudgetRecipe, Recipe, StructureRecipe, load_recipe
 from compression.search import SearchConfig, Space, search, write_recipe
 from compression.search_trial import score_recipe
 from tests.compression.conftest import TINY_RECIPE, labelled_texts
@@ -108,6 +109,14 @@ def test_the_best_split_is_written_as_a_recipe(teacher_folder: Path, tiny_recipe
 def test_too_few_rows_to_hold_any_out_are_refused(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="9 rows are too few"):
         search(teacher_folder, config(tiny_recipe), labelled_texts(9), tmp_path / "run")
+
+
+def test_a_structure_other_than_the_teachers_is_refused(
+    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    narrow = replace(tiny_recipe, structure=StructureRecipe(neurons=0.5))
+    with pytest.raises(RecipeError, match=r"structure\.neurons: search splits the budget of whole layers"):
+        search(teacher_folder, config(narrow), labelled_texts(120), tmp_path / "run")
 
 
 def test_search_is_a_command(
