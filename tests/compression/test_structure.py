@@ -24,14 +24,16 @@ def random_batch(model: BertForSequenceClassification, rows: int) -> Batch:
 
 def test_neurons_are_taken_out_whole_and_the_rest_stand_in_for_them(tiny_bert: BertForSequenceClassification) -> None:
     with torch.no_grad():  # neurons that say the same twice over: half of them can go
-        for layer in tiny_bert.bert.encoder.layer:
-            layer.intermediate.dense.weight[32:] = layer.intermediate.dense.weight[:32]
-            layer.intermediate.dense.bias[32:] = layer.intermediate.dense.bias[:32]
-            layer.output.dense.weight[:, :32] *= 3  # the first of each pair is the one that moves the output more
+        for index in range(2):
+            inner = f"bert.encoder.layer.{index}.intermediate.dense"
+            for name in ("weight", "bias"):
+                tiny_bert.get_parameter(f"{inner}.{name}")[32:] = tiny_bert.get_parameter(f"{inner}.{name}")[:32]
+            outer = tiny_bert.get_parameter(f"bert.encoder.layer.{index}.output.dense.weight")
+            outer[:, :32] *= 3  # the first of each pair is the one that moves the output more
     batch = random_batch(tiny_bert, 64)
     narrowed = narrow(tiny_bert, StructureRecipe(neurons=0.5), input_moments(tiny_bert, [batch]))
     assert narrowed.config.intermediate_size == 32
-    assert narrowed.bert.encoder.layer[0].intermediate.dense.weight.shape == (32, 32)
+    assert narrowed.get_parameter("bert.encoder.layer.0.intermediate.dense.weight").shape == (32, 32)
     with torch.inference_mode():
         expected, actual = classify(tiny_bert, batch), classify(narrowed, batch)
     assert (expected - actual).abs().max() < 0.2 * expected.std()  # what damping takes
