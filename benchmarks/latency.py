@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from compression.artefact import read_manifest
+from compression.artefact import read_graph, read_manifest
 from compression.bert_graph import build_bert_graph
 from compression.evaluation import machine_name, measure_latency
 from compression.onnx_session import OnnxSession
@@ -31,7 +31,7 @@ def main() -> None:
     for folder, manifest in manifests.items():
         for file, entry in manifest["files"].items():
             if "precision" in entry:
-                sessions[f"{manifest['name']}, {entry['precision']}"] = OnnxSession(folder / file)
+                sessions[f"{manifest['name']}, {entry['precision']}"] = OnnxSession(read_graph(folder, manifest, file))
     table = measure_latency(sessions, 128, repeats=options.repeats)
     medians = {(row["file"], row["batch"], row["tokens"]): row["median_ms"] for row in table}
     shapes = sorted({(row["batch"], row["tokens"]) for row in table})

@@ -23,6 +23,7 @@ from compression.cli_options import (
     share,
     whole,
 )
+from compression.cli_pack import add_pack
 from compression.cli_studies import add_evaluate, add_report, add_search
 from compression.errors import CompressionError
 
@@ -76,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_report(commands)
     add_search(commands)
+    add_pack(commands)
     return parser
 
 

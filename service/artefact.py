@@ -13,6 +13,7 @@ import jsonschema
 
 from service.errors import ArtefactError
 from service.settings import Precision
+from service.stored_file import gunzip, stored_name
 
 SCHEMA_FILE = "manifest.schema.json"
 MANIFEST_FILE = "manifest.json"
@@ -54,12 +55,21 @@ class Artefact:
         return str(self.manifest["files"][file]["precision"])
 
     def read(self, file: str) -> bytes:
-        """Return a file's bytes, verified again, so that what is loaded is what was checked."""
+        """Return a file's content, decoded and verified again, so that what is loaded is what was checked."""
         listed = self.manifest["files"][file]
-        data = _read_regular_file(self.folder / file)
+        path = self.folder / stored_name(file, listed)
+        data = _read_regular_file(path)
         if hashlib.sha256(data).hexdigest() != listed["sha256"]:
-            raise ArtefactError(f"{self.folder / file}: its sha256 is not the one in {MANIFEST_FILE}")
-        return data
+            raise ArtefactError(f"{path}: its sha256 is not the one in {MANIFEST_FILE}")
+        if "encoding" not in listed:
+            return data
+        try:
+            content = gunzip(data, listed["decoded_bytes"])
+        except ArtefactError as error:
+            raise ArtefactError(f"{path}: {error}") from error
+        if hashlib.sha256(content).hexdigest() != listed["decoded_sha256"]:
+            raise ArtefactError(f"{path}: the sha256 of what it decodes to is not the one in {MANIFEST_FILE}")
+        return content
 
 
 def read_schema(models_folder: Path) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def read_artefact(folder: Path, schema: Mapping[str, Any]) -> Artefact:
     if manifest["default_file"] not in manifest["files"]:
         raise ArtefactError(f"{path}: default_file {manifest['default_file']!r} is not among its files")
     for file, listed in manifest["files"].items():
-        _check_file(folder / file, listed["bytes"], listed["sha256"])
+        _check_file(folder / stored_name(file, listed), listed["bytes"], listed["sha256"])
     return Artefact(
         folder=folder,
         manifest=manifest,

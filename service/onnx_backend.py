@@ -84,6 +84,9 @@ def _session(graph: bytes, providers: list[str]) -> ort.InferenceSession:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; what fails is raised and logged by us
     try:
-        return ort.InferenceSession(graph, options, providers=providers)
+        session = ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # its exceptions share no base class
         raise ArtefactError(f"ONNX Runtime cannot load the graph: {' '.join(str(error).split())}") from error
+    session.disable_fallback()
+    session._model_bytes = None  # the whole graph again, kept for the fallback alone
+    return session
