@@ -177,7 +177,7 @@ class ModelSummary(BaseModel):
     labels: list[str]
     max_length: int
     precision: Literal["fp32", "int8"]
-    provider: Literal["cpu", "cuda"]
+    provider: Literal["cpu", "cuda", "openvino"]
 
 
 class ModelList(BaseModel):

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LADABERT_"
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["auto", "cpu", "cuda", "openvino"]
 Precision = Literal["auto", "fp32", "int8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     )
     provider: Provider = Field(
         default="auto",
-        description="Where to compute: cpu, cuda (fails at start where there is none) or auto (cuda or cpu).",
+        description="Where to compute: cpu, cuda or openvino (each fails at start where there is none; openvino needs "
+        "the extra of that name) or auto (cuda or cpu).",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
