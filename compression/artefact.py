@@ -24,7 +24,7 @@ from compression.stored_file import content_sha256, is_stored, read_stored, stor
 SCHEMA_FILE = "manifest.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
-GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 PRODUCERS = ("ladabert", "torch", "transformers", "onnx", "onnxruntime")
 
 
@@ -70,11 +70,10 @@ def _write_artefact(
         }
         files[TOKENIZER_FILE] = store(partial, TOKENIZER_FILE, plain.to_str(pretty=True).encode(), plain=True)
         default_file = GRAPH_FILES[next(iter(graphs))]
-        sums = "".join(content_sha256(files[name]) for name in sorted(files))
         manifest = {
             "schema_version": 1,
             "name": out.name,
-            "version": hashlib.sha256(sums.encode()).hexdigest()[:12],
+            "version": artefact_version(files),
             "created_at": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **fields,
             "default_file": default_file,
@@ -84,11 +83,17 @@ def _write_artefact(
         manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
         validate_manifest(manifest, out.parent)
         (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _replace(out, partial)
+        replace_artefact(out, partial)
     return manifest
 
 
-def _replace(out: Path, partial: Path) -> None:
+def artefact_version(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The version that follows from the files' contents, however they are stored."""
+    sums = "".join(content_sha256(files[name]) for name in sorted(files))
+    return hashlib.sha256(sums.encode()).hexdigest()[:12]
+
+
+def replace_artefact(out: Path, partial: Path) -> None:
     """Renames ``partial``, whose parent is a temporary folder, to ``out``; what was there stays when that fails."""
     previous = partial.parent / ".previous"  # no artefact has such a name
     try:
@@ -129,7 +134,7 @@ def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
             manifest["compression"]["stored_bytes"] = manifest["files"][manifest["default_file"]]["bytes"]
             validate_manifest(manifest, folder.parent)
             (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            _replace(folder, partial)
+            replace_artefact(folder, partial)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
     return manifest

@@ -12,13 +12,16 @@ from typing import Any, Literal, NoReturn
 import jsonschema
 
 from service.errors import ArtefactError
-from service.settings import Precision
+from service.settings import Precision, Provider
 from service.stored_file import gunzip, stored_name
 
 SCHEMA_FILE = "manifest.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
-GRAPH_FILES: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+GRAPH_FILES: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+# What a provider computes fastest, best first, before the manifest's default: on CUDA there are no int8 kernels for
+# our graphs, and OpenVINO makes bf16 of fp32 weights.
+PREFERRED_PRECISIONS: Mapping[str, tuple[str, ...]] = {"cuda": ("fp16", "fp32"), "openvino": ("fp32",)}
 READ_CHUNK_BYTES = 1 << 20
 
 
@@ -38,9 +41,13 @@ class Artefact:
     output: str
     temperature: float
 
-    def graph_file(self, precision: Precision) -> str:
-        """Return the file of that precision; raises ArtefactError when the artefact has none."""
-        file: str = self.manifest["default_file"] if precision == "auto" else GRAPH_FILES[precision]
+    def graph_file(self, precision: Precision, provider: Provider = "auto") -> str:
+        """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
+        if precision == "auto":
+            preferred = [GRAPH_FILES[name] for name in PREFERRED_PRECISIONS.get(provider, ())]
+            held = [file for file in preferred if file in self.manifest["files"]]
+            return str([*held, self.manifest["default_file"]][0])
+        file = GRAPH_FILES[precision]
         if file not in self.manifest["files"]:
             held = ", ".join(name for name in GRAPH_FILES.values() if name in self.manifest["files"])
             raise ArtefactError(f"{self.folder}: has no {precision} graph ({file}), only {held}")
@@ -51,7 +58,7 @@ class Artefact:
         return [file for file in GRAPH_FILES.values() if file in self.manifest["files"]]
 
     def precision_of(self, file: str) -> str:
-        """Return `fp32` or `int8` for a graph file of this artefact."""
+        """Return `fp32`, `int8` or `fp16` for a graph file of this artefact."""
         return str(self.manifest["files"][file]["precision"])
 
     def read(self, file: str) -> bytes:

@@ -96,7 +96,7 @@ def _load_model(
     metrics: Metrics,
     load: Loader,
 ) -> Model:
-    graph_file = artefact.graph_file(settings.precision)
+    graph_file = artefact.graph_file(settings.precision, settings.provider)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
     limits = BatchLimits(

@@ -176,7 +176,7 @@ class ModelSummary(BaseModel):
     problem_type: Literal["single_label", "multi_label"]
     labels: list[str]
     max_length: int
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "int8", "fp16"]
     provider: Literal["cpu", "cuda", "openvino"]
 
 

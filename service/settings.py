@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ENV_PREFIX = "LADABERT_"
 
 Provider = Literal["auto", "cpu", "cuda", "openvino"]
-Precision = Literal["auto", "fp32", "int8"]
+Precision = Literal["auto", "fp32", "int8", "fp16"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -29,7 +29,8 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         default="auto",
-        description="Graph to load: auto (the manifest's default_file), fp32 or int8.",
+        description="Graph to load: fp32, int8, fp16, or auto: the manifest's default_file, but fp16 or else fp32 on "
+        "CUDA and fp32 with OpenVINO, where the artefact has it and the provider was named.",
     )
     provider: Provider = Field(
         default="auto",
