@@ -45,8 +45,9 @@ class Artefact:
         """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
         if precision == "auto":
             preferred = [GRAPH_FILES[name] for name in PREFERRED_PRECISIONS.get(provider, ())]
-            held = [file for file in preferred if file in self.manifest["files"]]
-            return str([*held, self.manifest["default_file"]][0])
+            return next(
+                (file for file in preferred if file in self.manifest["files"]), str(self.manifest["default_file"])
+            )
         file = GRAPH_FILES[precision]
         if file not in self.manifest["files"]:
             held = ", ".join(name for name in GRAPH_FILES.values() if name in self.manifest["files"])

@@ -72,7 +72,7 @@ def test_a_provider_takes_the_default_where_its_favourite_is_not_there(models_fo
 def test_on_a_gpu_runs_are_bound_to_it_and_answer_as_on_the_cpu(artefact: Artefact) -> None:
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("this build of ONNX Runtime has no CUDA provider (install onnxruntime-gpu on a machine with a GPU)")
-    on_cuda, on_cpu = (load_inference(artefact, "model.onnx", provider).backend for provider in ("cuda", "cpu"))  # type: ignore[arg-type]
+    on_cuda, on_cpu = (load_inference(artefact, "model.onnx", provider).backend for provider in ("cuda", "cpu"))
     assert on_cuda.provider == "cuda"
     arrays = sample(7, 16)
     np.testing.assert_allclose(on_cuda.run(*arrays), on_cpu.run(*arrays), rtol=1e-3, atol=1e-3)
