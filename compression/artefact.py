@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -18,11 +19,12 @@ from tokenizers import Tokenizer
 
 from compression.checkpoint import cannot_be_written
 from compression.errors import ExportError
+from compression.stored_file import content_sha256, is_stored, read_stored, store, stored_name
 
 SCHEMA_FILE = "manifest.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
-GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 PRODUCERS = ("ladabert", "torch", "transformers", "onnx", "onnxruntime")
 
 
@@ -56,23 +58,22 @@ def _write_artefact(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         partial = Path(temporary) / out.name
         partial.mkdir()
-        for precision, graph in graphs.items():
-            onnx.save(graph, partial / GRAPH_FILES[precision])
         plain = Tokenizer.from_str(tokenizer.to_str())
         plain.no_truncation()
         plain.no_padding()
-        (partial / TOKENIZER_FILE).write_text(plain.to_str(pretty=True), encoding="utf-8")
         files: dict[str, dict[str, Any]] = {
-            GRAPH_FILES[precision]: {"precision": precision, **_sum(partial / GRAPH_FILES[precision])}
-            for precision in graphs
+            GRAPH_FILES[precision]: {
+                "precision": precision,
+                **store(partial, GRAPH_FILES[precision], graph.SerializeToString()),
+            }
+            for precision, graph in graphs.items()
         }
-        files[TOKENIZER_FILE] = _sum(partial / TOKENIZER_FILE)
+        files[TOKENIZER_FILE] = store(partial, TOKENIZER_FILE, plain.to_str(pretty=True).encode(), plain=True)
         default_file = GRAPH_FILES[next(iter(graphs))]
-        sums = "".join(files[name]["sha256"] for name in sorted(files))
         manifest = {
             "schema_version": 1,
             "name": out.name,
-            "version": hashlib.sha256(sums.encode()).hexdigest()[:12],
+            "version": artefact_version(files),
             "created_at": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             **fields,
             "default_file": default_file,
@@ -82,16 +83,70 @@ def _write_artefact(
         manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
         validate_manifest(manifest, out.parent)
         (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        previous = Path(temporary) / "previous"
-        try:
-            if out.exists():
-                out.rename(previous)
-            partial.rename(out)
-        except BaseException:  # the temporary folder is deleted with what is in it
-            if previous.exists():
-                previous.rename(out)
-            raise
+        replace_artefact(out, partial)
     return manifest
+
+
+def artefact_version(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The version that follows from the files' contents, however they are stored."""
+    sums = "".join(content_sha256(files[name]) for name in sorted(files))
+    return hashlib.sha256(sums.encode()).hexdigest()[:12]
+
+
+def replace_artefact(out: Path, partial: Path) -> None:
+    """Renames ``partial``, whose parent is a temporary folder, to ``out``; what was there stays when that fails."""
+    previous = partial.parent / ".previous"  # no artefact has such a name
+    try:
+        if out.exists():
+            out.rename(previous)
+        partial.rename(out)
+    except BaseException:  # the temporary folder is deleted with what is in it
+        if previous.exists():
+            previous.rename(out)
+        raise
+
+
+def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
+    """Stores an artefact's graphs anew, as small as they can be or ``plain``: their content stays, bit for bit.
+
+    Name, version and every figure but the stored bytes stay, too; the folder is replaced in one step.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExportError: the folder is no artefact, a file is missing or changed, or the disk is full; nothing is changed.
+    """
+    manifest = read_manifest(folder)
+    folder = folder.resolve()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            partial = Path(temporary) / folder.name
+            shutil.copytree(folder, partial)
+            for name, entry in manifest["files"].items():
+                if "precision" in entry:
+                    (partial / stored_name(name, entry)).unlink()
+                    content = read_stored(folder, name, entry)
+                    manifest["files"][name] = {
+                        "precision": entry["precision"],
+                        **store(partial, name, content, plain=plain),
+                    }
+            manifest["compression"]["stored_bytes"] = manifest["files"][manifest["default_file"]]["bytes"]
+            validate_manifest(manifest, folder.parent)
+            (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            replace_artefact(folder, partial)
+    except OSError as error:
+        raise ExportError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
+    return manifest
+
+
+def read_graph(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
+    """The ONNX graph ``name`` of an artefact, however it is stored.
+
+    Raises:
+        ExportError: it is not what the manifest describes.
+    """
+    return read_stored(folder, name, manifest["files"][name])
 
 
 def check_out(out: Path) -> None:
@@ -144,8 +199,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{folder}: no readable {MANIFEST_FILE} there; expected models/NAME") from error
     validate_manifest(manifest, folder.resolve().parent)
     for name, entry in manifest["files"].items():
-        if not (folder / name).is_file() or _sum(folder / name)["sha256"] != entry["sha256"]:
-            raise ExportError(f"{folder / name}: is not the file that the manifest describes; export it again")
+        if not is_stored(folder, name, entry):
+            raise ExportError(
+                f"{folder / stored_name(name, entry)}: is not the file that the manifest describes; export it again"
+            )
     return manifest
 
 
@@ -170,8 +227,3 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
     )
     return "\n".join(lines)
-
-
-def _sum(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -24,6 +24,7 @@ from compression.cli_options import (
     share,
     whole,
 )
+from compression.cli_pack import add_fp16, add_pack
 from compression.cli_studies import add_evaluate, add_report, add_search
 from compression.errors import CompressionError
 
@@ -78,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_search(commands)
     add_bench(commands)
+    add_pack(commands)
+    add_fp16(commands)
     return parser
 
 

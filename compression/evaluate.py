@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from compression.artefact import TOKENIZER_FILE, read_manifest
+from compression.artefact import TOKENIZER_FILE, read_graph, read_manifest
 from compression.batches import encode
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
@@ -53,7 +53,9 @@ def evaluate(
         teacher = load_teacher(teacher_folder)
         teacher_data = encode(texts, data.labels, teacher.tokenizer, manifest["max_length"])
         teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
-    sessions = {name: OnnxSession(folder / name) for name in manifest["files"] if name != TOKENIZER_FILE}
+    sessions = {
+        name: OnnxSession(read_graph(folder, manifest, name)) for name in manifest["files"] if name != TOKENIZER_FILE
+    }
     temperature = manifest["calibration"]["temperature"]
     return {
         "name": manifest["name"],

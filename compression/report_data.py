@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from compression.answers import Answers, Logits, confusion, decide, log_probabilities
-from compression.artefact import MANIFEST_FILE, TOKENIZER_FILE, read_manifest
+from compression.artefact import MANIFEST_FILE, TOKENIZER_FILE, read_graph, read_manifest
 from compression.batches import encode
 from compression.bert_graph import build_bert_graph
 from compression.calibration import Bin, reliability
@@ -100,8 +100,11 @@ def compare_latency(subjects: Sequence[Subject], teacher: Teacher | None) -> Lat
     if teacher is None or not manifests:
         return Latency(tokens, {name: ms for name, m in manifests.items() if (ms := _recorded_ms(m, tokens))})
     task = next(iter(manifests.values()))["task"]
-    graphs = {s.name: s.artefact / s.manifest["default_file"] for s in subjects if s.artefact and s.manifest}
-    sessions = {name: OnnxSession(path) for name, path in graphs.items()}
+    sessions = {
+        s.name: OnnxSession(read_graph(s.artefact, s.manifest, s.manifest["default_file"]))
+        for s in subjects
+        if s.artefact and s.manifest
+    }
     teacher_session = OnnxSession(build_bert_graph(teacher.model, task).SerializeToString())
     table = measure_latency({TEACHER: teacher_session, **sessions}, tokens, shapes=[(1, tokens)])
     medians = {row["file"]: row["median_ms"] for row in table}
@@ -132,7 +135,7 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
     targets = targets_of("--data", texts, labels, manifest["problem_type"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
     data = encode(texts, targets, tokenizer, manifest["max_length"])
-    logits = onnx_logits(OnnxSession(folder / manifest["default_file"]), data)
+    logits = onnx_logits(OnnxSession(read_graph(folder, manifest, manifest["default_file"])), data)
     truth, temperature = np.array(targets), manifest["calibration"]["temperature"]
     differences: list[dict[str, Any]] = []
     if teacher is not None:

@@ -12,12 +12,16 @@ from typing import Any, Literal, NoReturn
 import jsonschema
 
 from service.errors import ArtefactError
-from service.settings import Precision
+from service.settings import Precision, Provider
+from service.stored_file import gunzip, stored_name
 
 SCHEMA_FILE = "manifest.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
-GRAPH_FILES: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+GRAPH_FILES: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+# What a provider computes fastest, best first, before the manifest's default: on CUDA there are no int8 kernels for
+# our graphs, and OpenVINO makes bf16 of fp32 weights.
+PREFERRED_PRECISIONS: Mapping[str, tuple[str, ...]] = {"cuda": ("fp16", "fp32"), "openvino": ("fp32",)}
 READ_CHUNK_BYTES = 1 << 20
 
 
@@ -37,9 +41,14 @@ class Artefact:
     output: str
     temperature: float
 
-    def graph_file(self, precision: Precision) -> str:
-        """Return the file of that precision; raises ArtefactError when the artefact has none."""
-        file: str = self.manifest["default_file"] if precision == "auto" else GRAPH_FILES[precision]
+    def graph_file(self, precision: Precision, provider: Provider = "auto") -> str:
+        """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
+        if precision == "auto":
+            preferred = [GRAPH_FILES[name] for name in PREFERRED_PRECISIONS.get(provider, ())]
+            return next(
+                (file for file in preferred if file in self.manifest["files"]), str(self.manifest["default_file"])
+            )
+        file = GRAPH_FILES[precision]
         if file not in self.manifest["files"]:
             held = ", ".join(name for name in GRAPH_FILES.values() if name in self.manifest["files"])
             raise ArtefactError(f"{self.folder}: has no {precision} graph ({file}), only {held}")
@@ -50,16 +59,25 @@ class Artefact:
         return [file for file in GRAPH_FILES.values() if file in self.manifest["files"]]
 
     def precision_of(self, file: str) -> str:
-        """Return `fp32` or `int8` for a graph file of this artefact."""
+        """Return `fp32`, `int8` or `fp16` for a graph file of this artefact."""
         return str(self.manifest["files"][file]["precision"])
 
     def read(self, file: str) -> bytes:
-        """Return a file's bytes, verified again, so that what is loaded is what was checked."""
+        """Return a file's content, decoded and verified again, so that what is loaded is what was checked."""
         listed = self.manifest["files"][file]
-        data = _read_regular_file(self.folder / file)
+        path = self.folder / stored_name(file, listed)
+        data = _read_regular_file(path)
         if hashlib.sha256(data).hexdigest() != listed["sha256"]:
-            raise ArtefactError(f"{self.folder / file}: its sha256 is not the one in {MANIFEST_FILE}")
-        return data
+            raise ArtefactError(f"{path}: its sha256 is not the one in {MANIFEST_FILE}")
+        if "encoding" not in listed:
+            return data
+        try:
+            content = gunzip(data, listed["decoded_bytes"])
+        except ArtefactError as error:
+            raise ArtefactError(f"{path}: {error}") from error
+        if hashlib.sha256(content).hexdigest() != listed["decoded_sha256"]:
+            raise ArtefactError(f"{path}: the sha256 of what it decodes to is not the one in {MANIFEST_FILE}")
+        return content
 
 
 def read_schema(models_folder: Path) -> dict[str, Any]:
@@ -103,7 +121,7 @@ def read_artefact(folder: Path, schema: Mapping[str, Any]) -> Artefact:
     if manifest["default_file"] not in manifest["files"]:
         raise ArtefactError(f"{path}: default_file {manifest['default_file']!r} is not among its files")
     for file, listed in manifest["files"].items():
-        _check_file(folder / file, listed["bytes"], listed["sha256"])
+        _check_file(folder / stored_name(file, listed), listed["bytes"], listed["sha256"])
     return Artefact(
         folder=folder,
         manifest=manifest,

@@ -14,7 +14,7 @@ class Backend(Protocol):
 
     @property
     def provider(self) -> str:
-        """Where it computes: `cpu` or `cuda`."""
+        """Where it computes: `cpu`, `cuda` or `openvino`."""
 
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
         """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""

@@ -1,7 +1,8 @@
-"""From an artefact's files to something that computes; the one place that chooses ONNX Runtime."""
+"""From an artefact's files to something that computes; the one place that chooses what computes."""
 
 from service.artefact import TOKENIZER_FILE, Artefact
-from service.errors import ArtefactError, InferenceError
+from service.backend import Backend
+from service.errors import ArtefactError, InferenceError, ProviderError
 from service.inference import Inference
 from service.onnx_backend import load_onnx_backend
 from service.settings import Provider
@@ -15,12 +16,26 @@ def load_inference(artefact: Artefact, graph_file: str, provider: Provider) -> I
     except ArtefactError as error:
         raise ArtefactError(f"{artefact.folder}: {error}") from error
     try:
-        graph = artefact.read(graph_file)
-        inference = Inference(artefact, tokenizer, load_onnx_backend(graph, artefact.inputs, artefact.output, provider))
+        inference = Inference(artefact, tokenizer, _load_backend(artefact, graph_file, provider))
         inference.warm_up()
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{artefact.folder / graph_file}: {error}") from error
     return inference
+
+
+def _load_backend(artefact: Artefact, graph_file: str, provider: Provider) -> Backend:
+    graph = artefact.read(graph_file)
+    if provider != "openvino":
+        return load_onnx_backend(graph, artefact.inputs, artefact.output, provider)
+    try:
+        from service.openvino_backend import load_openvino_backend
+    except ImportError as error:
+        raise ProviderError(
+            f"provider openvino was asked for and {error.name} is not installed: pip install 'ladabert[openvino]'"
+        ) from error
+    backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length)
+    backend.warm_up()
+    return backend
 
 
 def try_artefact(artefact: Artefact) -> None:

@@ -16,9 +16,9 @@ from service.settings import Provider, Settings
 logger = logging.getLogger(__name__)
 
 # Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
-BATCH_SIZE = {"cpu": 32, "cuda": 256}
-BATCH_TOKENS = {"cpu": 256, "cuda": 32768}
-FAIR_WINDOW_TOKENS = {"cpu": 64, "cuda": 32768}
+BATCH_SIZE = {"cpu": 32, "cuda": 256, "openvino": 32}
+BATCH_TOKENS = {"cpu": 256, "cuda": 32768, "openvino": 256}
+FAIR_WINDOW_TOKENS = {"cpu": 64, "cuda": 32768, "openvino": 64}
 
 Loader = Callable[[Artefact, str, Provider], Inference]
 
@@ -96,7 +96,7 @@ def _load_model(
     metrics: Metrics,
     load: Loader,
 ) -> Model:
-    graph_file = artefact.graph_file(settings.precision)
+    graph_file = artefact.graph_file(settings.precision, settings.provider)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
     limits = BatchLimits(
@@ -116,5 +116,5 @@ def _load_model(
         provider=provider,
         labels=artefact.labels,
     )
-    runners = settings.runners or (cores if provider == "cpu" else 1)
+    runners = settings.runners or (1 if provider == "cuda" else cores)
     return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, ModelMetrics(metrics, labels))

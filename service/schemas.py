@@ -176,8 +176,8 @@ class ModelSummary(BaseModel):
     problem_type: Literal["single_label", "multi_label"]
     labels: list[str]
     max_length: int
-    precision: Literal["fp32", "int8"]
-    provider: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "int8", "fp16"]
+    provider: Literal["cpu", "cuda", "openvino"]
 
 
 class ModelList(BaseModel):

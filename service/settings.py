@@ -8,8 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LADABERT_"
 
-Provider = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "int8"]
+Provider = Literal["auto", "cpu", "cuda", "openvino"]
+Precision = Literal["auto", "fp32", "int8", "fp16"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -29,11 +29,13 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         default="auto",
-        description="Graph to load: auto (the manifest's default_file), fp32 or int8.",
+        description="Graph to load: fp32, int8, fp16, or auto: the manifest's default_file, but fp16 or else fp32 on "
+        "CUDA and fp32 with OpenVINO, where the artefact has it and the provider was named.",
     )
     provider: Provider = Field(
         default="auto",
-        description="Where to compute: cpu, cuda (fails at start where there is none) or auto (cuda or cpu).",
+        description="Where to compute: cpu, cuda or openvino (each fails at start where there is none; openvino needs "
+        "the extra of that name) or auto (cuda or cpu).",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

@@ -63,12 +63,13 @@ def teacher_graph(teacher: Path, schema: Path, folder: Path) -> Graph:
 
 
 def student_graph(source: Path, folder: Path) -> Graph:
-    """Return a copy of an artefact below `folder`."""
+    """Return a copy of an artefact below `folder`, its graphs unpacked so that every contender can open them."""
     models = folder / "student"
     models.mkdir()
     shutil.copy(source.parent / SCHEMA_FILE, models / SCHEMA_FILE)
     name = json.loads((source / MANIFEST_FILE).read_text(encoding="utf-8"))["name"]
     shutil.copytree(source, models / name)
+    subprocess.run([sys.executable, "-m", "compression", "pack", "--plain", str(models / name)], check=True)
     return _graph("student", models / name, folder / "infinity-student", None)
 
 

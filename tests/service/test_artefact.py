@@ -1,7 +1,10 @@
 """Claims about reading an artefact: what does not match is refused with one line."""
 
+import gzip
+import hashlib
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from service.loading import load_inference, try_artefact
 from service.onnx_backend import load_onnx_backend
 from service.registry import choose_default, read_artefacts
 from service.settings import Settings
+from service.stored_file import gunzip
 from tests.service.tiny_artefact import change_manifest, seal, write_artefact
 
 
@@ -159,3 +163,80 @@ def test_cuda_where_there_is_none_fails_with_the_reason_and_auto_falls_back(mode
 def test_the_manifest_of_the_fixture_is_what_the_schema_wants(models_folder: Path) -> None:
     folder = write_artefact(models_folder, task="pair")
     assert json.loads((folder / "manifest.json").read_text()) == read(folder).manifest
+
+
+def zip_graph(folder: Path, content: bytes | None = None) -> Artefact:
+    """Store the fp32 graph as gzip, with the true sums of what lies on disk."""
+    plain = folder / "model.onnx"
+    packed = gzip.compress(plain.read_bytes(), mtime=0) if content is None else content
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] |= {
+        "bytes": len(packed),
+        "sha256": hashlib.sha256(packed).hexdigest(),
+        "encoding": "gzip",
+        "decoded_bytes": plain.stat().st_size,
+        "decoded_sha256": hashlib.sha256(plain.read_bytes()).hexdigest(),
+    }
+    (folder / "model.onnx.gz").write_bytes(packed)
+    change_manifest(folder, files=manifest["files"])
+    return read(folder)
+
+
+def test_a_zipped_graph_is_read_as_the_plain_one(models_folder: Path) -> None:
+    folder = write_artefact(models_folder)
+    content = (folder / "model.onnx").read_bytes()
+    artefact = zip_graph(folder)
+    (folder / "model.onnx").unlink()
+    assert artefact.read("model.onnx") == content
+    try_artefact(artefact)
+
+
+BAD_ZIPS: dict[str, Callable[[bytes], bytes]] = {
+    "not gzip": lambda content: content,
+    "breaks off": lambda content: gzip.compress(content)[:-20],
+    "breaks off after 0": lambda content: b"",
+    "more than": lambda content: gzip.compress(content + bytes(1 << 20)),
+    "decodes to": lambda content: gzip.compress(content[:-1]),
+    "more follow": lambda content: gzip.compress(content) + b"tail",
+    "sha256 of what it decodes to": lambda content: gzip.compress(content[::-1]),
+}
+
+
+@pytest.mark.parametrize("message", list(BAD_ZIPS))
+def test_a_zipped_graph_that_does_not_decode_to_its_content_is_refused(models_folder: Path, message: str) -> None:
+    folder = write_artefact(models_folder)
+    content = BAD_ZIPS[message]((folder / "model.onnx").read_bytes()) or b"\x1f\x8b"
+    artefact = zip_graph(folder, content)
+    with pytest.raises(ArtefactError, match=message) as raised:
+        artefact.read("model.onnx")
+    assert "\n" not in str(raised.value)
+    assert str(folder / "model.onnx.gz") in str(raised.value)
+
+
+def test_a_bomb_is_not_decoded_beyond_what_the_manifest_says() -> None:
+    bomb = gzip.compress(bytes(1 << 28))
+    tracemalloc.start()
+    with pytest.raises(ArtefactError, match="more than the 1000 bytes"):
+        gunzip(bomb, 1000)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 1 << 20
+
+
+@pytest.mark.parametrize("missing", ["encoding", "decoded_bytes", "decoded_sha256"])
+def test_an_encoding_is_said_in_full_or_not_at_all(models_folder: Path, missing: str) -> None:
+    folder = write_artefact(models_folder)
+    files = zip_graph(folder).manifest["files"]
+    del files["model.onnx"][missing]
+    change_manifest(folder, files=files)
+    with pytest.raises(ArtefactError, match="depend"):
+        read(folder)
+
+
+def test_a_tokenizer_is_not_zipped(models_folder: Path) -> None:
+    folder = write_artefact(models_folder)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files["tokenizer.json"] |= {"encoding": "gzip", "decoded_bytes": 1, "decoded_sha256": "0" * 64}
+    change_manifest(folder, files=files)
+    with pytest.raises(ArtefactError, match=r"tokenizer\.json"):
+        read(folder)

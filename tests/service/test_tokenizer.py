@@ -25,6 +25,18 @@ def test_no_input_is_longer_than_the_model_or_the_upper_bound(
     assert tokens.truncated == (tokens.full_length > MAX_LENGTH)
 
 
+@pytest.mark.parametrize("max_length", [3, 7, 8, MAX_LENGTH])
+@given(text=texts, pair=st.none() | texts, direction=st.sampled_from(DIRECTIONS))
+def test_truncation_is_that_of_the_tokenizers_library(
+    max_length: int, text: str, pair: str | None, direction: TruncationDirection
+) -> None:
+    library = build_tokenizer()
+    library.enable_truncation(max_length, strategy="longest_first", direction=direction)
+    expected = library.encode(text, pair)
+    tokens = TextTokenizer(build_tokenizer().to_str().encode(), max_length).tokenize(TextInput(text, pair), direction)
+    assert (tokens.ids, tokens.type_ids) == (expected.ids, expected.type_ids)
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_pair_loses_from_the_longer_text_first(direction: TruncationDirection) -> None:
     tokens = TOKENIZER.tokenize(TextInput("good film", "bad " * 40), direction)

@@ -109,7 +109,7 @@ def write_artefact(
     poison_id = None if poison is None else tokenizer.token_to_id(poison)
     pair = task == "pair"
     graph = build_graph(len(labels), tokenizer.get_vocab_size(), seed, types=pair, poison=poison_id)
-    graphs = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+    graphs = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
     for precision in precisions:
         (folder / graphs[precision]).write_bytes(graph)
     manifest: dict[str, Any] = {
