@@ -128,7 +128,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
     ("write", "error", "place"),
     [
         ("compression.student.save_file", SafetensorError("I/O error: No space left on device"), "runs/x"),
-        ("onnx.save", OSError(errno.ENOSPC, "No space left on device"), "models/x"),
+        ("compression.artefact.store", OSError(errno.ENOSPC, "No space left on device"), "models/x"),
     ],
 )
 def test_a_disk_that_is_full_at_the_end_costs_no_training(
@@ -139,7 +139,7 @@ def test_a_disk_that_is_full_at_the_end_costs_no_training(
     error: Exception,
     place: str,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patched:
