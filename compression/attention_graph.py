@@ -127,15 +127,23 @@ class AttentionGraph:
             return products.product(context, f"{name}.merged", merged.reshape(-1, output_rank), range_name, shift)
         weight = merged.transpose(1, 0, 2).reshape(value_rank, -1)
         outputs = products.product(rank_value, f"{name}.merged", weight, range_name)  # (B, T, heads·rₒ)
-        outputs = graph.node("Reshape", outputs, graph.integers(0, 0, self.heads, output_rank))
-        outputs = graph.node("Transpose", outputs, perm=[0, 2, 1, 3])
-        # (B, Q, heads·T) times (B, heads·T, rₒ) sums over heads and tokens at once. T is known from the mask alone.
-        tokens = self.graph.shared_node("Shape", "attention_mask", start=1, end=2)
+        outputs = graph.node("Reshape", outputs, graph.integers(0, -1, output_rank))  # (B, T·heads, rₒ)
+        # (B, Q, T·heads) times (B, T·heads, rₒ) sums over heads and tokens at once. Tokens come first, so that padding
+        # adds its zeros at the end: between the heads they would change the order of the sum, and so its last bit.
+        by_head = graph.node("Reshape", probabilities, self._queries_and_heads())  # (B, Q, heads, T)
+        by_token = graph.node("Transpose", by_head, perm=[0, 1, 3, 2])
+        tokens = graph.shared_node("Shape", "attention_mask", start=1, end=2)
         columns = graph.shared_node("Mul", tokens, graph.integers(self.heads))
         wide = graph.shared_node("Concat", graph.integers(0, -1), columns, axis=0)
-        tall = graph.shared_node("Concat", graph.integers(0), columns, graph.integers(output_rank), axis=0)
-        summed = graph.node("MatMul", graph.node("Reshape", probabilities, wide), graph.node("Reshape", outputs, tall))
+        summed = graph.node("MatMul", graph.node("Reshape", by_token, wide), outputs)
         return graph.node("Add", summed, graph.weight(f"{name}.merged.bias", shift))
+
+    def _queries_and_heads(self) -> str:
+        """The shape (B, Q, heads, T) of probabilities (B, Q·heads, T)."""
+        graph = self.graph
+        batch = graph.shared_node("Shape", "attention_mask", start=0, end=1)
+        tokens = graph.shared_node("Shape", "attention_mask", start=1, end=2)
+        return graph.shared_node("Concat", batch, graph.integers(-1, self.heads), tokens, axis=0)
 
     def _by_head(self, module: nn.Module) -> Array:
         """A of A·Bᵀ head by head, (heads, head size, r)."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertForSequenceClassification
 
+from compression.batches import Batch
 from compression.bert_graph import build_bert_graph
 from compression.export import check_parity
 from compression.factorise import empty_factors
@@ -64,6 +65,17 @@ def test_in_rank_space_no_head_is_moved_and_int8_stays_near(ranks: list[int]) ->
     expected = OnnxSession(build_bert_graph(model, "single").SerializeToString()).logits(batch)
     actual = OnnxSession(graph.SerializeToString()).logits(batch)
     assert np.abs(actual - expected).max() < 0.15 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("ranks", [[4, 3, 2, 9], [4, 3, 9, 2]])
+def test_in_rank_space_padding_changes_no_bit(ranks: list[int]) -> None:
+    model = student(ranks)
+    session = OnnxSession(build_bert_graph(model, "single", None, GraphPlan(shared_rank_limit=9)).SerializeToString())
+    alone = random_batch(model, 1)
+    padding = torch.zeros(1, 28, dtype=torch.int64)
+    ids, mask = (torch.cat([part, padding], dim=1) for part in (alone.input_ids, alone.attention_mask))
+    padded = Batch(ids, mask, torch.zeros_like(ids), alone.labels)
+    assert np.array_equal(session.logits(alone), session.logits(padded))
 
 
 def operators(graph: onnx.ModelProto) -> dict[str, int]:
