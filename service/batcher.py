@@ -378,7 +378,7 @@ class Batcher(Generic[Request, Payload, Result]):
             ticket.queued_at = self.clock()
             ticket.payloads = [item.payload for item in items]
             ticket._prepared = []
-            tokens = sum(item.length for item in items)
+            tokens = items[0].length if len(items) == 1 else sum(item.length for item in items)
             estimated = ticket._waiting_tokens / self._tokens_per_estimate
             self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
             self._set_waiting_tokens(ticket, tokens)
@@ -386,7 +386,8 @@ class Batcher(Generic[Request, Payload, Result]):
             ticket._is_long = len(items) > 1 and tokens > self._limits.fair_window_tokens
             if not ticket._is_long:
                 self._short_request_at = ticket.queued_at
-            items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
+            if len(items) > 1:
+                items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
             tag = ticket._virtual_start
             for position, item in enumerate(items):
                 tag += item.length

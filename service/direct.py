@@ -53,9 +53,10 @@ class DirectCycle:
         if message["type"] == "http.response.start":
             head = [STATUS_LINE[message["status"]]]
             for name, value in message["headers"]:
-                head += (name, b": ", value, b"\r\n")
                 if name == b"connection" and value == b"close":
                     self.keep_alive = False
+                else:
+                    head += (name, b": ", value, b"\r\n")
             self._head = b"".join(head)
             return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
