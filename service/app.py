@@ -32,14 +32,14 @@ class Application(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._inference = {route.path: route for route in INFERENCE_ROUTES}
+        self.inference = {route.path: route for route in INFERENCE_ROUTES}
         for route in INFERENCE_ROUTES:  # for what the short cut leaves: a wrong method
             self.router.routes.append(Route(route.path, route, methods=["POST"], include_in_schema=False))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the lifespan."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            route = self._inference.get(scope["path"])
+            route = self.inference.get(scope["path"])
             if route is not None:
                 scope["app"] = self
                 await route(scope, receive, send)

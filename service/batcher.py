@@ -24,6 +24,7 @@ Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
 TEXTS_AT_A_TIME = 16  # of a long list that are worked on before what else waits gets its turn
+YIELD_S = 1.0  # after a short request, in which the next one is expected: closed-loop callers think for less
 DECAY = 0.95  # a batch's weight in the measured speed, relative to the batch after it
 
 
@@ -59,6 +60,7 @@ class Ticket(Generic[Request, Payload, Result]):
 
     __slots__ = (
         "_contended",
+        "_is_long",
         "_items",
         "_prepared",
         "_preparing",
@@ -95,6 +97,7 @@ class Ticket(Generic[Request, Payload, Result]):
         self._preparing: Iterator[tuple[Payload, int]] | None = None
         self._prepared: list[tuple[Payload, int]] = []
         self._items: list[_Item[Request, Payload, Result]] = []  # in the order in which they go
+        self._is_long = False  # several texts, together longer than the fair window
         self._waiting_tokens = 0  # an estimate until the texts are prepared
         self._contended = 0  # of these, what others have to wait for
         self._unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
@@ -204,6 +207,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._beyond: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
         self._ready_texts = 0
         self._sequence = 0
+        self._short_request_at = -math.inf  # when the last request that is not long was queued
         self._virtual_time = 0.0  # tokens computed for each live request
         self._waiting_requests = 0
         self._waiting_tokens = 0
@@ -374,12 +378,16 @@ class Batcher(Generic[Request, Payload, Result]):
             ticket.queued_at = self.clock()
             ticket.payloads = [item.payload for item in items]
             ticket._prepared = []
-            tokens = sum(item.length for item in items)
+            tokens = items[0].length if len(items) == 1 else sum(item.length for item in items)
             estimated = ticket._waiting_tokens / self._tokens_per_estimate
             self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
             self._set_waiting_tokens(ticket, tokens)
             ticket._unstarted = ticket._unanswered = len(items)
-            items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
+            ticket._is_long = len(items) > 1 and tokens > self._limits.fair_window_tokens
+            if not ticket._is_long:
+                self._short_request_at = ticket.queued_at
+            if len(items) > 1:
+                items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
             tag = ticket._virtual_start
             for position, item in enumerate(items):
                 tag += item.length
@@ -422,11 +430,19 @@ class Batcher(Generic[Request, Payload, Result]):
         return self._ready[0][2]
 
     def _pick(self) -> "list[_Item[Request, Payload, Result]]":
-        """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow."""
+        """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.
+
+        Nothing interrupts a run. So while short requests come, the texts of long ones run in batches of no more
+        tokens than the window, lest a short one wait for long, and apart from it, lest they make its run longer.
+        """
         first = self._bring_within_window()
         if first is None:
             return []
         limits = self._limits
+        max_tokens = limits.max_batch_tokens
+        yielding = self.clock() < self._short_request_at + YIELD_S
+        if yielding and first.ticket._is_long:
+            max_tokens = min(max_tokens, limits.fair_window_tokens)
         # Runners that are free at the same moment share what waits, or one would work and the rest look on.
         most = min(limits.max_batch_size, math.ceil(self._ready_texts / max(1, self._free_runners)))
         picked = [first]
@@ -435,11 +451,11 @@ class Batcher(Generic[Request, Payload, Result]):
             for item in self._by_length[length]:
                 if len(picked) >= most:
                     return picked
-                if item is first:
+                if item is first or (yielding and item.ticket._is_long and not first.ticket._is_long):
                     continue
                 padded = max(longest, length) * (len(picked) + 1)
                 padding = padded - tokens - length
-                if padded > limits.max_batch_tokens or padding > limits.max_batch_padding * padded:
+                if padded > max_tokens or padding > limits.max_batch_padding * padded:
                     break
                 picked.append(item)
                 tokens += length

@@ -1,10 +1,10 @@
 """One HTTP request to an inference route, straight from ASGI: its id, its body, its caller, its answer."""
 
 import asyncio
-import os
+import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -16,17 +16,16 @@ from service.model import ModelTicket
 
 LINGER_S = 10.0
 LINGER_BYTES = 1 << 30
+BODY = "ladabert.body"  # in the ASGI scope of a request that came in one piece: its body
 HANG_UPS = "ladabert.hang_ups"  # ASGI extension: a set of functions to call when the caller hangs up
+_source = random.Random()  # noqa: S311 - ids need to differ, not to be secret; no system call each
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the caller's `x-request-id` if it is sane, else a new one."""
-    for name, value in headers:
-        if name == b"x-request-id":
-            offered = value.decode("latin-1")
-            return offered if SANE_REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
-    return os.urandom(16).hex()
+    offered = headers.get(b"x-request-id", b"").decode("latin-1")
+    return offered if SANE_REQUEST_ID.fullmatch(offered) else f"{_source.getrandbits(128):032x}"
 
 
 class Call:
@@ -34,6 +33,7 @@ class Call:
 
     __slots__ = (
         "_alarm",
+        "_body",
         "_hang_up_watch",
         "_hang_ups",
         "_late",
@@ -56,9 +56,10 @@ class Call:
         self.started_at = time.monotonic()
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = request_id_of(scope["headers"])
+        self.request_id = request_id_of(self.headers)
         self.model = UNKNOWN_MODEL
-        self.body_complete = False
+        self._body: bytes | None = scope.get(BODY)
+        self.body_complete = self._body is not None
         self.ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
         self._receive = receive
         self._send = send
@@ -102,6 +103,10 @@ class Call:
         declared = self.header(b"content-length")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
             raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
+        if self._body is not None:
+            if len(self._body) > limit_bytes:
+                raise TooLargeError("the body", len(self._body), limit_bytes, "bytes")
+            return self._body
         self._reading = asyncio.current_task()
         assert self._reading is not None
         try:

@@ -1,10 +1,12 @@
 """Prometheus metrics: every series exists at zero from the start, every label comes from a closed set."""
 
+import bisect
 import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms
 COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
 TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
 RATIO_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+UNFLUSHED = 256  # requests whose observations are kept at most
 SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 
 
@@ -41,24 +44,62 @@ class ModelLabels:
     labels: tuple[str, ...]
 
 
+class Samples:
+    """What one histogram is told on the event loop, kept until `flush` and put in together.
+
+    Alone, each observation would take a lock for its bucket and one for the sum.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._values: list[float] = []
+        self.observe = self._values.append
+
+    def flush(self) -> None:
+        """Put in what was observed since the last time."""
+        if not self._values:
+            return
+        bounds = self._histogram._upper_bounds
+        for bucket, count in Tally(bisect.bisect_left(bounds, value) for value in self._values).items():
+            self._histogram._buckets[bucket].inc(count)
+        self._histogram._sum.inc(sum(self._values))
+        self._values.clear()
+
+
+class Count:
+    """What one counter is told on the event loop, kept until `flush`."""
+
+    __slots__ = ("_counter", "steps")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self.steps = 0
+
+    def flush(self) -> None:
+        """Add what was counted since the last time."""
+        if self.steps:
+            self._counter.inc(self.steps)
+            self.steps = 0
+
+
 class ModelMetrics:
     """The series of one model, looked up once; also the observer of its batcher."""
 
     def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
         name = model.name
         self.steps = {
-            "tokenize": metrics.tokenize_duration.labels(name),
-            "queue": metrics.queue_duration.labels(name),
-            "inference": metrics.inference_duration.labels(name),
+            "tokenize": metrics.samples(metrics.tokenize_duration.labels(name)),
+            "queue": metrics.samples(metrics.queue_duration.labels(name)),
+            "inference": metrics.samples(metrics.inference_duration.labels(name)),
         }
         self.batch_size = metrics.batch_size.labels(name)
         self.batch_tokens = metrics.batch_tokens.labels(name)
         self.batch_padding_ratio = metrics.batch_padding_ratio.labels(name)
-        self.input_tokens = metrics.input_tokens.labels(name)
+        self.input_tokens = metrics.samples(metrics.input_tokens.labels(name))
         self.queue_depth = metrics.queue_depth.labels(name)
         self.ready = metrics.model_ready.labels(name)
-        self.predictions = {label: metrics.predictions.labels(name, label) for label in model.labels}
-        self.prediction_score = metrics.prediction_score.labels(name)
+        self.predictions = {label: metrics.count(metrics.predictions.labels(name, label)) for label in model.labels}
+        self.prediction_score = metrics.samples(metrics.prediction_score.labels(name))
         metrics.model_info.labels(name, model.version, model.precision, f"{model.ratio:g}", model.provider).set(1)
         metrics.add_requests_series(name)
 
@@ -156,32 +197,64 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemax",
         )
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        # Written out when they are asked for; with several workers, whom another one asks, after each request.
+        self._kept: list[Samples | Count] = []
+        self._unflushed = 0  # requests
+        self._flush_after = UNFLUSHED
+        self._in_progress = 0
+        self._rejected: dict[tuple[str, str], Count] = {}
+        self._answered: dict[tuple[str, str, int], tuple[Count, Samples]] = {}
         self._group: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if MULTIPROCESS_VARIABLE in os.environ:
+            self._flush_after = 1
             self._group = ScrapeLock(Path(os.environ[MULTIPROCESS_VARIABLE]))
         self.add_requests_series(UNKNOWN_MODEL)
 
+    def samples(self, histogram: Histogram) -> Samples:
+        """Return what keeps a histogram's observations until they are flushed."""
+        kept = Samples(histogram)
+        self._kept.append(kept)
+        return kept
+
+    def count(self, counter: Counter) -> "Count":
+        """Return what keeps a counter's steps until they are flushed."""
+        kept = Count(counter)
+        self._kept.append(kept)
+        return kept
+
     def began(self) -> None:
         """Count a request that came."""
-        with self._group:
-            self.requests_in_progress.inc()
+        self._in_progress += 1
+        if self._flush_after == 1:
+            with self._group:
+                self.requests_in_progress.set(self._in_progress)
 
     def ended(self, model: str, route: str, status: int, seconds: float, rejected_reason: str | None) -> None:
         """Count an answer: no scrape sees the request neither in progress nor answered, nor as both."""
-        key = (model, route, status)
-        if key not in self._answered:
-            self._answered[key] = (
-                self.requests.labels(model, route, str(status)),
-                self.request_duration.labels(model, route),
+        answered = self._answered.get((model, route, status))
+        if answered is None:
+            answered = (
+                self.count(self.requests.labels(model, route, str(status))),
+                self.samples(self.request_duration.labels(model, route)),
             )
-        requests, duration = self._answered[key]
+            self._answered[model, route, status] = answered
+        requests, duration = answered
+        self._in_progress -= 1
+        requests.steps += 1
+        duration.observe(seconds)
+        self._unflushed += 1
+        if rejected_reason is not None:
+            self._rejected[model, rejected_reason].steps += 1
+        if self._unflushed >= self._flush_after:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write out what was kept; called on the event loop."""
+        self._unflushed = 0
         with self._group:
-            self.requests_in_progress.dec()
-            requests.inc()
-            duration.observe(seconds)
-            if rejected_reason is not None:
-                self.rejected.labels(model, rejected_reason).inc()
+            self.requests_in_progress.set(self._in_progress)
+            for kept in self._kept:
+                kept.flush()
 
     def add_requests_series(self, model: str) -> None:
         """Bring every series of requests to this model into being at zero."""
@@ -190,7 +263,7 @@ class Metrics:
             for status in STATUSES:
                 self.requests.labels(model, route, str(status))
         for reason in REASONS:
-            self.rejected.labels(model, reason)
+            self._rejected[model, reason] = self.count(self.rejected.labels(model, reason))
 
 
 class ScrapeLock:
@@ -222,6 +295,7 @@ class Snapshot(Collector):
 
 def take_snapshot(metrics: Metrics) -> Snapshot:
     """Return every series at one moment; call it where requests are counted, on the event loop."""
+    metrics.flush()
     return Snapshot(metrics.registry.collect())
 
 

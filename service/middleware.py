@@ -22,7 +22,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(scope["headers"])
+        request_id = request_id_of(dict(scope["headers"]))
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

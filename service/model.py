@@ -4,8 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from service.batcher import TEXTS_AT_A_TIME, Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
@@ -18,8 +17,7 @@ from service.tokenizer import TextInput, Tokens, TruncationDirection
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a caller asks of a model, whatever the route."""
 
     inputs: Sequence[TextInput]
@@ -30,8 +28,7 @@ class Question:
     paths: Callable[[int], str] = "inputs[{}]".format  # how the route names input i in an error
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The answer for one input; `scores` from high to low."""
 
     scores: list[dict[str, Any]]  # label and score
@@ -207,7 +204,7 @@ class Model:
             if len(predictions) % TEXTS_AT_A_TIME == TEXTS_AT_A_TIME - 1:
                 await asyncio.sleep(0)  # let others be answered in between
             scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
-            self.metrics.predictions[scores[0]["label"]].inc()
+            self.metrics.predictions[scores[0]["label"]].steps += 1
             self.metrics.prediction_score.observe(scores[0]["score"])
             self.metrics.input_tokens.observe(len(tokens.ids))
             predictions.append(Prediction(scores, len(tokens.ids), tokens.truncated))

@@ -1,7 +1,6 @@
 """Text to token ids, with the truncation of transformers' fast tokenizers and no state shared by threads."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
@@ -10,16 +9,14 @@ from service.errors import ArtefactError
 TruncationDirection = Literal["right", "left"]
 
 
-@dataclass(frozen=True, slots=True)
-class TextInput:
+class TextInput(NamedTuple):
     """What one prediction is about: a text, and a second one where the task is a pair."""
 
     text: str
     text_pair: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     """One tokenised input: `ids` and `type_ids` of equal length, at most the model's length."""
 
     ids: list[int]

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event, Lock
 from types import FrameType
 
 from service.logs import configure_logging
@@ -43,6 +44,7 @@ class _Supervisor:
         self._metrics_folder = metrics_folder
         self._context = multiprocessing.get_context("spawn")
         self._started = self._context.Event()  # some worker listens
+        self._complaint = _Complaint(self._context.Lock(), self._context.Event())
         self._workers: list[SpawnProcess] = []
         self._stopping = False
         self._exit_code = 0
@@ -63,7 +65,7 @@ class _Supervisor:
         if self._stopping:
             return
         worker = self._context.Process(
-            target=_work, args=(self._settings, self._listener, self._started, announce), name="worker"
+            target=_work, args=(self._settings, self._listener, self._started, self._complaint, announce), name="worker"
         )
         worker.start()
         self._workers.append(worker)
@@ -93,7 +95,23 @@ class _Supervisor:
                 worker.terminate()
 
 
-def _work(settings: Settings, listener: socket.socket, started: Event, announce: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Complaint:
+    """Why the server cannot start, said by the first worker that knows; it is ended when another one has failed."""
+
+    lock: Lock
+    made: Event
+
+    def make(self, error: Exception) -> None:
+        """Write the line, unless another worker did; returns when it is written."""
+        with self.lock:
+            if not self.made.is_set():
+                sys.stderr.write(f"ladabert-serve: {error}\n")
+                sys.stderr.flush()
+                self.made.set()
+
+
+def _work(settings: Settings, listener: socket.socket, started: Event, complaint: _Complaint, announce: bool) -> None:
     """Be one worker process."""
     from service.errors import StartError
     from service.registry import Registry
@@ -111,8 +129,7 @@ def _work(settings: Settings, listener: socket.socket, started: Event, announce:
     try:
         run_server(settings, listener, tell)
     except StartError as error:
-        if announce:  # the others would say the same
-            sys.stderr.write(f"ladabert-serve: {error}\n")
+        complaint.make(error)
         sys.exit(START_FAILED)
 
 

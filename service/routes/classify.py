@@ -80,16 +80,18 @@ def _label(registry: Registry, payload: Any) -> str:
 
 def _question(body: ClassifyRequest, settings: Settings) -> Question:
     """Return what is asked, within the limits; raises TooLargeError."""
-    is_list = isinstance(body.inputs, list)
-    entries = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    entries = body.inputs
+    is_list = isinstance(entries, list)
+    if not isinstance(entries, list):
+        entries = [entries]
     if len(entries) > settings.max_inputs:
         raise TooLargeError("inputs", len(entries), settings.max_inputs, "texts")
     inputs = [
         TextInput(entry.text, entry.text_pair) if isinstance(entry, TextPair) else TextInput(entry) for entry in entries
     ]
     for index, value in enumerate(inputs):
-        for text in (value.text, value.text_pair or ""):
-            size_bytes = len(text.encode())
+        for text in value:
+            size_bytes = 0 if text is None else len(text.encode())
             if size_bytes > settings.max_text_bytes:
                 path = f"inputs[{index}]" if is_list else "inputs"
                 raise TooLargeError(path, size_bytes, settings.max_text_bytes, "bytes")
@@ -99,14 +101,18 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
         function_to_apply=body.function_to_apply,
         truncate=body.truncate,
         truncation_direction=body.truncation_direction,
-        paths="inputs[{}]".format if is_list else lambda _: "inputs",
+        paths="inputs[{}]".format if is_list else _path_of_one,
     )
+
+
+def _path_of_one(_: int) -> str:
+    return "inputs"
 
 
 def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
     assert call.ticket is not None
-    timing_ms = {name: round((end - begin) * 1000, 3) for name, begin, end in call.ticket.steps()}
-    timing_ms["total"] = round(call.elapsed_s * 1000, 3)
+    timing_ms = {name: int((end - begin) * 1e6) / 1000 for name, begin, end in call.ticket.steps()}
+    timing_ms["total"] = int(call.elapsed_s * 1e6) / 1000
     return to_json(
         {
             "model": model.name,

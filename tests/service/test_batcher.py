@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from service.batcher import Batch, Batcher, BatchLimits, Ticket
+from service.batcher import YIELD_S, Batch, Batcher, BatchLimits, Ticket
 from service.errors import (
     CallerLeftError,
     DeadlineExceededError,
@@ -150,6 +150,50 @@ def test_nothing_waits_for_ever_however_many_come_after_it(window: int, size: in
                 batch.answer(compute(batch))
         rounds += 1
         assert rounds < 1000
+
+
+def test_while_short_requests_come_a_list_runs_in_small_batches_and_apart_from_them() -> None:
+    batcher, _ = make(limits(size=8, window=20))
+    listing = Caller(batcher, [10] * 500)
+    single = Caller(batcher, [10])
+    batches = [batch for batch in (take_now(batcher), take_now(batcher), take_now(batcher)) if batch is not None]
+    assert sorted(len(batch.payloads) for batch in batches) == [1, 2, 2]
+    assert [batch.payloads for batch in batches if single.texts[0] in batch.payloads] == [single.texts]
+    assert not listing.ticket.settled
+
+
+def test_a_list_fills_its_batches_again_a_while_after_the_last_short_request() -> None:
+    clock = Clock()
+    batcher, _ = make(limits(size=8, window=20), clock=clock)
+    Caller(batcher, [10] * 500)
+    Caller(batcher, [10])
+    sizes = []
+    for now in (0.0, 0.0, YIELD_S / 2, YIELD_S, YIELD_S):
+        clock.now = now
+        batch = take_now(batcher)
+        assert batch is not None
+        batch.answer(compute(batch))
+        sizes.append(len(batch.payloads))
+    assert sorted(sizes[:3]) == [1, 2, 2]
+    assert sizes[3:] == [8, 8]
+
+
+@given(
+    short=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    long=st.lists(st.lists(st.integers(1, 60), min_size=2, max_size=20), max_size=4),
+    window=st.integers(1, 60),
+)
+def test_while_short_requests_come_no_run_with_texts_of_a_list_is_longer_than_the_window(
+    short: list[int], long: list[list[int]], window: int
+) -> None:
+    batcher, _ = make(limits(size=8, tokens=200, window=window))
+    lists = [Caller(batcher, lengths) for lengths in long if sum(lengths) > window]
+    singles = [Caller(batcher, [length]) for length in short]
+    of_lists = {text for caller in lists for text in caller.texts}
+    for batch in run_all(batcher):
+        if len(batch.payloads) > 1 and of_lists.intersection(batch.payloads):
+            assert batch.padded_tokens <= window
+    assert all(caller.answers == 1 for caller in (*lists, *singles))
 
 
 def test_a_list_that_is_alone_fills_its_batches_whatever_the_window() -> None:

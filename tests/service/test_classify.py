@@ -67,7 +67,7 @@ def test_predictions_come_in_the_order_of_the_inputs(server: Server) -> None:
 
 def test_a_texts_scores_do_not_depend_on_its_batch_mates(models: Path) -> None:
     text = "a good film"
-    with serving(models, max_batch_padding=0.99, runners=1) as server:
+    with serving(models, max_batch_padding=0.99, fair_window_tokens=256, runners=1) as server:
         alone = server.classify({"inputs": text}).json()["predictions"][0]["scores"]
         mates = ["bad " * length for length in range(1, 14)]
         together = server.classify({"inputs": [*mates, text]}).json()["predictions"][-1]["scores"]
@@ -228,7 +228,8 @@ def test_json_that_does_not_fit_is_422_with_the_path(server: Server, body: Any, 
 @pytest.mark.parametrize("value", WRONG_TYPES, ids=ascii)
 def test_no_type_in_any_field_is_a_500(server: Server, field: str, value: Any) -> None:
     response = server.post_raw(json.dumps({"inputs": "a", field: value}).encode())
-    assert response.status_code in (200, 404, 422), response.text
+    late = {504} if field == "timeout_ms" else set()  # a few milliseconds may not do on a busy machine
+    assert response.status_code in {200, 404, 422, *late}, response.text
     if response.status_code != 200:
         check_problem(response, response.status_code)
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -207,6 +207,57 @@ def test_headers_that_do_not_come_in_time_close_the_connection(models: Path) -> 
                 connection.sendall(sent)
                 assert connection.recv(100) == b""
         assert process.classify("a") == 200
+
+
+HEAD = "POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: {}\r\ncontent-length: {}\r\n{}\r\n"
+
+
+def read_answer(answers: BinaryIO) -> tuple[int, dict[str, str], Any]:
+    """Return the status, headers and JSON of the next answer."""
+    status = int(answers.readline().split()[1])
+    headers = {}
+    while (line := answers.readline()) != b"\r\n":
+        name, _, value = line.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    return status, headers, json.loads(answers.read(int(headers["content-length"])))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 50])
+def test_a_request_is_answered_in_however_many_pieces_it_comes(one_server: Process, pieces: int) -> None:
+    body = json.dumps({"inputs": "a good film"}).encode()
+    request = HEAD.format("application/json", len(body), "").encode() + body
+    step = -(-len(request) // pieces)
+    with socket.create_connection(("127.0.0.1", one_server.port), timeout=PATIENCE_S) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection.makefile("rb") as answers:
+            for _ in range(2):  # on the same connection
+                for first in range(0, len(request), step):
+                    connection.sendall(request[first : first + step])
+                assert read_answer(answers)[0] == 200
+
+
+def test_a_refused_request_that_came_whole_leaves_the_connection_open(one_server: Process) -> None:
+    json_type = "application/json"
+    requests = [("text/plain", b"{}", 415), (json_type, b"{", 400), (json_type, b'{"inputs": "a"}', 200)]
+    with (
+        socket.create_connection(("127.0.0.1", one_server.port), timeout=PATIENCE_S) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        for content_type, body, expected in requests:
+            connection.sendall(HEAD.format(content_type, len(body), "").encode() + body)
+            status, headers, _ = read_answer(answers)
+            assert status == expected
+            assert len(headers["x-request-id"]) == 32
+
+
+def test_a_caller_who_asks_for_it_has_the_connection_closed(one_server: Process) -> None:
+    body = b'{"inputs": "a"}'
+    with socket.create_connection(("127.0.0.1", one_server.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(HEAD.format("application/json", len(body), "connection: close\r\n").encode() + body)
+        with connection.makefile("rb") as answers:
+            status, headers, _ = read_answer(answers)
+            assert (status, headers["connection"]) == (200, "close")
+            assert answers.read() == b""
 
 
 def test_pipelined_requests_are_answered_in_their_order(models: Path) -> None:
