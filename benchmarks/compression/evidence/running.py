@@ -1,0 +1,171 @@
+"""Trains one contender and writes what came of it; a run that was broken off goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.compression.evidence.contenders import Run, in_steps
+from benchmarks.compression.evidence.scratch import ScratchLearner, ScratchStudent
+from compression.batches import Batch, EncodedTexts, encode
+from compression.checkpoint import cannot_be_written
+from compression.data import read_labelled_texts, targets_of
+from compression.errors import CheckpointError
+from compression.ladabert import LadaBertLearner
+from compression.matrices import count_parameters
+from compression.teacher import Teacher, load_teacher
+from compression.training import choose_device, classify, steps_per_epoch, train
+
+CHECKPOINT_EVERY = 250
+
+
+class LabelLearner(LadaBertLearner):
+    """Shrinks as LadaBERT does, but learns from the labels and never asks the teacher."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean cross-entropy over the batch."""
+        return {"labels": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs share; ``digest`` names the teacher's and the rows' contents."""
+
+    teacher: Path
+    train: Path
+    dev: Path
+    work: Path
+    device: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The task's teacher and rows, read once a process."""
+
+    task: Task
+    teacher: Teacher
+    train_data: EncodedTexts
+    dev_data: EncodedTexts
+
+
+_loaded: Loaded
+
+
+def load(task: Task, max_length: int) -> Loaded:
+    """Reads teacher and rows.
+
+    Raises:
+        CompressionError: one of them cannot be used.
+    """
+    teacher = load_teacher(task.teacher)
+    encoded = []
+    for option, path in (("--train", task.train), ("--dev", task.dev)):
+        texts = read_labelled_texts(str(path))
+        labels = targets_of(option, texts, teacher.labels, teacher.problem_type)
+        encoded.append(encode(texts, labels, teacher.tokenizer, max_length))
+    return Loaded(task, teacher, *encoded)
+
+
+def become_worker(task: Task, max_length: int, log: Path | None = None) -> None:
+    """Readies this process for its runs: one thread; one of several writes its progress to a log instead."""
+    global _loaded
+    torch.set_num_threads(1)
+    if log is not None:
+        sys.stdout = sys.stderr = (log.parent / f"{log.name}-{os.getpid()}").open("w", buffering=1)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    _loaded = load(task, max_length)
+    _loaded.teacher.model.to(choose_device(task.device))  # type: ignore[arg-type]
+
+
+def train_contender(run: Run) -> dict[str, Any]:
+    """Trains the run's student and returns what is written to ``WORK/NAME.json``.
+
+    Raises:
+        CompressionError: the recipe does not fit the teacher, or the disk is full: the run goes on where it was.
+    """
+    task, teacher = _loaded.task, _loaded.teacher.model
+    config, device = run.recipe.training, choose_device(task.device)
+    epoch_steps = steps_per_epoch(len(_loaded.train_data), config.batch_size)
+    start, cpu_start = time.monotonic(), time.process_time()
+    full_size_from = 0
+    learner: LadaBertLearner | ScratchLearner
+    if run.kind == "scratch":
+        budget = round(count_parameters(teacher).total / run.recipe.budget.ratio)
+        learner = ScratchLearner(teacher, budget, run.steps, config.seed)
+    else:
+        recipe = replace(run.recipe, schedule=in_steps(run.recipe.schedule, run.steps, epoch_steps))
+        kind = LabelLearner if run.kind == "labels" else LadaBertLearner
+        learner = kind(teacher, recipe, epoch_steps, _loaded.train_data)
+        full_size_from = learner.timetable.starts[-1]
+        assert learner.timetable.total_steps == run.steps
+    folder = task.work / run.name
+    history = train(
+        learner,
+        _loaded.train_data,
+        _loaded.dev_data,
+        config,
+        total_steps=run.steps,
+        evaluate_every=run.evaluate_every,
+        device=device,
+        checkpoint=folder / "checkpoint.pt",
+        checkpoint_every=CHECKPOINT_EVERY,
+        resume=True,
+        run_id=hashlib.sha256((task.digest + json.dumps(run.settings(), sort_keys=True)).encode()).hexdigest(),
+        description=run.name,
+    )
+    module = learner.module
+    if isinstance(module, ScratchStudent):
+        parameters = nonzero = module.student_parameters()
+    else:
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        nonzero = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
+    result = {
+        "name": run.name,
+        "digest": task.digest,
+        **run.settings(),
+        "accuracy": history[-1]["accuracy"],
+        "parameters": parameters,
+        "nonzero_parameters": nonzero,
+        "full_size_from_step": full_size_from,
+        "seconds": time.monotonic() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+        "evaluations": history,
+    }
+    write_json(task.work / f"{run.name}.json", result)
+    shutil.rmtree(folder)
+    return result
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes the file whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(cannot_be_written(path, error)) from error
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
