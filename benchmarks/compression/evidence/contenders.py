@@ -1,7 +1,9 @@
 """What is compared, and the recipe of each: in the order in which it is run, the most telling first.
 
 Every contender of a ratio has the same teacher, rows, batches, steps and optimiser settings (``[training]`` of that
-ratio's ``recipes/best-x*.toml``); the schedule's proportions come from its own recipe.
+ratio's ``recipes/best-x*.toml``); the schedule's proportions come from its own recipe. As that learning rate was chosen
+for LadaBERT, the plain recipe and the three ablations are run a second time at the plain recipe's own, lower one
+(``…-own-rate``), and the better of the two on dev counts.
 
 LadaBERT            ``recipes/best-x*.toml``
 plain LadaBERT      ``recipes/ladabert-*.toml``: the paper's factors, masks and schedule
@@ -48,6 +50,8 @@ TITLES = {
     "plain-split": "`ladabert-4`'s `[budget]`",
     "plain-schedule": "`ladabert-4`'s `[schedule]` and learning rate",
 }
+OWN_RATE = "-own-rate"
+WITH_OWN_RATE = ("plain", "hybrid", "pruning", "factorisation")
 BASELINES = ("hybrid", "pruning", "factorisation", "scratch")
 ABLATIONS = ("no-frequency", "plain-factors", "magnitude", "plain-split", "plain-schedule")
 
@@ -78,7 +82,7 @@ def all_runs(steps: int, seeds: int) -> list[Run]:
 
 
 def _runs_of(steps: int, seed: int) -> list[Run]:
-    main = ("ladabert", "pruning", "factorisation", "hybrid", "plain")
+    main = ("ladabert", "pruning", "factorisation", "hybrid", "plain", *(name + OWN_RATE for name in WITH_OWN_RATE))
     runs = [_run(name, ratio, steps, seed) for ratio in RATIO_ORDER[:2] for name in main]
     runs += [_run(name, CURVE_RATIO, steps, seed) for name in ("ladabert", "plain", "scratch-long")]
     runs += [_run(name, ABLATION_RATIO, steps, seed) for name in ("scratch", *ABLATIONS)]
@@ -93,7 +97,10 @@ def _run(contender: str, ratio: float, steps: int, seed: int) -> Run:
     training = replace(best.training, seed=seed)
     even = plain.budget.p_embedding
     kind: Kind = "distilled"
-    match contender:
+    if contender.endswith(OWN_RATE):
+        training = replace(training, learning_rate=plain.training.learning_rate)
+    base = contender.removesuffix(OWN_RATE)
+    match base:
         case "ladabert" | "scratch" | "scratch-long":
             recipe = best
         case "plain" | "hybrid":
@@ -116,7 +123,7 @@ def _run(contender: str, ratio: float, steps: int, seed: int) -> Run:
             training = replace(training, learning_rate=plain.training.learning_rate)
         case _:
             raise AssertionError(contender)
-    if contender in ("hybrid", "pruning", "factorisation"):
+    if base in ("hybrid", "pruning", "factorisation"):
         kind = "labels"
     elif contender.startswith("scratch"):
         kind = "scratch"

@@ -1,4 +1,4 @@
-"""Trains one contender and writes what came of it; a run that was broken off goes on from its checkpoint."""
+"""Carries out one run and writes what came of it; a training that was broken off goes on from its checkpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compression.evidence.contenders import Run, in_steps
+from benchmarks.compression.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.compression.evidence.scratch import ScratchLearner, ScratchStudent
 from compression.batches import Batch, EncodedTexts, encode
 from compression.checkpoint import cannot_be_written
@@ -26,9 +27,10 @@ from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
 from compression.matrices import count_parameters
 from compression.teacher import Teacher, load_teacher
-from compression.training import choose_device, classify, steps_per_epoch, train
+from compression.training import TrainingConfig, choose_device, classify, evaluate_accuracy, steps_per_epoch, train
 
-CHECKPOINT_EVERY = 250
+CHECKPOINT_EVERY = 100
+MAX_LENGTH = TrainingConfig().max_length
 
 
 class LabelLearner(LadaBertLearner):
@@ -64,13 +66,14 @@ class Loaded:
 _loaded: Loaded
 
 
-def load(task: Task, max_length: int) -> Loaded:
-    """Reads teacher and rows.
+def load(task: Task) -> Loaded:
+    """Reads teacher and rows; a row may have as many tokens as the recipes say and the teacher allows.
 
     Raises:
         CompressionError: one of them cannot be used.
     """
     teacher = load_teacher(task.teacher)
+    max_length = min(MAX_LENGTH, teacher.model.config.max_position_embeddings)
     encoded = []
     for option, path in (("--train", task.train), ("--dev", task.dev)):
         texts = read_labelled_texts(str(path))
@@ -79,27 +82,68 @@ def load(task: Task, max_length: int) -> Loaded:
     return Loaded(task, teacher, *encoded)
 
 
-def become_worker(task: Task, max_length: int, log: Path | None = None) -> None:
+def become_worker(task: Task, log: Path | None = None) -> None:
     """Readies this process for its runs: one thread; one of several writes its progress to a log instead."""
     global _loaded
     torch.set_num_threads(1)
     if log is not None:
         sys.stdout = sys.stderr = (log.parent / f"{log.name}-{os.getpid()}").open("w", buffering=1)
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    _loaded = load(task, max_length)
+    _loaded = load(task)
     _loaded.teacher.model.to(choose_device(task.device))  # type: ignore[arg-type]
 
 
-def train_contender(run: Run) -> dict[str, Any]:
-    """Trains the run's student and returns what is written to ``WORK/NAME.json``.
+@dataclass(frozen=True)
+class TeacherRun:
+    """What the students are measured against: the teacher's accuracy."""
+
+    name: str = "teacher"
+
+    def settings(self) -> dict[str, Any]:
+        """Teacher and rows decide it alone."""
+        return {}
+
+
+AnyRun = Run | CutRun | TeacherRun
+
+
+def carry_out(run: AnyRun) -> dict[str, Any]:
+    """Does what the run is for, writes ``WORK/NAME.json`` and returns what it says.
 
     Raises:
         CompressionError: the recipe does not fit the teacher, or the disk is full: the run goes on where it was.
     """
+    start, cpu_start = time.monotonic(), time.process_time()
+    match run:
+        case Run():
+            found = _train(run)
+        case CutRun():
+            found = {"losses": losses_when_cut(run, _loaded.teacher, _loaded.train_data)}
+        case TeacherRun():
+            found = _teachers_part()
+    spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu_start}
+    result = {"name": run.name, "digest": _loaded.task.digest, **run.settings(), **found, **spent}
+    write_json(_loaded.task.work / f"{run.name}.json", result)
+    shutil.rmtree(_loaded.task.work / run.name, ignore_errors=True)
+    return result
+
+
+def _teachers_part() -> dict[str, Any]:
+    teacher, dev_data = _loaded.teacher, _loaded.dev_data
+    return {
+        "teacher": teacher.card.name,
+        "accuracy": evaluate_accuracy(teacher.model, dev_data, choose_device(_loaded.task.device)),
+        "parameters": count_parameters(teacher.model).total,
+        "train_rows": len(_loaded.train_data),
+        "dev_rows": len(dev_data),
+    }
+
+
+def _train(run: Run) -> dict[str, Any]:
+    """Trains the run's student; its checkpoint is in ``WORK/NAME``."""
     task, teacher = _loaded.task, _loaded.teacher.model
     config, device = run.recipe.training, choose_device(task.device)
     epoch_steps = steps_per_epoch(len(_loaded.train_data), config.batch_size)
-    start, cpu_start = time.monotonic(), time.process_time()
     full_size_from = 0
     learner: LadaBertLearner | ScratchLearner
     if run.kind == "scratch":
@@ -111,7 +155,6 @@ def train_contender(run: Run) -> dict[str, Any]:
         learner = kind(teacher, recipe, epoch_steps, _loaded.train_data)
         full_size_from = learner.timetable.starts[-1]
         assert learner.timetable.total_steps == run.steps
-    folder = task.work / run.name
     history = train(
         learner,
         _loaded.train_data,
@@ -120,7 +163,7 @@ def train_contender(run: Run) -> dict[str, Any]:
         total_steps=run.steps,
         evaluate_every=run.evaluate_every,
         device=device,
-        checkpoint=folder / "checkpoint.pt",
+        checkpoint=task.work / run.name / "checkpoint.pt",
         checkpoint_every=CHECKPOINT_EVERY,
         resume=True,
         run_id=hashlib.sha256((task.digest + json.dumps(run.settings(), sort_keys=True)).encode()).hexdigest(),
@@ -132,21 +175,13 @@ def train_contender(run: Run) -> dict[str, Any]:
     else:
         parameters = sum(parameter.numel() for parameter in module.parameters())
         nonzero = sum(int(parameter.count_nonzero()) for parameter in module.parameters())
-    result = {
-        "name": run.name,
-        "digest": task.digest,
-        **run.settings(),
+    return {
         "accuracy": history[-1]["accuracy"],
         "parameters": parameters,
         "nonzero_parameters": nonzero,
         "full_size_from_step": full_size_from,
-        "seconds": time.monotonic() - start,
-        "cpu_seconds": time.process_time() - cpu_start,
         "evaluations": history,
     }
-    write_json(task.work / f"{run.name}.json", result)
-    shutil.rmtree(folder)
-    return result
 
 
 def write_json(path: Path, values: Any) -> None:
