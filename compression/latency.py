@@ -17,6 +17,7 @@ from compression.bert_graph import build_bert_graph
 from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
 from compression.evaluation import measure_latency
+from compression.files import write_text
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
@@ -96,7 +97,7 @@ def onnx_timer(task: str, max_length: int, precision: str) -> Timer:
 def remember(recipe: Recipe, file: Path) -> None:
     """Keeps the ratio that was found, because a resumed run that timed again would find another."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"ratio": recipe.budget.ratio}) + "\n", encoding="utf-8")
+    write_text(file, json.dumps({"ratio": recipe.budget.ratio}) + "\n")
 
 
 def recall(recipe: Recipe, file: Path) -> Recipe:
