@@ -98,7 +98,7 @@ def test_a_student_with_a_mapped_teacher_layer_learns_from_every_layer_it_skips_
     assert learner.module.config.num_hidden_layers == 1
     batch, before = encoded.batch(range(4)), learner.losses(encoded.batch(range(4)))
     with torch.no_grad():
-        tiny_bert.bert.encoder.layer[1].output.dense.weight.add_(1.0)
+        tiny_bert.get_parameter("bert.encoder.layer.1.output.dense.weight").add_(1.0)
     after = learner.losses(batch)
     assert after["hidden"] != before["hidden"]
     assert after["embedding"] == before["embedding"]

@@ -107,8 +107,8 @@ def gather(runs: Sequence[running.AnyRun], task: running.Task, options: argparse
 
 def command_of(options: argparse.Namespace) -> str:
     """The command that makes these figures, without this machine's folders."""
-    names = {"teacher": options.teacher.name, "train": options.train.name, "dev": options.dev.name}
-    named = " ".join(f"--{option} {name}" for option, name in names.items())
+    paths = {"teacher": options.teacher, "train": options.train, "dev": options.dev}
+    named = " ".join(f"--{option} {path.parent.name}/{path.name}" for option, path in paths.items())
     return f"python -m benchmarks.compression.evidence {named} --steps {options.steps} --seeds {options.seeds}"
 
 

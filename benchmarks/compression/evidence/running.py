@@ -24,6 +24,7 @@ from compression.batches import Batch, EncodedTexts, encode
 from compression.checkpoint import cannot_be_written
 from compression.data import read_labelled_texts, targets_of
 from compression.errors import CheckpointError
+from compression.files import write_text
 from compression.ladabert import LadaBertLearner
 from compression.matrices import count_parameters
 from compression.teacher import Teacher, load_teacher
@@ -190,12 +191,9 @@ def write_json(path: Path, values: Any) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(values, indent=2) + "\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CheckpointError(cannot_be_written(path, error)) from error
 
 

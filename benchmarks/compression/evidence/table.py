@@ -21,11 +21,12 @@ from benchmarks.compression.evidence.contenders import (
     OWN_RATE,
     PLAIN,
     TITLES,
+    WITH_OWN_RATE,
 )
+from benchmarks.compression.evidence.cuts import VARIANTS
 from benchmarks.compression.evidence.plot import plot_curve, plot_sizes
 from benchmarks.compression.evidence.results import Results, mean
 
-SECTIONS = ("evidence", "levers", "cuts")
 ROWS = ("ladabert", "plain", *BASELINES)
 EXTRA = ("pruning-distilled", "factorisation-distilled")
 TERMS = ("embedding", "attention", "hidden", "prediction")
@@ -113,7 +114,9 @@ def _claims(results: Results) -> Iterator[str]:
             yield f"| {claim} | {MISSING} | not measured |"
             continue
         closest = min(present, key=lambda title: present[title])
-        verdict = "no" if present[closest] < 0 else "yes" if len(present) == len(margins) else "so far"
+        wanted = (*BASELINES, *(name + OWN_RATE for name in BASELINES if name in WITH_OWN_RATE))
+        complete = all(results.of(name, ratio) for name in wanted)
+        verdict = "no" if present[closest] < 0 else "yes" if complete else "so far"
         yield f"| {claim} | closest: {closest}, {100 * present[closest]:+.1f} points | {verdict} |"
     yield _curve_claim(results)
 
@@ -144,7 +147,10 @@ def _levers(results: Results) -> Iterator[str]:
     """Each lever of the best recipe left out, trained as long."""
     yield "| recipe | accuracy on dev | less than the whole, points | hidden loss, train | prediction loss, train |"
     yield "|---|---|---|---|---|"
-    titles = {"ladabert": f"`best-x{ABLATION_RATIO:g}`"} | TITLES
+    titles = TITLES | {
+        "ladabert": f"`best-x{ABLATION_RATIO:g}`",
+        "plain": f"all of `{PLAIN[ABLATION_RATIO]}` but its rate",
+    }
     for contender in ("ladabert", *ABLATIONS, "plain"):
         runs = results.of(contender, ABLATION_RATIO)
         whole = {run.seed: run.accuracy for run in results.of("ladabert", ABLATION_RATIO)}
@@ -159,8 +165,10 @@ def _levers(results: Results) -> Iterator[str]:
 def _cuts(results: Results) -> Iterator[str]:
     yield f"| cut at once to its ratio, not trained | {' | '.join(TERMS)} |"
     yield "|---|" + "---|" * len(TERMS)
-    for cut in results.cuts:
-        yield f"| {cut.title} | {' | '.join(f'{cut.losses[term]:.3f}' for term in TERMS)} |"
+    found = {cut.title: cut.losses for cut in results.cuts}
+    for title, _, _ in VARIANTS:
+        cells = [f"{found[title][term]:.3f}" if title in found else MISSING for term in TERMS]
+        yield f"| {title} | {' | '.join(cells)} |"
 
 
 def _accuracy(results: Results, contender: str, ratio: float) -> str:
