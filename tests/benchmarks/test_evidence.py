@@ -134,6 +134,16 @@ def test_the_command_trains_what_is_missing_and_gathers_what_is_there(
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+def test_two_runs_at_a_time_come_to_what_one_after_the_other_does(work: Path) -> None:
+    only = ["--only", "pruning-x10", "scratch-x10"]
+    main([*COMMAND, *only])
+    alone = {path.name: _without_times(path.read_text(encoding="utf-8")) for path in work.glob("*-seed0.json")}
+    main([*COMMAND, *only, "--jobs", "2", "--work", "both"])
+    both = {path.name: _without_times(path.read_text(encoding="utf-8")) for path in Path("both").glob("*-seed0.json")}
+    assert len(both) == 2
+    assert both == alone
+
+
 def test_a_run_that_broke_off_goes_on_from_its_checkpoint_to_the_same_end(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from benchmarks.compression.evidence.contenders import Run, all_runs
 from benchmarks.compression.evidence.cuts import CutRun, all_cuts
 from benchmarks.compression.evidence.results import Cut, Outcome, Results
 from benchmarks.compression.evidence.table import publish
-from compression.errors import CompressionError, DataError, OptionError, TeacherError
+from compression.errors import CheckpointError, CompressionError, DataError, OptionError, TeacherError
 from compression.evaluation import machine_name
 
 REPOSITORY = Path(__file__).parents[3]
@@ -135,15 +136,20 @@ def _results(runs: Sequence[running.AnyRun], task: running.Task, jobs: int) -> I
         return
     log = task.work / "worker.log"
     print(f"progress of each process: {log}-*", flush=True)
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=running.become_worker,
         initargs=(task, log),
-    ) as pool:
+    )
+    try:
         waiting = [pool.submit(running.carry_out, run) for run in runs]
         for done in tqdm(as_completed(waiting), total=len(waiting), desc="runs", unit="run"):
             yield done.result()
+    except BrokenProcessPool as error:
+        raise CheckpointError(f"a process ended before its run did; {log}-* say why; repeat the command") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def chosen_runs(runs: Sequence[running.AnyRun], only: Sequence[str]) -> list[running.AnyRun]:
