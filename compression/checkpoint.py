@@ -32,7 +32,13 @@ def save_checkpoint(path: Path, run_id: str, state: dict[str, Any]) -> None:
 
 def cannot_be_written(path: Path, error: Exception) -> str:
     """The line for a run that stops because the disk is full, say, and can go on from its last checkpoint."""
-    reason = (isinstance(error, OSError) and error.strerror) or str(error).strip().splitlines()[0]
+    reason = str(error).strip().splitlines()[0]
+    cause: BaseException | None = error
+    while cause is not None:  # PyTorch's writer hides what the disk said behind an error of its own
+        if isinstance(cause, OSError) and cause.strerror:
+            reason = cause.strerror
+            break
+        cause = cause.__context__
     return f"{path}: cannot be written ({reason}); put that right and continue with --resume"
 
 

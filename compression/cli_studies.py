@@ -34,6 +34,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
     from compression.data import read_labelled_texts
     from compression.evaluate import evaluate, format_evaluation
+    from compression.files import write_text
 
     texts = read_labelled_texts(options.data, columns_of(options), split="validation")
     figures = evaluate(
@@ -44,7 +45,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         batch_invariance=options.batch_invariance,
     )
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_text(options.json, json.dumps(figures, indent=2) + "\n")
     print(format_evaluation(figures))  # noqa: T201
 
 

@@ -20,6 +20,7 @@ from compression.calibration import reliability
 from compression.checkpoint import cannot_be_written
 from compression.data import LabelledTexts, targets_of
 from compression.errors import CheckpointError, DataError, RecipeError
+from compression.files import write_text
 from compression.ladabert import LadaBertLearner
 from compression.processes import join_processes
 from compression.recipe import Recipe, StructureRecipe
@@ -121,7 +122,7 @@ def compress(
             "processes": processes.count,
             "dev": _describe(learner.result, dev_data, teacher.labels),
         }
-        (run_folder / HISTORY_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(run_folder / HISTORY_FILE, json.dumps(report, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(cannot_be_written(run_folder, error)) from error
     return result

@@ -16,6 +16,7 @@ from compression.batches import Batch
 from compression.bert_graph import build_bert_graph
 from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
+from compression.files import write_text
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
@@ -99,7 +100,7 @@ def onnx_timer(task: str, max_length: int, precision: str) -> Timer:
 def remember(recipe: Recipe, file: Path) -> None:
     """Keeps the ratio that was found, because a resumed run that timed again would find another."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"ratio": recipe.budget.ratio}) + "\n", encoding="utf-8")
+    write_text(file, json.dumps({"ratio": recipe.budget.ratio}) + "\n")
 
 
 def recall(recipe: Recipe, file: Path) -> Recipe:

@@ -10,6 +10,7 @@ import jinja2
 
 from compression.data import LabelledTexts
 from compression.errors import OptionError
+from compression.files import write_text
 from compression.layers import PARTS, layer_table, other_matrices
 from compression.report_data import Latency, Measured, Subject, compare_latency, measure, read_subjects
 from compression.report_plots import Curve, Point, plot_accuracies, plot_losses, plot_points, plot_reliability
@@ -40,7 +41,7 @@ def write_report(
     subjects = read_subjects(folders)
     teacher = None if teacher_folder is None else load_teacher(teacher_folder)
     measured = {subject.name: found for subject in subjects if (found := measure(subject, texts, teacher)) is not None}
-    out.write_text(render(subjects, measured, compare_latency(subjects, teacher), teacher), encoding="utf-8")
+    write_text(out, render(subjects, measured, compare_latency(subjects, teacher), teacher))
 
 
 def render(

@@ -23,9 +23,11 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from compression.batches import encode
+from compression.checkpoint import cannot_be_written
 from compression.compress import run_id
 from compression.data import LabelledTexts, targets_of
 from compression.errors import CheckpointError, DataError, OptionError, RecipeError
+from compression.files import write_text
 from compression.matrices import ParameterCounts, count_parameters
 from compression.recipe import BudgetRecipe, Recipe
 from compression.search_trial import TrialTask, become_worker, prepare, score_recipe
@@ -120,7 +122,7 @@ def search(
         TeacherError: the teacher cannot be used.
         DataError: the rows' labels are not the teacher's.
         RecipeError: no split meets the ratio.
-        CheckpointError: there is a journal and ``resume`` is not set, or it is another search's.
+        CheckpointError: there is a journal and ``resume`` is not set, or it is another search's, or the disk is full.
     """
     if config.recipe.structure.neurons < 1:
         raise RecipeError("structure.neurons: search splits the budget of whole layers; leave it out of --recipe")
@@ -134,10 +136,14 @@ def search(
     settings = (
         f"{run_id(config.recipe, teacher, data)} {config.sampler} {config.steps} {len(task.held_out)} {config.seed}"
     )
-    study = _open_study(run_folder / JOURNAL_FILE, hashlib.sha256(settings.encode()).hexdigest(), resume=resume)
-    _repeat_unfinished(study)
-    with _workers(config.processes, task) as executor:
-        _run_trials(study, space, config, executor)
+    journal = run_folder / JOURNAL_FILE
+    try:
+        study = _open_study(journal, hashlib.sha256(settings.encode()).hexdigest(), resume=resume)
+        _repeat_unfinished(study)
+        with _workers(config.processes, task) as executor:
+            _run_trials(study, space, config, executor)
+    except OSError as error:
+        raise CheckpointError(cannot_be_written(journal, error)) from error
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     scored = [(trial.value or 0.0, space.budget(**trial.params)) for trial in complete]
     scored.sort(key=lambda entry: -entry[0])
@@ -150,6 +156,8 @@ def _open_study(journal: Path, settings: str, *, resume: bool) -> optuna.Study:
             f"{journal}: an earlier search left it; continue with --resume, or delete it to start anew"
         )
     journal.parent.mkdir(parents=True, exist_ok=True)
+    if journal.is_file():
+        _drop_torn_line(journal)
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # the bar says what its log would
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
@@ -163,6 +171,14 @@ def _open_study(journal: Path, settings: str, *, resume: bool) -> optuna.Study:
         )
     study.set_user_attr("settings", settings)
     return study
+
+
+def _drop_torn_line(journal: Path) -> None:
+    """Cuts off the end of a line that a full disk or a kill left half written; Optuna cannot read it."""
+    written = journal.read_bytes()
+    whole = written.rfind(b"\n") + 1
+    if whole < len(written):
+        os.truncate(journal, whole)
 
 
 def _repeat_unfinished(study: optuna.Study) -> None:
@@ -261,7 +277,7 @@ def write_recipe(found: Found, config: SearchConfig, teacher_name: str, out: Pat
             *(f"{key} = {_toml(value)}" for key, value in values.items() if value is not None),
         ]
     try:
-        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(out, "\n".join(lines) + "\n")
     except OSError as error:
         raise OptionError(f"--out: {out}: {error.strerror}") from error
 

@@ -18,6 +18,7 @@ from transformers import BertForSequenceClassification
 from compression.batches import Batch, EncodedTexts
 from compression.cli import main
 from compression.errors import CheckpointError
+from compression.files import write_text
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
 from tests.compression.conftest import TINY_RECIPE
@@ -109,6 +110,43 @@ class LearnerOnAFillingDisk(LadaBertLearner):
         if self.room_for == 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         return super().losses(batch)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_named_as_the_reason(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with full_disk(200):
+        line = refusal([*COMPRESS, "--run", "here"], capsys)
+    assert line.endswith(
+        "here/checkpoint.pt: cannot be written (File too large); put that right and continue with --resume"
+    )
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text("old", encoding="utf-8")
+    with full_disk(100), pytest.raises(OSError, match="File too large") as caught:
+        write_text(file, "new " * 100)
+    assert caught.value.filename == str(file)
+    assert file.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+SEARCH = ["search", "--teacher", "teacher", "--train", "train.tsv", "--recipe", "tiny.toml", "--out", "found.toml"]
+
+
+def test_a_search_goes_on_after_the_disk_was_full(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = [*SEARCH, "--trials", "6", "--steps", "2", "--processes", "1", "--run", "filled", "--resume"]
+    journal = folder / "filled" / "search.journal"
+    with full_disk(3500):
+        line = refusal(search, capsys)
+    assert "filled/search.journal: cannot be written (File too large)" in line
+    written = journal.read_bytes()
+    assert not written.endswith(b"\n")  # the last line is torn
+    main(search)
+    whole_lines = written[: written.rfind(b"\n") + 1]
+    assert journal.read_bytes().startswith(whole_lines)
+    assert "search over 6 splits" in (folder / "found.toml").read_text(encoding="utf-8")
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
