@@ -13,7 +13,7 @@ from compression.onnx_graph import MICROSOFT
 
 PARTS = ("self.query", "self.key", "self.value", "output.dense")
 # Added to the scores of padding; large enough that its probability is exactly zero in float32.
-MASKED = -1e9
+MASKED = -3e4  # far below any score, and fp16 can hold it
 
 
 class AttentionGraph:

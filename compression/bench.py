@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compression.artefact import TOKENIZER_FILE, read_manifest
+from compression.artefact import TOKENIZER_FILE, read_graph, read_manifest
 from compression.bert_graph import graph_inputs
 from compression.errors import OptionError
 from compression.onnx_session import OnnxSession
@@ -49,12 +49,14 @@ def subjects_of(path: Path) -> list[Subject]:
     if not path.is_dir():
         raise OptionError(f"{path}: neither an artefact's folder nor an .onnx file")
     manifest = read_manifest(path)
-    return [
-        Subject(
-            f"{manifest['name']} {entry['precision']}", OnnxSession(path / file), path / file, manifest["max_length"]
-        )
+    graphs = {
+        entry["precision"]: read_graph(path, manifest, file)
         for file, entry in manifest["files"].items()
         if file != TOKENIZER_FILE
+    }
+    return [
+        Subject(f"{manifest['name']} {precision}", OnnxSession(graph), graph, manifest["max_length"])
+        for precision, graph in graphs.items()
     ]
 
 

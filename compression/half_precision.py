@@ -56,6 +56,8 @@ def half_precision(graph: onnx.ModelProto) -> onnx.ModelProto:
     (output,) = half.graph.output
     for node in half.graph.node:
         node.output[:] = [f"{name}_fp16" if name == output.name else name for name in node.output]
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT:
+            node.attribute[0].i = TensorProto.FLOAT16
     half.graph.node.append(helper.make_node("Cast", [f"{output.name}_fp16"], [output.name], to=TensorProto.FLOAT))
     onnx.checker.check_model(half)
     return half
@@ -64,11 +66,12 @@ def half_precision(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _fuse_normalisation(graph: onnx.GraphProto) -> None:
     """``Add`` of two activations, then ``LayerNormalization`` → ``SkipLayerNormalization``."""
     weights = {tensor.name for tensor in graph.initializer}
+    broadcast = {node.output[0] for node in graph.node if node.op_type == "Slice"}  # the positions, one for all rows
     readers = Counter(name for node in graph.node for name in node.input)
     sums = {
         node.output[0]: node
         for node in graph.node
-        if node.op_type == "Add" and readers[node.output[0]] == 1 and not weights & set(node.input)
+        if node.op_type == "Add" and readers[node.output[0]] == 1 and not (weights | broadcast) & set(node.input)
     }
     fused: list[onnx.NodeProto] = []
     for node in graph.node:
