@@ -230,6 +230,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     from compression.artefact import check_out, format_manifest
     from compression.compress import compress
     from compression.data import read_labelled_texts
+    from compression.errors import OptionError
     from compression.export import export_artefact
     from compression.processes import is_first_process
     from compression.recipe import load_recipe, recipe_fields
@@ -242,6 +243,8 @@ def _run_compress(options: argparse.Namespace) -> None:
     columns = columns_of(options)
     check_out(options.out)
     run_folder = options.run or Path("runs") / options.out.name
+    if run_folder.resolve() == options.out.resolve():
+        raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
     train_texts = read_labelled_texts(options.train, columns)
     if options.target_latency_ms is not None:
         recipe = _fit_latency(options, recipe, train_texts.task, run_folder)

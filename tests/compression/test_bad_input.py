@@ -70,6 +70,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             COMPRESS,
             "training.max_length: 64 is over the teacher's 40",
         ),
+        ("tiny.toml", TINY_RECIPE, [*COMPRESS, "--run", "models/x"], "--run: models/x is --out too"),
         ("tiny.toml", TINY_RECIPE, [*FINETUNE, "--max-length", "64"], "--max-length: 64 is over the base's 40"),
     ],
 )
