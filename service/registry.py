@@ -80,8 +80,10 @@ def read_artefacts(settings: Settings) -> list[Artefact]:
 
 
 def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
-    """Return the configured default model, or else the first name in alphabetical order."""
-    names = sorted(artefact.name for artefact in artefacts)
+    """Return the configured default model, or else the first by name, those for single texts before those for pairs."""
+    names = [
+        artefact.name for artefact in sorted(artefacts, key=lambda artefact: (artefact.task == "pair", artefact.name))
+    ]
     if settings.default_model is None:
         return names[0]
     if settings.default_model not in names:

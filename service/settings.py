@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     )
     default_model: str | None = Field(
         default=None,
-        description="Model that answers a request which names none. Unset: the first in alphabetical order.",
+        description="Model that answers a request which names none. Unset: the first by name, texts before pairs.",
     )
     precision: Precision = Field(
         default="auto",

@@ -113,9 +113,10 @@ def test_a_folder_without_artefacts_is_refused(models_folder: Path) -> None:
         read_artefacts(Settings(models=models_folder / "nope"))
 
 
-def test_the_default_model_is_the_first_by_name_unless_it_is_set(models_folder: Path) -> None:
+def test_the_default_model_is_the_first_for_single_texts_unless_it_is_set(models_folder: Path) -> None:
     write_artefact(models_folder, "zeta")
     write_artefact(models_folder, "beta")
+    write_artefact(models_folder, "alpha", task="pair")  # it would refuse a request for one text
     settings = Settings(models=models_folder)
     artefacts = read_artefacts(settings)
     assert choose_default(settings, artefacts) == "beta"
