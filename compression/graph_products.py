@@ -6,6 +6,7 @@ from collections.abc import Set
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from compression.factorise import FactorisedLinear
@@ -36,7 +37,7 @@ class Products:
         graph = self.graph
         bias_name = "" if bias is None else graph.weight(f"{name}.bias", bias)
         if self._ranges is None or range_name in self._in_fp32:
-            product = graph.node("MatMul", inputs, graph.weight(name, weight))
+            product = graph.node("MatMul", inputs, self._fp32_weight(name, weight))
             return product if bias is None else graph.node("Add", product, bias_name)
         self.in_int8[range_name] = self.in_int8.get(range_name, 0) + weight.size
         int8, scales = self.int8_weight(name, weight)
@@ -70,6 +71,16 @@ class Products:
         """A weight (k, n) as int8 (k, n) and its scales (n,)."""
         quantised, scales = quantise_columns(weight)
         return self.graph.weight(f"{name}.int8", quantised), self.graph.weight(f"{name}.scales", scales)
+
+    def _fp32_weight(self, name: str, weight: Array) -> str:
+        """A weight (k, n); in an int8 graph it is stored as int8, which constant folding makes fp32 when it is loaded.
+
+        What int8 hurts is nearly always the activations' side, and int8 is a quarter of the bytes.
+        """
+        if self._ranges is None:
+            return self.graph.weight(name, weight)
+        int8, scales = self.int8_weight(name, weight)
+        return self.graph.node("Mul", self.graph.node("Cast", int8, to=TensorProto.FLOAT), scales)
 
     def _quantise(self, inputs: str, range_name: str) -> tuple[str, str, str]:
         """The tensor as uint8 with its scale and zero point; quantised once, however many read it."""

@@ -71,8 +71,10 @@ def test_an_artefact_answers_as_the_pytorch_student(result: CompressionResult, m
 def test_int8_that_loses_too_much_is_refused_and_said_so(
     result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A student that answers half of the rows either way, rows labelled as it answers, and scales so coarse
-    # that nothing of an input is left.
+    # A student that answers half of the rows either way, rows labelled as it answers, scales so coarse that nothing
+    # of an input is left, and a guard that lets them pass.
+    careless = replace(result.recipe.export, int8_logit_error=1e9)
+    result = replace(result, recipe=replace(result.recipe, export=careless))
     logits = predict_logits(result.student.model, result.dev_data, torch.device("cpu"))
     with torch.no_grad():
         result.student.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median()
