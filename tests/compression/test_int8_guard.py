@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
+from compression.bert_graph import build_bert_graph, quantised_products
 from compression.compress import CompressionResult
 from compression.graph_plan import GraphPlan
 from compression.int8_guard import choose_products, guard_int8
+from compression.onnx_session import OnnxSession
 from compression.quantise import Range, calibrate
 from tests.compression.test_export import result  # noqa: F401 - a fixture
 
@@ -48,3 +52,17 @@ def test_a_product_with_a_useless_scale_is_found(result: CompressionResult) -> N
     guarded = guard_int8(model, "single", ranges, GraphPlan("plain"), data, 0.02)
     assert spoilt in guarded.fp32_products
     assert guarded.error_after <= 0.02 < guarded.error_before
+
+
+def test_what_an_int8_graph_computes_in_fp32_is_stored_in_int8(result: CompressionResult) -> None:  # noqa: F811
+    model, batch = result.student.model, result.train_data.batch(range(32))
+    ranges = calibrate(model, [batch])
+    everything = frozenset(quantised_products(model, "single", ranges, GraphPlan()))
+    careful = build_bert_graph(model, "single", ranges, GraphPlan(fp32_products=everything))
+    plain = build_bert_graph(model, "single")
+    weights = {entry.name: numpy_helper.to_array(entry) for entry in careful.graph.initializer}
+    stored = [weights[f"{entry.name}.int8"] for entry in plain.graph.initializer if f"{entry.name}.int8" in weights]
+    assert len(stored) > 10
+    assert all(weight.dtype == np.int8 for weight in stored)
+    expected, found = (OnnxSession(graph.SerializeToString()).logits(batch) for graph in (plain, careful))
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
