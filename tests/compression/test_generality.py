@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from compression.data import LabelledTexts
 from compression.errors import TeacherError
 from compression.evaluate import evaluate
 from compression.export import export_artefact
-from compression.recipe import Recipe
+from compression.recipe import FactorisationRecipe, Recipe
 from compression.report import write_report
 from compression.student import load_student
 from compression.teacher import TeacherCard, load_teacher, save_teacher
@@ -108,6 +109,22 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert ("rightly yes" if case == "several labels" else "label ↓ answer →") in page
     assert all(label in page for label in result.teacher.labels)
+
+
+def test_ranks_of_a_teacher_with_several_labels_a_row_are_shared_out_by_sensitivity(
+    tokenizer: PreTrainedTokenizerFast, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    changes, labels, _ = CASES["several labels"]
+    recipe = replace(
+        tiny_recipe,
+        budget=replace(tiny_recipe.budget, objective="latency", p_svd=1.0, p_embedding_svd=1.0),
+        factorisation=FactorisationRecipe(error="outputs", ranks="sensitivity"),
+    )
+    teacher = random_teacher(tmp_path / "teacher", tokenizer, **changes)
+    result = compress(teacher, recipe, texts_with(labels, 60), texts_with(labels, 24), tmp_path / "run")
+    assert result.student.ratio() == pytest.approx(4.0, rel=0.1)
+    attention = [rank for name, rank in result.student.ranks.items() if ".attention." in name]
+    assert len(set(attention)) > 1  # all have one shape: equal shares would be equal ranks
 
 
 @pytest.mark.parametrize(
