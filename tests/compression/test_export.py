@@ -156,7 +156,7 @@ def test_for_cuda_a_rule_chooses_and_int8_alone_is_refused(result: CompressionRe
 def test_a_run_can_be_exported_again_with_another_guard(
     result: CompressionResult, teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    export = replace(tiny_recipe.export, int8_logit_error=0.5)
+    export = replace(tiny_recipe.export, int8_logit_error=0.5, int8_accuracy_loss=0.1)
     recipe = replace(tiny_recipe, export=export)
     again = compress(teacher_folder, recipe, labelled_texts(64), labelled_texts(40), tmp_path / "run", resume=True)
     assert again.recipe.export.int8_logit_error == 0.5
