@@ -235,6 +235,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     from compression.export import export_artefact
     from compression.processes import is_first_process
     from compression.recipe import load_recipe, recipe_fields
+    from compression.teacher_check import check_teacher
 
     values = vars(options)
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
@@ -249,11 +250,14 @@ def _run_compress(options: argparse.Namespace) -> None:
     if options.target_latency_ms is not None and options.target == "cuda":
         raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
     train_texts = read_labelled_texts(options.train, columns)
+    dev_texts = read_labelled_texts(options.dev, columns, split="validation")
+    if is_first_process():  # one is enough, and it speaks for all
+        check_teacher(options.teacher, dev_texts, recipe.training.max_length, options.device)
     result = compress(
         options.teacher,
         recipe,
         train_texts,
-        read_labelled_texts(options.dev, columns, split="validation"),
+        dev_texts,
         run_folder,
         calibration_rows=options.calibration_rows,
         calibration_texts=(

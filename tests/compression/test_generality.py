@@ -61,6 +61,7 @@ NAMES = dict(enumerate(("world", "sports", "business", "science")))
 CASES: dict[str, tuple[dict[str, object], list[str], bool]] = {
     "one narrow layer": ({"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 24}, ["0", "1"], False),
     "five layers": ({"num_hidden_layers": 5, "num_attention_heads": 2}, ["negative", "positive"], False),
+    "ReLU": ({"hidden_act": "relu"}, ["negative", "positive"], False),
     "four classes": ({"id2label": NAMES}, ["world", "sports", "business", "science"], False),
     "pairs of three classes": ({"id2label": {0: "a", 1: "b", 2: "c"}}, ["a", "b", "c"], True),
     "several labels": (
@@ -152,7 +153,7 @@ def test_other_encoders_are_refused(
     [
         ("problem_type", "regression", "is a regression with 2 outputs"),
         ("vocab_size", 10, "put the model's own tokenizer there"),
-        ("hidden_act", "relu", "hidden_act is 'relu'"),
+        ("hidden_act", "silu", "hidden_act is 'silu'; supported are gelu, relu"),
     ],
 )
 def test_a_teacher_that_cannot_be_compressed_is_refused(
