@@ -14,6 +14,7 @@ from compression.bert_graph import build_bert_graph
 from compression.compress import CompressionResult, compress
 from compression.errors import ExportError, OptionError
 from compression.export import check_batch_invariance, check_parity, export_artefact
+from compression.int8_guard import Guarded
 from compression.invariance import Invariance
 from compression.onnx_session import OnnxSession
 from compression.quantise import Range, calibrate, quantise_columns, quantise_rows
@@ -85,7 +86,7 @@ def test_int8_that_loses_too_much_is_refused_and_said_so(
     result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A student that answers half of the rows either way, rows labelled as it answers, and scales so coarse
-    # that nothing of an input is left.
+    # that nothing of an input is left, which the guard would see.
     logits = predict_logits(result.student.model, result.dev_data, torch.device("cpu"))
     with torch.no_grad():
         result.student.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median()
@@ -98,6 +99,7 @@ def test_int8_that_loses_too_much_is_refused_and_said_so(
         return {name: Range(-1e9, 1e9) for name in ranges}
 
     monkeypatch.setattr("compression.export.calibrate", useless)
+    monkeypatch.setattr("compression.export.guard_int8", lambda *_: Guarded(frozenset(), 1.0, 1.0))
     manifest = export_artefact(result, models / "tiny", data_set="tiny")
     assert "int8 refused" in capsys.readouterr().out
     assert manifest["default_file"] == "model.onnx"
