@@ -221,6 +221,12 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         + (f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0")
         for name, scores in figures["files"].items()
     ]
+    lines.append(f"  PyTorch student      dev accuracy {figures['student_accuracy']:.4f}")
+    if target := manifest["latency"].get("target"):
+        lines.append(
+            f"  one text, {target['tokens']} tokens  {target['median_ms']:>10.3f} ms on one thread "
+            f"in {target['file']}, {target['target_ms']:g} ms asked for"
+        )
     calibration = manifest["calibration"]
     lines.append(
         f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "

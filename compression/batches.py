@@ -59,6 +59,10 @@ class EncodedTexts:
             labels=[self.labels[row] for row in rows],  # type: ignore[arg-type]  # all of one kind
         )
 
+    def sample(self, rows: int) -> EncodedTexts:
+        """That many rows, evenly spaced, or all."""
+        return self.select(range(len(self))[:: max(1, -(-len(self) // rows))])
+
     def hold_out(self, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
         """All rows but some drawn by the seed, and those: ``rows`` of them, but at most a tenth."""
         generator = torch.Generator().manual_seed(seed)

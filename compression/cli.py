@@ -29,6 +29,7 @@ from compression.cli_studies import add_evaluate, add_report, add_search
 from compression.errors import CompressionError
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
+    from compression.compress import FindRatio
     from compression.recipe import Recipe
 
 
@@ -184,7 +185,7 @@ def _add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         choices=("cpu", "cuda"),
         default="cpu",
         help="what the graphs are to be fast on: cpu measures candidates on this machine, cuda follows a rule and "
-        "writes fp32 alone (default %(default)s)",
+        "writes fp32 and fp16 (default %(default)s)",
     )
     parser.add_argument(
         "--calibration-rows",
@@ -204,7 +205,7 @@ def _add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         type=positive_number,
         metavar="MS",
         help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
-        "of this machine, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
+        "of this machine's CPU, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
     )
     add_data_options(parser)
     add_run_options(parser)
@@ -234,6 +235,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     from compression.export import export_artefact
     from compression.processes import is_first_process
     from compression.recipe import load_recipe, recipe_fields
+    from compression.teacher_check import check_teacher
 
     values = vars(options)
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
@@ -245,20 +247,28 @@ def _run_compress(options: argparse.Namespace) -> None:
     run_folder = options.run or Path("runs") / options.out.name
     if run_folder.resolve() == options.out.resolve():
         raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
+    if options.target_latency_ms is not None and options.target == "cuda":
+        raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
     train_texts = read_labelled_texts(options.train, columns)
-    if options.target_latency_ms is not None:
-        recipe = _fit_latency(options, recipe, train_texts.task, run_folder)
+    dev_texts = read_labelled_texts(options.dev, columns, split="validation")
+    if is_first_process():  # one is enough, and it speaks for all
+        check_teacher(options.teacher, dev_texts, recipe.training.max_length, options.device)
     result = compress(
         options.teacher,
         recipe,
         train_texts,
-        read_labelled_texts(options.dev, columns, split="validation"),
+        dev_texts,
         run_folder,
         calibration_rows=options.calibration_rows,
         calibration_texts=(
             None
             if options.calibration_data is None
             else read_labelled_texts(options.calibration_data, columns, split="validation")
+        ),
+        find_ratio=(
+            None
+            if options.target_latency_ms is None
+            else _ratio_finder(options, recipe, train_texts.task, run_folder / "ratio.json")
         ),
         device_name=options.device,
         resume=options.resume,
@@ -267,23 +277,23 @@ def _run_compress(options: argparse.Namespace) -> None:
         return
     precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
     manifest = export_artefact(
-        result, options.out, data_set=_data_set_name(options.dev), precisions=precisions, target=options.target
+        result,
+        options.out,
+        data_set=_data_set_name(options.dev),
+        precisions=precisions,
+        target=options.target,
+        target_latency_ms=options.target_latency_ms,
     )
     print(format_manifest(manifest))  # noqa: T201
 
 
-def _fit_latency(options: argparse.Namespace, recipe: Recipe, task: str, run_folder: Path) -> Recipe:
-    from compression.latency import largest_within, onnx_timer, recall, remember
-    from compression.teacher import load_teacher
+def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: Path) -> FindRatio:
+    from compression.latency import find_ratio, onnx_timer
 
-    found = run_folder / "ratio.json"
-    if options.resume and found.is_file():
-        return recall(recipe, found)
-    precision = "fp32" if options.precisions == "fp32" else "int8"
-    timer = onnx_timer(task, recipe.training.max_length, precision)
-    recipe = largest_within(options.target_latency_ms, load_teacher(options.teacher).model, recipe, timer)
-    remember(recipe, found)
-    return recipe
+    timer = onnx_timer(task, recipe.training.max_length, "fp32" if options.precisions == "fp32" else "int8")
+    return lambda teacher, data: find_ratio(
+        options.target_latency_ms, teacher.model, recipe, data, timer, file, resume=options.resume
+    )
 
 
 def _data_set_name(source: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compression.cli_options import OneLineParser, positive
+from compression.cli_options import OneLineParser, check_folder, positive
 
 DEFAULT_SHAPES = "1x16,1x64,8x32,32x16"
 
@@ -57,6 +57,8 @@ def _run_bench(options: argparse.Namespace) -> None:
     from compression.bench_plot import plot_bench
     from compression.errors import OptionError
 
+    check_folder("--json", options.json)
+    check_folder("--plot", options.plot)
     subjects = [] if options.teacher is None else teacher_subjects(options.teacher, options.task)
     subjects += [standard_subject(folder, options.task) for folder in options.standard_tools]
     subjects += [subject for path in options.subjects for subject in subjects_of(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
@@ -40,6 +41,18 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
     run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
     return run
+
+
+def check_folder(option: str, file: Path | None) -> None:
+    """Finds out before a long measurement whether its figures have a folder to go to.
+
+    Raises:
+        OptionError: they have none.
+    """
+    from compression.errors import OptionError
+
+    if file is not None and not file.parent.is_dir():
+        raise OptionError(f"{option}: {file.parent}: no such folder; make it, or name another file")
 
 
 def columns_of(options: argparse.Namespace) -> Columns:

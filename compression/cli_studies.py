@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from compression.cli_options import OneLineParser, add_column_options, columns_of, positive, whole
+from compression.cli_options import OneLineParser, add_column_options, check_folder, columns_of, positive, whole
 
 
 def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -36,6 +36,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from compression.evaluate import evaluate, format_evaluation
     from compression.files import write_text
 
+    check_folder("--json", options.json)
     texts = read_labelled_texts(options.data, columns_of(options), split="validation")
     figures = evaluate(
         options.artefact,
@@ -78,6 +79,7 @@ def _run_report(options: argparse.Namespace) -> None:
     from compression.data import read_labelled_texts
     from compression.report import write_report
 
+    check_folder("--out", options.out)
     texts = None if options.data is None else read_labelled_texts(options.data, columns_of(options), split="validation")
     write_report(options.runs, options.out, texts=texts, teacher_folder=options.teacher)
     print(f"{options.out}: {options.out.stat().st_size / 1024:.0f} KB")  # noqa: T201

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ from compression.training import choose_device, predict_logits, steps_per_epoch,
 
 CALIBRATION_ROWS = 1000
 HISTORY_FILE = "history.json"
+# Stands in a run's name for the settings of the export, which change no weight; another would orphan older runs.
+EXPORT_OF_EVERY_RUN = {"int8_accuracy_loss": 0.005}
+
+FindRatio = Callable[[Teacher, EncodedTexts], float]
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,15 @@ def compress(
     *,
     calibration_rows: int = CALIBRATION_ROWS,
     calibration_texts: LabelledTexts | None = None,
+    find_ratio: FindRatio | None = None,
     device_name: str = "auto",
     resume: bool = False,
 ) -> CompressionResult:
     """Makes a student and writes it with its history to ``run_folder``.
 
     Neither the rows of dev change a weight, nor those for the temperature: ``calibration_texts``, or else
-    ``calibration_rows`` of train (at most a tenth) that are drawn by the seed and held out.
+    ``calibration_rows`` of train (at most a tenth) that are drawn by the seed and held out. ``find_ratio`` replaces
+    the recipe's ratio by what it finds for the teacher and the rows to train on, in the first process for all.
 
     Raises:
         TeacherError: the teacher cannot be used.
@@ -85,6 +92,9 @@ def compress(
     for option, texts in (("--dev", dev_texts), ("--calibration-data", calibration_texts)):
         if texts is not None and texts.task != train_texts.task:
             raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
+    if find_ratio is not None:
+        ratio = processes.from_first(partial(find_ratio, teacher, train_data))
+        recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))
     epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
     teacher.model.to(device)  # type: ignore[arg-type]
     learner = LadaBertLearner(teacher.model, recipe, epoch_steps, train_data)
@@ -148,10 +158,10 @@ def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int
 def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
     """Names a run's settings, teacher and data, so that no other run's progress is taken for its own.
 
-    What changes no weight is left out: how int8 is guarded, and a structure that is the teacher's.
+    What changes no weight is left out: what is written and refused, and a structure that is the teacher's.
     """
     settings = recipe.to_dict()
-    del settings["export"]["int8_logit_error"]
+    settings["export"] = EXPORT_OF_EVERY_RUN
     if recipe.structure == StructureRecipe():
         del settings["structure"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

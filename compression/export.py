@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,19 @@ from compression.errors import ExportError, OptionError
 from compression.evaluation import Scores, onnx_logits, score
 from compression.graph_choice import GraphChoice, Target, candidate_graphs, choose_graph
 from compression.graph_plan import GraphPlan
+from compression.half_precision import check_half, half_precision
 from compression.int8_guard import Guarded, guard_int8
-from compression.invariance import measure_invariance
+from compression.invariance import Invariance, measure_invariance
+from compression.latency import measure_target, timed_shape
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
-from compression.timing import machine_name, measure_latency
+from compression.timing import LATENCY_SHAPES, Shape, machine_name, measure_latency
 from compression.training import classify, predict_logits
 
 FP32_TOLERANCE = 1e-4
 PARITY_SHAPES = ((1, 3), (1, 17), (2, 64), (7, 33), (32, 16))
-INT8_SCORE_TOLERANCE = 1e-3
+SCORE_TOLERANCE = 1e-3
 CALIBRATION_BATCHES = 16
 
 
@@ -62,26 +64,33 @@ def export_artefact(
     data_set: str,
     precisions: tuple[str, ...] = ("int8", "fp32"),
     target: Target = "cpu",
+    target_latency_ms: float | None = None,
 ) -> dict[str, Any]:
     """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
 
-    Each graph is the fastest of several on this machine's CPU, or for ``cuda`` the one that the rule names.
+    Each graph is the fastest of several on this machine's CPU, at the shape of ``target_latency_ms`` where there is
+    one; or for ``cuda`` the one that the rule names, in fp32 and fp16.
 
     Returns:
         The manifest.
 
     Raises:
         OptionError: int8 alone is asked for on CUDA, which has no kernels for it.
-        ExportError: an fp32 graph differs from PyTorch, or int8 depends on the batch; nothing is written.
+        ExportError: an fp32 graph differs from PyTorch, int8 depends on the batch, or fp16 differs from fp32; nothing
+            is written.
     """
     if target == "cuda":
         if "fp32" not in precisions:
             raise OptionError("--target cuda: int8 graphs are for CPUs; use --precisions fp32")
-        precisions = ("fp32",)
-    verified = _verified_graphs(result, precisions, target)
+        precisions = ("fp32", "fp16")
+    shapes = LATENCY_SHAPES if target_latency_ms is None else (timed_shape(_max_length(result)),)
+    verified = _verified_graphs(result, precisions, target, shapes)
     graphs = {name: graph.model for name, graph in verified.items()}
     sessions = {name: OnnxSession(graph.SerializeToString()) for name, graph in graphs.items()}
-    teacher_logits = predict_logits(result.teacher.model, result.dev_data, torch.device("cpu")).numpy()
+    teacher_logits, student_logits = (
+        predict_logits(model, result.dev_data, torch.device("cpu")).numpy()
+        for model in (result.teacher.model, result.student.model)
+    )
     labels = result.dev_data.labels
     logits = {name: onnx_logits(session, result.dev_data) for name, session in sessions.items()}
     scores = {name: score(values, labels, teacher_logits) for name, values in logits.items()}
@@ -99,7 +108,19 @@ def export_artefact(
         calibrated.uncalibrated_error,
         calibrated.expected_calibration_error,
     )
-    latency = measure_latency({GRAPH_FILES[name]: sessions[name] for name in precisions}, _max_length(result))
+    on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
+    latency: dict[str, Any] = {
+        "machine": machine_name(),
+        "threads": 1,
+        "table": measure_latency(on_cpu, _max_length(result)),
+    }
+    if target_latency_ms is not None:
+        file = GRAPH_FILES[default]
+        latency["target"] = measure_target(target_latency_ms, file, sessions[default], _max_length(result))
+    invariance = {
+        name: check_batch_invariance(session, name, result.dev_data, _max_length(result))
+        for name, session in on_cpu.items()
+    }
     size = result.student.size()
     fields = {
         "task": result.task,
@@ -122,12 +143,17 @@ def export_artefact(
             "split": "dev",
             "rows": len(result.dev_data),
             "teacher_accuracy": score(teacher_logits, labels).accuracy,
+            "student_accuracy": score(student_logits, labels).accuracy,
             "files": {
-                GRAPH_FILES[name]: {"accuracy": scores[name].accuracy, "agreement": scores[name].agreement}
+                GRAPH_FILES[name]: {
+                    "accuracy": scores[name].accuracy,
+                    "agreement": scores[name].agreement,
+                    **({"batch_invariance": asdict(invariance[GRAPH_FILES[name]])} if name != "fp16" else {}),
+                }
                 for name in precisions
             },
         },
-        "latency": {"machine": machine_name(), "threads": 1, "table": latency},
+        "latency": latency,
         "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
         "calibration": asdict(calibration),
     }
@@ -136,9 +162,9 @@ def export_artefact(
 
 
 def _verified_graphs(
-    result: CompressionResult, precisions: tuple[str, ...], target: Target
+    result: CompressionResult, precisions: tuple[str, ...], target: Target, shapes: Sequence[Shape]
 ) -> dict[str, VerifiedGraph]:
-    """The fp32 graph, which int8 is measured against, and the int8 graph where it is asked for."""
+    """The fp32 graph, which the others are measured against, and those of them that are asked for."""
     model = result.student.model
     model.eval()
     max_length = _max_length(result)
@@ -147,17 +173,20 @@ def _verified_graphs(
         check_parity(model, graph, max_length)
     if "fp32" not in precisions:  # only what int8 is measured against
         candidates = dict(list(candidates.items())[:1])
-    choice = choose_graph(candidates, max_length)
+    choice = choose_graph(candidates, max_length, shapes=shapes)
     graphs = {"fp32": VerifiedGraph(candidates[choice.plan], choice.plan, choice)}
+    if "fp16" in precisions:
+        fp16 = half_precision(graphs["fp32"].model)
+        check_half(graphs["fp32"].model, fp16, max_length, result.teacher.problem_type)
+        graphs["fp16"] = VerifiedGraph(fp16, choice.plan, choice)
     if "int8" in precisions:
         ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
-        choice = choose_graph(candidate_graphs(model, result.task, ranges, target), max_length)
+        choice = choose_graph(candidate_graphs(model, result.task, ranges, target), max_length, shapes=shapes)
         held_out = result.calibration_data if len(result.calibration_data) else result.train_data
         tolerance = result.recipe.export.int8_logit_error
         guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
         plan = replace(choice.plan, fp32_products=guarded.fp32_products)
         graph = build_bert_graph(model, result.task, ranges, plan)
-        check_batch_invariance(graph, result.dev_data, max_length)
         graphs["int8"] = VerifiedGraph(graph, plan, choice, guarded)
     return graphs
 
@@ -193,17 +222,16 @@ def check_parity(model: BertForSequenceClassification, graph: onnx.ModelProto, m
     return worst
 
 
-def check_batch_invariance(graph: onnx.ModelProto, data: EncodedTexts, max_length: int, rows: int = 64) -> float:
-    """The largest change of a score of the first rows between alone, in batches of 32, and padded to the limit.
+def check_batch_invariance(session: OnnxSession, name: str, data: EncodedTexts, max_length: int) -> Invariance:
+    """How far the rows' scores change between alone, in batches of 32, and padded to the limit.
 
     Raises:
-        ExportError: it is over 1e-3, or a label changes.
+        ExportError: a score changes by more than 1e-3, or a label changes.
     """
-    first = data.select(range(min(rows, len(data))))
-    found = measure_invariance(OnnxSession(graph.SerializeToString()), first, max_length)
-    if found.largest_score_change > INT8_SCORE_TOLERANCE or found.changed_labels:
-        raise ExportError(f"int8: a text's scores change by {found.largest_score_change:.2g} with its batch")
-    return found.largest_score_change
+    found = measure_invariance(session, data, max_length)
+    if found.largest_score_change > SCORE_TOLERANCE or found.changed_labels:
+        raise ExportError(f"{name}: a text's scores change by {found.largest_score_change:.2g} with its batch")
+    return found
 
 
 def _random_batches(vocabulary: int, max_length: int) -> Iterable[Batch]:

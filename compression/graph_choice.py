@@ -71,10 +71,14 @@ def candidate_graphs(
 
 
 def choose_graph(
-    graphs: Mapping[GraphPlan, onnx.ModelProto], max_length: int, *, repeats: int = REPEATS
+    graphs: Mapping[GraphPlan, onnx.ModelProto],
+    max_length: int,
+    *,
+    shapes: Sequence[Shape] = LATENCY_SHAPES,
+    repeats: int = REPEATS,
 ) -> GraphChoice:
     """The fastest by the geometric mean over the shapes that ``max_length`` admits; a single one is not measured."""
-    shapes = [shape for shape in LATENCY_SHAPES if shape[1] <= max_length]
+    shapes = [shape for shape in shapes if shape[1] <= max_length]
     if len(graphs) == 1 or not shapes:
         return GraphChoice(tuple(Candidate(plan, {}) for plan in graphs))
     sessions = {str(index): OnnxSession(graph.SerializeToString()) for index, graph in enumerate(graphs.values())}

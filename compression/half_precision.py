@@ -1,7 +1,8 @@
 """The fp16 graph for CUDA, made of the fp32 graph: half the bytes, tensor cores, and the GPU's fused kernels.
 
-Attention is one ``MultiHeadAttention`` already, which in fp16 is fused attention on CUDA. The sum before each
-normalisation joins it as ``SkipLayerNormalization``: slower than its parts on a CPU, one kernel less on a GPU.
+Attention has to be ``MultiHeadAttention`` in every layer, which in fp16 is fused attention on CUDA: a graph that was
+written otherwise, because that is faster on a CPU, is refused. The sum before each normalisation joins it as
+``SkipLayerNormalization``: slower than its parts on a CPU, one kernel less on a GPU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,12 @@ def half_precision(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph in fp16 with fused normalisation; ids and mask go in as before, logits come out as float32.
 
     Raises:
-        ExportError: a weight is too large for fp16.
+        ExportError: a weight is too large for fp16, or attention is written for a CPU.
     """
+    if any(node.op_type == "Softmax" for node in graph.graph.node):
+        raise ExportError(
+            "fp16: the fp32 graph's attention is written for a CPU; run compress once more with --resume --target cuda"
+        )
     half = onnx.ModelProto()
     half.CopyFrom(graph)
     for tensor in half.graph.initializer:
@@ -88,13 +94,14 @@ def _fuse_normalisation(graph: onnx.GraphProto) -> None:
     graph.node.extend(fused)
 
 
-def check_half(fp32: bytes, fp16: bytes, max_length: int) -> float:
+def check_half(fp32: onnx.ModelProto, fp16: onnx.ModelProto, max_length: int, problem_type: str) -> float:
     """The largest difference of a score between the two graphs on the CPU, over sizes, lengths and padding.
 
     Raises:
         ExportError: it is over 0.02.
     """
-    sessions = OnnxSession(fp32), OnnxSession(fp16)
+    sessions = [OnnxSession(graph.SerializeToString()) for graph in (fp32, fp16)]
+    scores = torch.sigmoid if problem_type == "multi_label" else partial(torch.softmax, dim=1)
     worst = 0.0
     for seed, (rows, tokens) in enumerate(PARITY_SHAPES):
         generator = torch.Generator().manual_seed(seed)
@@ -103,7 +110,7 @@ def check_half(fp32: bytes, fp16: bytes, max_length: int) -> float:
         lengths = torch.randint(1, shape[1] + 1, (rows, 1), generator=generator)
         mask = (torch.arange(shape[1]) < lengths).long()
         batch = Batch(ids, mask, torch.zeros_like(ids), ids[:, 0])
-        expected, found = (torch.from_numpy(session.logits(batch)).softmax(dim=1) for session in sessions)
+        expected, found = (scores(torch.from_numpy(session.logits(batch))) for session in sessions)
         worst = max(worst, float((expected - found).abs().max()))
     if not worst <= SCORE_TOLERANCE:
         raise ExportError(f"fp16: a score differs from fp32's by {worst:.2g}, allowed {SCORE_TOLERANCE:g}")
@@ -123,28 +130,30 @@ def add_fp16(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     if GRAPH_FILES["fp32"] not in manifest["files"]:
         raise ExportError(f"{folder}: has no {GRAPH_FILES['fp32']} to make fp16 of; compress with --precisions both")
-    fp32 = read_graph(folder, manifest, GRAPH_FILES["fp32"])
-    fp16 = half_precision(onnx.load_from_string(fp32)).SerializeToString()
-    check_half(fp32, fp16, manifest["max_length"])
+    fp32 = onnx.load_from_string(read_graph(folder, manifest, GRAPH_FILES["fp32"]))
+    try:
+        fp16 = half_precision(fp32)
+        check_half(fp32, fp16, manifest["max_length"], manifest["problem_type"])
+    except ExportError as error:
+        raise ExportError(f"{folder}: {error}") from error
     name, files = GRAPH_FILES["fp16"], manifest["files"]
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            partial = Path(temporary) / folder.name
-            shutil.copytree(folder, partial)
+            copy = Path(temporary) / folder.name
+            shutil.copytree(folder, copy)
             if name in files:
-                (partial / stored_name(name, files[name])).unlink()
-            files[name] = {"precision": "fp16", **store(partial, name, fp16)}
+                (copy / stored_name(name, files[name])).unlink()
+            files[name] = {"precision": "fp16", **store(copy, name, fp16.SerializeToString())}
             manifest["version"] = artefact_version(files)
             validate_manifest(manifest, folder.parent)
-            (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-            replace_artefact(folder, partial)
+            (copy / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            replace_artefact(folder, copy)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
     return manifest
 
 
-def _vocabulary(graph: bytes) -> int:
+def _vocabulary(model: onnx.ModelProto) -> int:
     """Rows of the word embeddings: the table that the input ids are looked up in."""
-    model = onnx.load_from_string(graph)
     (lookup,) = [node for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "input_ids"]
     return next(int(tensor.dims[0]) for tensor in model.graph.initializer if tensor.name == lookup.input[0])

@@ -1,4 +1,4 @@
-"""Finds the largest student that answers within a time: graphs are built and timed, none is trained."""
+"""Finds the largest student that answers within a time: graphs are built and timed as for export, none is trained."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from compression.batches import Batch
-from compression.bert_graph import build_bert_graph
+from compression.batches import Batch, EncodedTexts
 from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
 from compression.files import write_text
+from compression.graph_choice import candidate_graphs
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
 from compression.recipe import Recipe
+from compression.statistics import Statistics
 from compression.structure import narrow, set_activation
 from compression.student import Student
-from compression.timing import measure_latency
+from compression.timing import Shape, measure_latency, time_in_turns
 
 # What is timed: one text of 64 tokens, or of the student's limit where that is less, on one thread.
 TIMED_SHAPE = (1, 64)
@@ -34,13 +36,16 @@ SMALLEST_SHARE, LARGEST_SHARE, SHARE_STEP = 0.01, 0.99, 0.005
 Timer = Callable[[BertForSequenceClassification], float]
 
 
-def largest_within(target_ms: float, teacher: BertForSequenceClassification, recipe: Recipe, timer: Timer) -> Recipe:
+def largest_within(
+    target_ms: float, teacher: BertForSequenceClassification, recipe: Recipe, data: EncodedTexts, timer: Timer
+) -> Recipe:
     """The recipe with the smallest ratio whose student takes at most ``target_ms``, by bisection.
 
     Args:
         target_ms: the time allowed, as ``timer`` measures it.
-        teacher: its shapes count; its weights do not.
+        teacher: its shapes count, and its weights where they decide the ranks.
         recipe: the objective must be ``latency``; its ratio is replaced.
+        data: the rows to train on, which show where ranks matter under ``ranks = sensitivity``.
         timer: milliseconds of a student.
 
     Raises:
@@ -48,7 +53,11 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     """
     if recipe.budget.objective != "latency":
         raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
-    shaped = narrow(teacher, recipe.structure, {})
+    if recipe.factorisation.ranks == "sensitivity":
+        shaped, statistics = Statistics.of_shaped(teacher, data, recipe)
+        energies = statistics.energies
+    else:
+        shaped, energies = narrow(teacher, recipe.structure, {}), {}
     set_activation(shaped, recipe.structure)
     counts, parameters = count_parameters(shaped), count_parameters(teacher).total
 
@@ -61,7 +70,7 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     def milliseconds(share: float) -> float:
         candidate = recipe_at(share)
         student = Student(copy.deepcopy(shaped))
-        student.cut_at_random(solve_shares(counts, candidate.budget, parameters))
+        student.cut_at_random(solve_shares(counts, candidate.budget, parameters), candidate, energies)
         taken = timer(student.model)
         tqdm.write(f"×{candidate.budget.ratio:.2f}: {taken:.3f} ms")
         return taken
@@ -82,35 +91,64 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     return recipe_at(low)
 
 
+def timed_shape(max_length: int) -> Shape:
+    """One text of 64 tokens, or of as many as the student reads."""
+    return TIMED_SHAPE[0], min(TIMED_SHAPE[1], max_length)
+
+
 def onnx_timer(task: str, max_length: int, precision: str) -> Timer:
-    """Times a student's exported graph in ONNX Runtime: the median of 50 runs of one text on one thread."""
-    shape = (TIMED_SHAPE[0], min(TIMED_SHAPE[1], max_length))
+    """Times the graph that the export would choose, the fastest of its candidates: the median of 50 runs."""
+    shape = timed_shape(max_length)
 
     def milliseconds(model: BertForSequenceClassification) -> float:
         ids = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
         batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])
         ranges = calibrate(model, [batch]) if precision == "int8" else None
-        session = OnnxSession(build_bert_graph(model, task, ranges).SerializeToString())
-        table = measure_latency({precision: session}, max_length, shapes=(shape,), repeats=TIMED_REPEATS)
-        return float(table[0]["median_ms"])
+        graphs = candidate_graphs(model, task, ranges, "cpu").values()
+        sessions = {str(index): OnnxSession(graph.SerializeToString()) for index, graph in enumerate(graphs)}
+        return min(timing.median_ms for timing in time_in_turns(sessions, [shape], repeats=TIMED_REPEATS))
 
     return milliseconds
 
 
-def remember(recipe: Recipe, file: Path) -> None:
-    """Keeps the ratio that was found, because a resumed run that timed again would find another."""
+def measure_target(target_ms: float, file: str, session: OnnxSession, max_length: int) -> dict[str, Any]:
+    """For the manifest: what was asked for, and what the finished graph takes at the same shape."""
+    (measured,) = measure_latency({file: session}, max_length, shapes=(timed_shape(max_length),), repeats=TIMED_REPEATS)
+    return {**measured, "target_ms": target_ms}
+
+
+def find_ratio(
+    target_ms: float,
+    teacher: BertForSequenceClassification,
+    recipe: Recipe,
+    data: EncodedTexts,
+    timer: Timer,
+    file: Path,
+    *,
+    resume: bool,
+) -> float:
+    """The ratio of :func:`largest_within`, or the one that an interrupted run left in ``file``: a second measurement
+    would find another."""
+    if resume and file.is_file():
+        return recall(file)
+    ratio = largest_within(target_ms, teacher, recipe, data, timer).budget.ratio
+    remember(ratio, file)
+    return ratio
+
+
+def remember(ratio: float, file: Path) -> None:
+    """Keeps the ratio that was found."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"ratio": recipe.budget.ratio}) + "\n")
+    write_text(file, json.dumps({"ratio": ratio}) + "\n")
 
 
-def recall(recipe: Recipe, file: Path) -> Recipe:
-    """The recipe with the ratio that :func:`remember` wrote.
+def recall(file: Path) -> float:
+    """The ratio that :func:`remember` wrote.
 
     Raises:
         RecipeError: the file is not what it wrote.
     """
     try:
-        ratio = float(json.loads(file.read_text(encoding="utf-8"))["ratio"])
+        return float(json.loads(file.read_text(encoding="utf-8"))["ratio"])
     except (ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{file}: cannot be read ({error}); delete it to measure anew") from error
-    return replace(recipe, budget=replace(recipe.budget, ratio=ratio))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +40,14 @@ class Processes:
         torch.distributed.all_reduce(flat)
         for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
+
+    def from_first(self, find: Callable[[], float]) -> float:
+        """What ``find`` returns in the first process, in every process: the others wait for it."""
+        if self.count == 1:
+            return find()
+        found = [find() if self.is_first else 0.0]
+        torch.distributed.broadcast_object_list(found, src=0)
+        return found[0]
 
 
 ALONE = Processes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,11 +83,16 @@ class PruningRecipe:
     ] = 0.0
 
     encoder_right_over_left: Annotated[
-        float, Field(gt=0, description="Kept share of B over kept share of A, encoder matrices.")
+        float,
+        Field(gt=0, description="Kept share of B over kept share of A, encoder matrices under score = magnitude."),
     ] = 1.0
     embedding_right_over_left: Annotated[
         float,
-        Field(gt=0, description="The same for embeddings, where B is small and every token needs all of it."),
+        Field(
+            gt=0,
+            description="The same for embeddings, where B is small and every token needs all of it; read while "
+            "embedding_frequency_power is 0.",
+        ),
     ] = 100.0
 
 
@@ -135,7 +140,7 @@ class ExportRecipe:
     int8_accuracy_loss: Annotated[
         float,
         Field(ge=0, le=1, description="Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."),
-    ] = 0.005
+    ] = 0.003
     int8_logit_error: Annotated[
         float,
         Field(
@@ -204,7 +209,22 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     ):
         if share > whole:
             raise RecipeError(f"{path}: {name}: {share:g} is over its limit of {whole:g}")
+    for key, reason in _unread_keys(recipe):
+        if getattr(recipe.pruning, key) != getattr(PruningRecipe(), key):
+            raise RecipeError(f"{path}: pruning.{key}: nothing reads it with {reason}; leave it out")
     return recipe
+
+
+def _unread_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The keys of ``pruning`` that change nothing in this recipe, and why."""
+    pruning = recipe.pruning
+    if recipe.budget.objective == "latency":
+        keys = ("score", "encoder_right_over_left", "embedding_right_over_left")
+        yield from ((key, "budget.objective = latency") for key in keys)
+    if pruning.score == "fisher":
+        yield "encoder_right_over_left", "pruning.score = fisher"
+    if pruning.embedding_frequency_power > 0:
+        yield "embedding_right_over_left", "pruning.embedding_frequency_power over 0"
 
 
 def recipe_fields() -> list[tuple[str, type[Any], str]]:

@@ -133,9 +133,8 @@ def search(
     task = prepare(teacher_folder, data, config.steps, config.held_out_rows, config.recipe.training)
     if not len(task.held_out):
         raise DataError(f"--train: {len(data)} rows are too few to hold any out; ten at least")
-    settings = (
-        f"{run_id(config.recipe, teacher, data)} {config.sampler} {config.steps} {len(task.held_out)} {config.seed}"
-    )
+    run = run_id(config.recipe, teacher, task.train_data)
+    settings = f"{run} {config.sampler} {config.steps} {len(task.held_out)} {config.seed}"
     journal = run_folder / JOURNAL_FILE
     try:
         study = _open_study(journal, hashlib.sha256(settings.encode()).hexdigest(), resume=resume)

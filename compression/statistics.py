@@ -145,11 +145,18 @@ def squared_output_gradients(
     model.eval()
     try:
         for batch in batches:
-            logits = classify(model, batch)
-            labels = torch.multinomial(logits.detach().softmax(dim=-1).cpu(), 1, generator=generator).squeeze(1)
-            nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum").backward()
+            _loss_at_drawn_labels(classify(model, batch), batch.labels.ndim == 2, generator).backward()
     finally:
         for hook in hooks:
             hook.remove()
         model.zero_grad()
     return sums
+
+
+def _loss_at_drawn_labels(logits: Tensor, several_labels: bool, generator: torch.Generator) -> Tensor:
+    """The summed loss of logits (B, labels) at labels drawn as the logits say: one a row, or a yes or no for each."""
+    if several_labels:
+        flags = torch.bernoulli(logits.detach().sigmoid().cpu(), generator=generator)
+        return nn.functional.binary_cross_entropy_with_logits(logits, flags.to(logits.device), reduction="sum")
+    labels = torch.multinomial(logits.detach().softmax(dim=-1).cpu(), 1, generator=generator).squeeze(1)
+    return nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")

@@ -76,10 +76,17 @@ class Student:
             self.apply_masks()
         return replaced
 
-    def cut_at_random(self, shares: Shares) -> None:
-        """Gives every matrix random factors of its share's rank: what a student of that size takes to run."""
-        for matrix in self.matrices:
-            module = empty_factors(self.model.get_submodule(matrix.name), matrix.rank(shares[matrix.group].svd))  # type: ignore[arg-type]
+    def cut_at_random(
+        self, shares: Shares, recipe: Recipe | None = None, energies: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Gives every matrix random factors: what a student of that size takes to run.
+
+        Its ranks are those of the recipe; without one, each matrix has its share's.
+        """
+        equal = {matrix: matrix.rank(shares[matrix.group].svd) for matrix in self.matrices}
+        ranks = equal if recipe is None else self._ranks_at(shares, recipe, energies or {})
+        for matrix, rank in ranks.items():
+            module = empty_factors(self.model.get_submodule(matrix.name), rank)  # type: ignore[arg-type]
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
             _replace(self.model, matrix.name, module)

@@ -20,7 +20,10 @@ from transformers import (
 from compression.checkpoint import cannot_be_written
 from compression.errors import TeacherError
 
+ACTIVATIONS = ("gelu", "relu")
 CARD_FILE = "ladabert-teacher.json"
+# Some models round their vocabulary up to a multiple of 8, 64 or 128; a tokenizer that lacks more is another model's.
+LARGEST_VOCABULARY_PADDING = 128
 PROBLEM_TYPES = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
 
 
@@ -123,8 +126,8 @@ def _bert_config(source: str, **overrides: Any) -> PreTrainedConfig:
         raise TeacherError(f"{source}: cannot be loaded: {_first_line(error)}") from error
     if config.model_type != "bert":
         raise TeacherError(f"{source}: is a {config.model_type} model; only BERT encoders are supported")
-    if config.hidden_act != "gelu":
-        raise TeacherError(f"{source}: hidden_act is {config.hidden_act!r}; only 'gelu' is supported")
+    if config.hidden_act not in ACTIVATIONS:
+        raise TeacherError(f"{source}: hidden_act is {config.hidden_act!r}; supported are {', '.join(ACTIVATIONS)}")
     return config
 
 
@@ -147,12 +150,24 @@ def _load_tokenizer(source: str, config: PreTrainedConfig) -> PreTrainedTokenize
         raise TeacherError(f"{source}: has no usable tokenizer: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise TeacherError(f"{source}: has no fast tokenizer (tokenizer.json), which the service needs")
-    if len(tokenizer) > config.vocab_size:
+    _check_tokenizer(source, tokenizer, config)
+    return tokenizer
+
+
+def _check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Refuses another model's tokenizer, as far as sizes and special tokens tell."""
+    if not 0 <= config.vocab_size - len(tokenizer) < LARGEST_VOCABULARY_PADDING:
         raise TeacherError(
             f"{source}: its tokenizer has {len(tokenizer):,} tokens, the model knows {config.vocab_size:,}; "
             "put the model's own tokenizer there"
         )
-    return tokenizer
+    for name in ("pad_token_id", "cls_token_id", "sep_token_id"):
+        own, expected = getattr(tokenizer, name), getattr(config, name, None)
+        if own is not None and expected is not None and own != expected:
+            raise TeacherError(
+                f"{source}: {name} is {own} in its tokenizer and {expected} in config.json; "
+                "put the model's own tokenizer there"
+            )
 
 
 def _first_line(error: Exception) -> str:

@@ -174,7 +174,7 @@ def train(
     optimiser = make_optimiser(learner.module, config)
     if saved is not None:
         optimiser.load_state_dict(saved["optimiser"])
-        torch.set_rng_state(saved["rng"].cpu())
+        restore_generators(saved["rng"], device)
         history, averages = saved["evaluations"], saved["averages"]
         curve[:] = saved.get("curve", [])
         best, start = saved["best"], saved["step"]
@@ -228,7 +228,7 @@ def train(
                         "step": done,
                         "model": learner.module.state_dict(),
                         "optimiser": optimiser.state_dict(),
-                        "rng": torch.get_rng_state(),
+                        "rng": generators(device),
                         "structure": learner.structure(),
                         "evaluations": history,
                         "curve": curve,
@@ -240,6 +240,20 @@ def train(
         learner.result.load_state_dict(best)
     learner.result.eval()
     return history
+
+
+def generators(device: torch.device) -> dict[str, Tensor]:
+    """Where the random numbers of the CPU are, and of the device where dropout draws its own."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def restore_generators(states: Mapping[str, Tensor] | Tensor, device: torch.device) -> None:
+    """Goes on with the random numbers of a checkpoint; older ones held the CPU's alone."""
+    states = {"cpu": states} if isinstance(states, Tensor) else states
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
 def make_optimiser(

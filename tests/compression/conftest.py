@@ -73,8 +73,7 @@ def tiny_config() -> BertConfig:
     )
 
 
-@pytest.fixture
-def tiny_bert() -> BertForSequenceClassification:
+def random_bert() -> BertForSequenceClassification:
     """Random weights, larger than BERT's own so that logits differ visibly, and no parameter zero."""
     torch.manual_seed(0)
     model: BertForSequenceClassification = BertForSequenceClassification._from_config(
@@ -89,11 +88,30 @@ def tiny_bert() -> BertForSequenceClassification:
 
 
 @pytest.fixture
+def tiny_bert() -> BertForSequenceClassification:
+    return random_bert()
+
+
+@pytest.fixture(scope="session")
+def taught_bert(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
+    """The tiny model after a few steps, in which it learns the labels; a random one is refused as a teacher."""
+    model, texts = random_bert(), labelled_texts(100)
+    encoded = tokenizer(list(texts.texts), padding=True, return_tensors="pt", return_token_type_ids=True)
+    labels = torch.tensor([int(label == "positive") for label in texts.labels])
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(20):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(**encoded).logits, labels).backward()
+        optimiser.step()
+    return model
+
+
+@pytest.fixture
 def teacher_folder(
-    tmp_path: Path, tiny_bert: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path, taught_bert: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast
 ) -> Path:
     folder = tmp_path / "teacher"
-    save_teacher(folder, tiny_bert, tokenizer, TeacherCard("tiny", "random", "Apache-2.0"), {})
+    save_teacher(folder, taught_bert, tokenizer, TeacherCard("tiny", "random", "Apache-2.0"), {})
     return folder
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,8 @@ from compression.errors import CheckpointError
 from compression.files import write_text
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
+from compression.teacher import load_teacher
+from compression.teacher_check import recall_and_chance
 from tests.compression.conftest import TINY_RECIPE
 from tests.compression.test_training import run
 
@@ -88,6 +91,54 @@ def test_a_teacher_with_another_models_tokenizer_is_refused(folder: Path, capsys
     tokenizer["model"]["vocab"] |= {f"other{index}": index for index in range(19, 119)}
     tokenizer_file.write_text(json.dumps(tokenizer), encoding="utf-8")
     assert "its tokenizer has 119 tokens, the model knows 64" in refusal(COMPRESS, capsys)
+
+
+def test_a_tokenizer_that_lacks_much_of_the_models_vocabulary_is_refused(
+    folder: Path, tiny_bert: BertForSequenceClassification, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_bert.resize_token_embeddings(19 + 127)  # a vocabulary rounded up
+    tiny_bert.save_pretrained(folder / "teacher")
+    load_teacher(folder / "teacher")
+    tiny_bert.resize_token_embeddings(19 + 128)
+    tiny_bert.save_pretrained(folder / "teacher")
+    assert "its tokenizer has 19 tokens, the model knows 147" in refusal(COMPRESS, capsys)
+
+
+def test_a_tokenizer_that_pads_otherwise_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config_file = folder / "teacher" / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config_file.write_text(json.dumps(config | {"pad_token_id": 3}), encoding="utf-8")
+    assert "pad_token_id is 0 in its tokenizer and 3 in config.json" in refusal(COMPRESS, capsys)
+
+
+def test_another_tokenizer_of_the_same_size_shows_in_answers_no_better_than_chance(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer_file = folder / "teacher" / "tokenizer.json"
+    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    words = list(vocabulary)[5:]
+    vocabulary |= {word: 5 + (index + 5) % len(words) for index, word in enumerate(words)}
+    tokenizer_file.write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert "teacher: tells the labels of --dev no better than chance (mean recall 0." in refusal(COMPRESS, capsys)
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "better"),
+    [
+        ([0] * 95 + [1] * 5, [0] * 94 + [1] * 6, True),  # as accurate as always saying 0, but it finds the rare label
+        ([0] * 100, [0] * 95 + [1] * 5, False),
+        ([0, 1] * 50, [0] * 50 + [1] * 50, False),
+        ([0, 1, 2] * 20, [0, 1, 2] * 20, True),
+        ([1, 2, 0] * 20, [0, 1, 2] * 20, False),
+    ],
+)
+def test_answers_are_better_than_chance_where_every_labels_rows_stand_out(
+    answers: list[int], labels: list[int], better: bool
+) -> None:
+    recall, chance, error = recall_and_chance(np.array(answers), np.array(labels))
+    assert (recall > chance + error) == better
 
 
 @contextmanager

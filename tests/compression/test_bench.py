@@ -74,6 +74,8 @@ def test_artefact_teacher_and_standard_tools_are_timed_in_one_run(
         (["x.onnx"], "x.onnx: ONNX Runtime cannot load it"),
         (["--shapes", "1x"], "'1x': expected texts x tokens"),
         (["--shapes", "0x4"], "'0x4': expected texts x tokens"),
+        (["x.onnx", "--json", "none/f.json"], "--json: none: no such folder"),
+        (["x.onnx", "--plot", "none/f.svg"], "--plot: none: no such folder"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_line(

@@ -9,6 +9,7 @@ from compression.recipe import Recipe
 from tests.compression.conftest import TINY_RECIPE
 
 DATA = ["--train", "train.tsv", "--dev", "dev.tsv"]
+COMPRESS = ["compress", "--teacher", "t", "--recipe", "tiny.toml", "--out", "models/x", *DATA]
 
 
 def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
@@ -75,6 +76,10 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
             ],
             "--target-latency-ms: '0': expected a number over 0",
         ),
+        (
+            [*COMPRESS, "--target", "cuda", "--target-latency-ms", "3"],
+            "--target-latency-ms: is measured on this machine's CPU; leave --target cuda out",
+        ),
         (["compress", "--what"], "the following arguments are required"),
         (["finetune", "--base", "nowhere/at/all", "--out", "x", *DATA], "nowhere/at/all: cannot be loaded"),
         (
@@ -109,7 +114,7 @@ def test_what_the_user_can_put_right_is_one_line_and_exit_code_2(
 def test_a_student_fits_the_latency_asked_for_and_a_resumed_run_does_not_measure_again(
     folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def largest_within(target_ms: float, teacher: object, recipe: Recipe, timer: object) -> Recipe:
+    def largest_within(target_ms: float, teacher: object, recipe: Recipe, data: object, timer: object) -> Recipe:
         assert (target_ms, recipe.budget.objective) == (7.5, "latency")
         return replace(recipe, budget=replace(recipe.budget, ratio=3.0))
 
@@ -121,6 +126,8 @@ def test_a_student_fits_the_latency_asked_for_and_a_resumed_run_does_not_measure
     main(command)
     first = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
     assert first["compression"]["requested_ratio"] == 3.0
+    assert first["latency"]["target"]["target_ms"] == 7.5
+    assert "7.5 ms asked for" in capsys.readouterr().out
     assert first["compression"]["parameters"] == first["compression"]["nonzero_parameters"]
 
     def never(*_: object) -> Recipe:

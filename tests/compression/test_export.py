@@ -3,15 +3,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from compression.artefact import read_graph, read_manifest
+from compression.answers import accuracy
+from compression.artefact import format_manifest, read_graph, read_manifest
 from compression.bert_graph import build_bert_graph
 from compression.compress import CompressionResult, compress
 from compression.errors import ExportError, OptionError
 from compression.export import check_batch_invariance, check_parity, export_artefact
+from compression.int8_guard import Guarded
+from compression.invariance import Invariance
 from compression.onnx_session import OnnxSession
 from compression.quantise import Range, calibrate, quantise_columns, quantise_rows
 from compression.recipe import Recipe
@@ -51,9 +55,11 @@ def test_a_graph_of_other_weights_is_refused(tiny_bert: BertForSequenceClassific
 def test_an_int8_answer_does_not_depend_on_the_batch(result: CompressionResult) -> None:
     batches = [result.train_data.batch(range(32))]
     graph = build_bert_graph(result.student.model, "single", calibrate(result.student.model, batches))
-    assert check_batch_invariance(graph, result.dev_data, 32) < 1e-3
-    alone, padded = result.dev_data.batch([0]), result.dev_data.batch([0], pad_to=30)
     session = OnnxSession(graph.SerializeToString())
+    found = check_batch_invariance(session, "int8", result.dev_data, 32)
+    assert found.largest_score_change < 1e-3
+    assert found.rows == len(result.dev_data)
+    alone, padded = result.dev_data.batch([0]), result.dev_data.batch([0], pad_to=30)
     assert np.abs(session.logits(alone) - session.logits(padded)).max() < 1e-3
 
 
@@ -63,6 +69,14 @@ def test_an_artefact_answers_as_the_pytorch_student(result: CompressionResult, m
     assert manifest["compression"]["reached_ratio"] == pytest.approx(4.0, rel=0.02)
     assert manifest["compression"]["nonzero_parameters"] < manifest["compression"]["parameters"]
     expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu")).numpy()
+    figures = manifest["evaluation"]
+    assert figures["student_accuracy"] == accuracy(expected, np.array(result.dev_data.labels))
+    assert figures["files"]["model.onnx"]["accuracy"] == figures["student_accuracy"]
+    for entry in figures["files"].values():
+        found = entry["batch_invariance"]
+        assert (found["rows"], found["changed_labels"]) == (40, 0)
+        assert found["largest_score_change"] < 1e-3
+    assert "target" not in manifest["latency"]
     session = OnnxSession(read_graph(models / "tiny", manifest, "model.onnx"))
     actual = np.concatenate([session.logits(result.dev_data.batch([row])) for row in range(len(expected))])
     assert np.abs(actual - expected).max() < 1e-4
@@ -71,10 +85,8 @@ def test_an_artefact_answers_as_the_pytorch_student(result: CompressionResult, m
 def test_int8_that_loses_too_much_is_refused_and_said_so(
     result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A student that answers half of the rows either way, rows labelled as it answers, scales so coarse that nothing
-    # of an input is left, and a guard that lets them pass.
-    careless = replace(result.recipe.export, int8_logit_error=1e9)
-    result = replace(result, recipe=replace(result.recipe, export=careless))
+    # A student that answers half of the rows either way, rows labelled as it answers, and scales so coarse
+    # that nothing of an input is left, which the guard would see.
     logits = predict_logits(result.student.model, result.dev_data, torch.device("cpu"))
     with torch.no_grad():
         result.student.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median()
@@ -87,6 +99,7 @@ def test_int8_that_loses_too_much_is_refused_and_said_so(
         return {name: Range(-1e9, 1e9) for name in ranges}
 
     monkeypatch.setattr("compression.export.calibrate", useless)
+    monkeypatch.setattr("compression.export.guard_int8", lambda *_: Guarded(frozenset(), 1.0, 1.0))
     manifest = export_artefact(result, models / "tiny", data_set="tiny")
     assert "int8 refused" in capsys.readouterr().out
     assert manifest["default_file"] == "model.onnx"
@@ -145,20 +158,48 @@ def test_the_manifest_says_which_graph_was_chosen_from_which(result: Compression
     assert export["files"]["model.int8.onnx"]["logit_error"] <= result.recipe.export.int8_logit_error
 
 
+def test_a_target_for_the_latency_chooses_at_its_shape_and_is_compared_with_what_was_reached(
+    result: CompressionResult, models: Path
+) -> None:
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=("fp32",), target_latency_ms=7.5)
+    (entry,) = manifest["export"]["files"].values()
+    assert all(set(candidate["median_ms"]) == {"1x32"} for candidate in entry["candidates"])
+    target = manifest["latency"]["target"]
+    assert (target["file"], target["batch"], target["tokens"], target["target_ms"]) == ("model.onnx", 1, 32, 7.5)
+    assert f"{target['median_ms']:.3f} ms on one thread in model.onnx, 7.5 ms asked for" in format_manifest(manifest)
+    assert read_manifest(models / "tiny") == manifest
+
+
+def test_a_graph_whose_answers_depend_on_the_batch_is_refused(
+    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compression.export.measure_invariance", lambda *_: Invariance(40, 0.02, 0))
+    with pytest.raises(ExportError, match=r"model\.int8\.onnx: a text's scores change by 0\.02 with its batch"):
+        export_artefact(result, models / "tiny", data_set="tiny", precisions=("int8",))
+    assert [path.name for path in models.iterdir()] == ["manifest.schema.json"]
+
+
 def test_for_cuda_a_rule_chooses_and_int8_alone_is_refused(result: CompressionResult, models: Path) -> None:
     with pytest.raises(OptionError, match="--target cuda: int8 graphs are for CPUs"):
         export_artefact(result, models / "tiny", data_set="tiny", precisions=("int8",), target="cuda")
     manifest = export_artefact(result, models / "tiny", data_set="tiny", target="cuda")
     assert manifest["default_file"] == "model.onnx"
-    (chosen,) = manifest["export"]["files"]["model.onnx"]["candidates"]
-    assert chosen["fused_normalisation"]
-    assert chosen["median_ms"] == {}
+    assert sorted(manifest["files"]) == ["model.fp16.onnx", "model.onnx", "tokenizer.json"]
+    for entry in manifest["export"]["files"].values():
+        (chosen,) = entry["candidates"]
+        assert chosen["fused_normalisation"]
+        assert chosen["median_ms"] == {}
+    half = onnx.load_from_string(read_graph(models / "tiny", manifest, "model.fp16.onnx"))
+    operators = [node.op_type for node in half.graph.node]
+    assert operators.count("MultiHeadAttention") == result.student.model.config.num_hidden_layers
+    figures = manifest["evaluation"]["files"]
+    assert figures["model.fp16.onnx"]["accuracy"] == pytest.approx(figures["model.onnx"]["accuracy"], abs=1 / 40)
 
 
 def test_a_run_can_be_exported_again_with_another_guard(
     result: CompressionResult, teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    export = replace(tiny_recipe.export, int8_logit_error=0.5)
+    export = replace(tiny_recipe.export, int8_logit_error=0.5, int8_accuracy_loss=0.1)
     recipe = replace(tiny_recipe, export=export)
     again = compress(teacher_folder, recipe, labelled_texts(64), labelled_texts(40), tmp_path / "run", resume=True)
     assert again.recipe.export.int8_logit_error == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from compression.data import LabelledTexts
 from compression.errors import TeacherError
 from compression.evaluate import evaluate
 from compression.export import export_artefact
-from compression.recipe import Recipe
+from compression.recipe import FactorisationRecipe, Recipe
 from compression.report import write_report
 from compression.student import load_student
 from compression.teacher import TeacherCard, load_teacher, save_teacher
@@ -60,6 +61,7 @@ NAMES = dict(enumerate(("world", "sports", "business", "science")))
 CASES: dict[str, tuple[dict[str, object], list[str], bool]] = {
     "one narrow layer": ({"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 24}, ["0", "1"], False),
     "five layers": ({"num_hidden_layers": 5, "num_attention_heads": 2}, ["negative", "positive"], False),
+    "ReLU": ({"hidden_act": "relu"}, ["negative", "positive"], False),
     "four classes": ({"id2label": NAMES}, ["world", "sports", "business", "science"], False),
     "pairs of three classes": ({"id2label": {0: "a", 1: "b", 2: "c"}}, ["a", "b", "c"], True),
     "several labels": (
@@ -110,6 +112,22 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
     assert all(label in page for label in result.teacher.labels)
 
 
+def test_ranks_of_a_teacher_with_several_labels_a_row_are_shared_out_by_sensitivity(
+    tokenizer: PreTrainedTokenizerFast, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    changes, labels, _ = CASES["several labels"]
+    recipe = replace(
+        tiny_recipe,
+        budget=replace(tiny_recipe.budget, objective="latency", p_svd=1.0, p_embedding_svd=1.0),
+        factorisation=FactorisationRecipe(error="outputs", ranks="sensitivity"),
+    )
+    teacher = random_teacher(tmp_path / "teacher", tokenizer, **changes)
+    result = compress(teacher, recipe, texts_with(labels, 60), texts_with(labels, 24), tmp_path / "run")
+    assert result.student.ratio() == pytest.approx(4.0, rel=0.1)
+    attention = [rank for name, rank in result.student.ranks.items() if ".attention." in name]
+    assert len(set(attention)) > 1  # all have one shape: equal shares would be equal ranks
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "message"),
     [
@@ -135,7 +153,7 @@ def test_other_encoders_are_refused(
     [
         ("problem_type", "regression", "is a regression with 2 outputs"),
         ("vocab_size", 10, "put the model's own tokenizer there"),
-        ("hidden_act", "relu", "hidden_act is 'relu'"),
+        ("hidden_act", "silu", "hidden_act is 'silu'; supported are gelu, relu"),
     ],
 )
 def test_a_teacher_that_cannot_be_compressed_is_refused(

@@ -14,6 +14,7 @@ from compression.compress import compress
 from compression.errors import ExportError
 from compression.evaluate import evaluate
 from compression.export import export_artefact
+from compression.graph_plan import GraphPlan
 from compression.half_precision import check_half, half_precision
 from compression.recipe import Recipe
 from tests.compression.conftest import labelled_texts, models_folder
@@ -23,7 +24,8 @@ from tests.compression.conftest import labelled_texts, models_folder
 def test_fp16_is_half_as_large_and_answers_as_fp32(tiny_bert: BertForSequenceClassification, task: str) -> None:
     fp32 = build_bert_graph(tiny_bert, task)
     fp16 = half_precision(fp32)
-    assert 0 < check_half(fp32.SerializeToString(), fp16.SerializeToString(), 40) < 0.02
+    for problem_type in ("single_label", "multi_label"):
+        assert 0 < check_half(fp32, fp16, 40, problem_type) < 0.02
     weights = {tensor.data_type for tensor in fp16.graph.initializer}
     assert onnx.TensorProto.FLOAT not in weights
     assert onnx.TensorProto.FLOAT16 in weights
@@ -44,18 +46,34 @@ def test_a_weight_that_fp16_cannot_hold_is_refused(tiny_bert: BertForSequenceCla
 
 
 def test_another_graph_is_no_fp16_of_it(tiny_bert: BertForSequenceClassification) -> None:
-    fp32 = build_bert_graph(tiny_bert, "single").SerializeToString()
+    fp32 = build_bert_graph(tiny_bert, "single")
     tiny_bert.classifier.weight.data *= -1
     with pytest.raises(ExportError, match="fp16: a score differs"):
-        check_half(fp32, half_precision(build_bert_graph(tiny_bert, "single")).SerializeToString(), 40)
+        check_half(fp32, half_precision(build_bert_graph(tiny_bert, "single")), 40, "single_label")
+
+
+def test_scores_of_several_labels_are_compared_each_for_itself(tiny_bert: BertForSequenceClassification) -> None:
+    fp32 = build_bert_graph(tiny_bert, "single")
+    tiny_bert.classifier.bias.data += 1  # a softmax does not see it
+    fp16 = half_precision(build_bert_graph(tiny_bert, "single"))
+    assert check_half(fp32, fp16, 40, "single_label") < 0.02
+    with pytest.raises(ExportError, match="fp16: a score differs"):
+        check_half(fp32, fp16, 40, "multi_label")
+
+
+def test_attention_that_is_written_for_a_cpu_is_refused(tiny_bert: BertForSequenceClassification) -> None:
+    with pytest.raises(ExportError, match=r"attention is written for a CPU; .* --resume --target cuda"):
+        half_precision(build_bert_graph(tiny_bert, "single", plan=GraphPlan(attention="plain")))
 
 
 def test_the_command_adds_a_graph_that_can_be_evaluated(
-    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dev = labelled_texts(40)
     result = compress(teacher_folder, tiny_recipe, labelled_texts(64), dev, tmp_path / "run")
     folder = models_folder(tmp_path) / "tiny"
+    candidates = {GraphPlan(): build_bert_graph(result.student.model, "single")}
+    monkeypatch.setattr("compression.export.candidate_graphs", lambda *_: candidates)  # whichever is fastest here
     before = export_artefact(result, folder, data_set="tiny", precisions=("fp32",))
     main(["fp16", str(folder)])
     after = read_manifest(folder)

@@ -43,6 +43,21 @@ def texts_of_four_words(rows: int) -> LabelledTexts:
     return LabelledTexts(tuple(" ".join((text.split() * 4)[:4]) for text in texts.texts), None, texts.labels)
 
 
+def launch(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of a command on the CPU, as accelerate starts them."""
+    two = ["--multi_gpu", "--num_processes=2", "--num_machines=1", "--main_process_port=0"]
+    plain = ["--mixed_precision=no", "--dynamo_backend=no"]
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *two, *plain, *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
 def test_two_processes_make_the_student_that_one_makes(
     teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -52,24 +67,9 @@ def test_two_processes_make_the_student_that_one_makes(
         data = texts_of_four_words(rows)
         lines = [f"{text}\t{label}" for text, label in zip(data.texts, data.labels, strict=True)]
         (tmp_path / name).write_text("\n".join(("sentence\tlabel", *lines)) + "\n", encoding="utf-8")
-    launch = [
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--main_process_port=0",
-    ]
-    options = ["--mixed_precision=no", "--dynamo_backend=no", "-m", "compression", "compress", "--device", "cpu"]
     paths = ["--teacher", "teacher", "--recipe", "tiny.toml", "--train", "train.tsv", "--dev", "dev.tsv"]
-    finished = subprocess.run(
-        [sys.executable, "-m", *launch, *options, *paths, "--out", "models/two", "--precisions", "fp32"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    options = ["--device", "cpu", "--precisions", "fp32", "--out", "models/two"]
+    finished = launch(tmp_path, "-m", "compression", "compress", *paths, *options)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("non-zero parameters") == 1  # the first process speaks for both
     two = tmp_path / "runs" / "two"
@@ -80,6 +80,31 @@ def test_two_processes_make_the_student_that_one_makes(
         predict_logits(load_student(folder), result.dev_data, torch.device("cpu")) for folder in (tmp_path / "one", two)
     )
     assert torch.allclose(one_logits, two_logits, atol=1e-3), (one_logits - two_logits).abs().max()
+
+
+EACH_FINDS_ITS_OWN = """
+import json, os
+from pathlib import Path
+from compression.compress import compress
+from compression.recipe import load_recipe
+from tests.compression.test_processes import texts_of_four_words
+
+rank = int(os.environ["RANK"])
+result = compress(
+    Path("teacher"), load_recipe(Path("tiny.toml")), texts_of_four_words(60), texts_of_four_words(24), Path("run"),
+    find_ratio=lambda teacher, data: 3.0 + rank, device_name="cpu",
+)
+Path(f"found-{rank}.json").write_text(json.dumps([result.recipe.budget.ratio, result.student.ratio()]))
+"""
+
+
+def test_the_ratio_that_the_first_process_finds_is_every_processs(teacher_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    (tmp_path / "script.py").write_text(EACH_FINDS_ITS_OWN, encoding="utf-8")
+    finished = launch(tmp_path, "script.py")
+    assert finished.returncode == 0, finished.stderr
+    first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+    assert first == second == [3.0, pytest.approx(3.0, rel=0.03)]
 
 
 def test_a_process_that_is_not_the_first_says_nothing(

@@ -54,6 +54,21 @@ def test_the_papers_recipes_use_nothing_that_the_paper_does_not_have() -> None:
         ("[budget]", "[budget", "not TOML"),
         ("[budget]", '[budget]\nobjective = "latency"', "leave them out with objective = latency"),
         ("[budget]", '[budget]\nobjective = "speed"', "budget.objective: Input should be 'size' or 'latency'"),
+        (
+            "[budget]",
+            '[pruning]\nscore = "fisher"\nencoder_right_over_left = 2.0\n[budget]',
+            "pruning.encoder_right_over_left: nothing reads it with pruning.score = fisher; leave it out",
+        ),
+        (
+            "[budget]",
+            "[pruning]\nembedding_frequency_power = 0.5\nembedding_right_over_left = 2.0\n[budget]",
+            "pruning.embedding_right_over_left: nothing reads it with pruning.embedding_frequency_power over 0",
+        ),
+        (
+            "p_embedding_svd = 0.5\np_svd = 0.4",
+            'objective = "latency"\n[pruning]\nscore = "fisher"',
+            "pruning.score: nothing reads it with budget.objective = latency",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_used_says_which_key_and_why(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from transformers import BertForSequenceClassification
 
@@ -49,3 +51,20 @@ def test_gradients_are_large_where_the_loss_depends_on_the_output_and_leave_noth
     assert all(parameter.grad is None for parameter in tiny_bert.parameters())
     again = squared_output_gradients(tiny_bert, batches, seed=1)
     assert all(torch.equal(again[name], value) for name, value in gradients.items())
+
+
+def test_labels_that_do_not_exclude_each_other_are_drawn_each_for_itself(
+    tiny_bert: BertForSequenceClassification, encoded: EncodedTexts
+) -> None:
+    with torch.no_grad():  # sure of both labels, which a softmax would call undecided
+        tiny_bert.classifier.weight.zero_()
+        tiny_bert.classifier.bias.fill_(4.0)
+    several = replace(encoded, labels=[[1, 1] for _ in range(len(encoded))])
+    one, each = (
+        squared_output_gradients(tiny_bert, [data.batch(range(len(data)))] * 20, seed=1)["classifier"]
+        for data in (encoded, several)
+    )
+    rows = 20 * len(encoded)
+    sure = torch.tensor(4.0).sigmoid().item()
+    assert torch.allclose(one / rows, torch.tensor([0.25, 0.25], dtype=torch.float64), rtol=0.2)
+    assert torch.allclose(each / rows, torch.full((2,), sure * (1 - sure), dtype=torch.float64), rtol=0.5)

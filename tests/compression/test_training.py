@@ -11,7 +11,14 @@ from compression.compress import compress
 from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import FactorisationRecipe, PruningRecipe, Recipe
-from compression.training import TrainingConfig, learning_rate_at, predict_logits, train
+from compression.training import (
+    TrainingConfig,
+    generators,
+    learning_rate_at,
+    predict_logits,
+    restore_generators,
+    train,
+)
 from tests.compression.conftest import labelled_texts
 
 
@@ -77,6 +84,19 @@ def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
     )
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_the_random_numbers_of_cpu_and_gpu_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.Generator().manual_seed(3)  # stands for the device's, where there is none
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda _: gpu.get_state())
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, _: gpu.set_state(state))
+    saved = generators(torch.device("cuda"))
+    expected = torch.rand(3), torch.rand(3, generator=gpu)
+    torch.rand(5, generator=gpu)
+    restore_generators(saved, torch.device("cuda"))
+    assert all(map(torch.equal, expected, (torch.rand(3), torch.rand(3, generator=gpu))))
+    restore_generators(saved["cpu"], torch.device("cpu"))  # as older checkpoints have it
+    assert torch.equal(torch.rand(3), expected[0])
 
 
 def test_a_checkpoint_of_other_settings_is_refused(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
