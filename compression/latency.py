@@ -17,9 +17,10 @@ from compression.bert_graph import build_bert_graph
 from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
 from compression.files import write_text
-from compression.matrices import count_parameters
+from compression.matrices import count_parameters, walk_matrices
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
+from compression.ranks import least_share
 from compression.recipe import Recipe
 from compression.structure import narrow, set_activation
 from compression.student import Student
@@ -28,8 +29,8 @@ from compression.timing import measure_latency
 # What is timed: one text of 64 tokens, or of the student's limit where that is less, on one thread.
 TIMED_SHAPE = (1, 64)
 TIMED_REPEATS = 50
-# Bounds of the encoder's kept share, and how near to the largest one the search comes.
-SMALLEST_SHARE, LARGEST_SHARE, SHARE_STEP = 0.01, 0.99, 0.005
+# The largest share that the encoder may keep, and how near to the largest that is fast enough the search comes.
+LARGEST_SHARE, SHARE_STEP = 0.99, 0.005
 
 Timer = Callable[[BertForSequenceClassification], float]
 
@@ -48,9 +49,11 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     """
     if recipe.budget.objective != "latency":
         raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
-    shaped = narrow(teacher, recipe.structure, {})
+    shaped = narrow(teacher, recipe.structure, {}).model
     set_activation(shaped, recipe.structure)
     counts, parameters = count_parameters(shaped), count_parameters(teacher).total
+    encoder = [matrix for matrix, _ in walk_matrices(shaped) if matrix.group == "encoder"]
+    multiple = recipe.structure.rank_multiple
 
     def recipe_at(share: float) -> Recipe:
         ratio = ratio_at(share, counts, recipe.budget, parameters)
@@ -61,12 +64,12 @@ def largest_within(target_ms: float, teacher: BertForSequenceClassification, rec
     def milliseconds(share: float) -> float:
         candidate = recipe_at(share)
         student = Student(copy.deepcopy(shaped))
-        student.cut_at_random(solve_shares(counts, candidate.budget, parameters))
+        student.cut_at_random(solve_shares(counts, candidate.budget, parameters), multiple)
         taken = timer(student.model)
         tqdm.write(f"×{candidate.budget.ratio:.2f}: {taken:.3f} ms")
         return taken
 
-    low, high = SMALLEST_SHARE, LARGEST_SHARE
+    low, high = least_share(encoder, multiple), LARGEST_SHARE
     if milliseconds(high) <= target_ms:
         return recipe_at(high)
     if (fastest := milliseconds(low)) > target_ms:

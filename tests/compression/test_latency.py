@@ -6,8 +6,9 @@ import torch
 from transformers import BertForSequenceClassification
 
 from compression.errors import RecipeError
+from compression.factorise import FactorisedLinear
 from compression.latency import largest_within, onnx_timer, recall, remember
-from compression.recipe import Recipe
+from compression.recipe import Recipe, StructureRecipe
 
 
 def size(model: BertForSequenceClassification) -> float:
@@ -34,6 +35,22 @@ def test_the_largest_student_within_the_time_is_found(
     assert found.budget.ratio == pytest.approx(size(tiny_bert) / 10.0, rel=0.1)
     assert max(taken for taken in timed if taken <= 10.0) > 9.0  # a student near the limit was tried and met it
     assert len(timed) < 12
+
+
+@pytest.mark.parametrize("structure", [StructureRecipe(rank_multiple=2), StructureRecipe(heads=0.5)], ids=str)
+def test_the_students_that_are_timed_have_the_recipes_structure(
+    tiny_bert: BertForSequenceClassification, latency_recipe: Recipe, structure: StructureRecipe
+) -> None:
+    def timer(model: BertForSequenceClassification) -> float:
+        query = model.get_submodule("bert.encoder.layer.0.attention.self.query")
+        assert isinstance(query, FactorisedLinear)
+        assert len(query.left) == 32 * structure.heads
+        assert query.left.shape[1] % structure.rank_multiple == 0
+        return size(model)
+
+    largest_within(10.0, tiny_bert, replace(latency_recipe, structure=structure), timer)
+    with pytest.raises(RecipeError, match="the smallest student takes"):
+        largest_within(0.1, tiny_bert, replace(latency_recipe, structure=structure), timer)
 
 
 def test_a_looser_time_gives_a_student_that_is_not_smaller(
