@@ -110,10 +110,10 @@ def cut(
 ) -> BertForSequenceClassification:
     """A student of random weights."""
     torch.manual_seed(0)
-    shaped = narrow(teacher, structure, {})
+    shaped = narrow(teacher, structure, {}).model
     set_activation(shaped, structure)
     student = Student(shaped, teacher_parameters=count_parameters(teacher).total)
-    student.cut_at_random(shares(shaped))
+    student.cut_at_random(shares(shaped), structure.rank_multiple)
     student.model.eval()
     return student.model
 

@@ -21,8 +21,7 @@ class AttentionGraph:
 
     def __init__(self, model: BertForSequenceClassification, products: Products, plan: GraphPlan) -> None:
         self.model, self.products, self.graph, self.plan = model, products, products.graph, plan
-        self.heads = model.config.num_attention_heads
-        self.head_size = model.config.hidden_size // self.heads
+        self.head_size = model.config.hidden_size // model.config.num_attention_heads
 
     def add(self, queries: str, hidden: str, prefix: str) -> str:
         """Queries (B, Q, H) attend to hidden (B, T, H); returns (B, Q, H)."""
@@ -35,17 +34,22 @@ class AttentionGraph:
             *(
                 self._linear(inputs, f"{prefix}.attention.self.{part}")
                 for inputs, part in ((queries, "query"), (hidden, "key"), (hidden, "value"))
-            )
+            ),
+            heads=self._heads(parts[0]),
         )
         return self._linear(context, f"{prefix}.attention.output.dense")
 
-    def _of_heads(self, query: str, key: str, value: str) -> str:
-        """(B, Q, H), (B, T, H) and (B, T, H) → (B, Q, H)."""
+    def _heads(self, part: nn.Module) -> int:
+        """How many heads the layer has whose query, key or value this is: maybe fewer than the configuration says."""
+        return len(bias_of(part)) // self.head_size
+
+    def _of_heads(self, query: str, key: str, value: str, *, heads: int) -> str:
+        """(B, Q, heads·size), (B, T, heads·size) and (B, T, heads·size) → (B, Q, heads·size)."""
         graph = self.graph
         if self.plan.attention == "fused":
             mask = self._once("Cast", "attention_mask", to=6)  # int32
-            return graph.node("MultiHeadAttention", query, key, value, "", mask, domain=MICROSOFT, num_heads=self.heads)
-        shape = graph.integers(0, 0, self.heads, self.head_size)
+            return graph.node("MultiHeadAttention", query, key, value, "", mask, domain=MICROSOFT, num_heads=heads)
+        shape = graph.integers(0, 0, heads, self.head_size)
         query, key, value = (
             graph.node("Transpose", graph.node("Reshape", part, shape), perm=[0, 2, 1, 3])
             for part in (query, key, value)
@@ -55,7 +59,7 @@ class AttentionGraph:
         mask = self._once("Transpose", mask, perm=[0, 1, 3, 2])
         probabilities = graph.node("Softmax", graph.node("Add", scores, mask), axis=-1)
         context = graph.node("Transpose", graph.node("MatMul", probabilities, value), perm=[0, 2, 1, 3])
-        return graph.node("Reshape", context, graph.integers(0, 0, self.heads * self.head_size))
+        return graph.node("Reshape", context, graph.integers(0, 0, heads * self.head_size))
 
     def _in_rank_space(
         self,
@@ -101,11 +105,12 @@ class AttentionGraph:
     def _scorers(self, query: nn.Module, key: nn.Module) -> tuple[Array, Array]:
         """Weight (r, heads·(rₖ + 1)) and bias from the queries' rank space to what scores keys in theirs, and mask."""
         query_heads, key_heads = self._by_head(query), self._by_head(key)
-        rank, key_rank = query_heads.shape[2], key_heads.shape[2]
-        weight = np.zeros((rank, self.heads, key_rank + 1), dtype=np.float32)
+        heads, _, rank = query_heads.shape
+        key_rank = key_heads.shape[2]
+        weight = np.zeros((rank, heads, key_rank + 1), dtype=np.float32)
         weight[:, :, :-1] = np.einsum("hdq,hdk->qhk", query_heads, key_heads) * self.head_size**-0.5
-        shift = np.ones((self.heads, key_rank + 1), dtype=np.float32)
-        bias = bias_of(query).reshape(self.heads, self.head_size)
+        shift = np.ones((heads, key_rank + 1), dtype=np.float32)
+        bias = bias_of(query).reshape(heads, self.head_size)
         shift[:, :-1] = np.einsum("hd,hdk->hk", bias, key_heads) * self.head_size**-0.5
         return weight.reshape(rank, -1), shift.reshape(-1)
 
@@ -116,38 +121,39 @@ class AttentionGraph:
         graph, products, name = self.graph, self.products, f"{prefix}.attention.output.dense"
         right = array(output.get_parameter("right"))
         value_heads = self._by_head(value)
-        value_rank, output_rank = value_heads.shape[2], right.shape[1]
-        merged = np.einsum("hdv,hdo->hvo", value_heads, right.reshape(self.heads, self.head_size, -1))
+        heads, _, value_rank = value_heads.shape
+        output_rank = right.shape[1]
+        merged = np.einsum("hdv,hdo->hvo", value_heads, right.reshape(heads, self.head_size, -1))
         shift = bias_of(value) @ right
         # A head's context is a mean of rows of the values in rank space: their range holds for it, too.
         range_name = f"{prefix}.attention.self.value.rank"
         if value_rank <= output_rank:
             context = graph.node("MatMul", probabilities, rank_value)  # (B, Q·heads, rᵥ)
-            context = graph.node("Reshape", context, graph.integers(0, -1, self.heads * value_rank))
+            context = graph.node("Reshape", context, graph.integers(0, -1, heads * value_rank))
             return products.product(context, f"{name}.merged", merged.reshape(-1, output_rank), range_name, shift)
         weight = merged.transpose(1, 0, 2).reshape(value_rank, -1)
         outputs = products.product(rank_value, f"{name}.merged", weight, range_name)  # (B, T, heads·rₒ)
         outputs = graph.node("Reshape", outputs, graph.integers(0, -1, output_rank))  # (B, T·heads, rₒ)
         # (B, Q, T·heads) times (B, T·heads, rₒ) sums over heads and tokens at once. Tokens come first, so that padding
         # adds its zeros at the end: between the heads they would change the order of the sum, and so its last bit.
-        by_head = graph.node("Reshape", probabilities, self._queries_and_heads())  # (B, Q, heads, T)
+        by_head = graph.node("Reshape", probabilities, self._queries_and_heads(heads))  # (B, Q, heads, T)
         by_token = graph.node("Transpose", by_head, perm=[0, 1, 3, 2])
         tokens = graph.shared_node("Shape", "attention_mask", start=1, end=2)
-        columns = graph.shared_node("Mul", tokens, graph.integers(self.heads))
+        columns = graph.shared_node("Mul", tokens, graph.integers(heads))
         wide = graph.shared_node("Concat", graph.integers(0, -1), columns, axis=0)
         summed = graph.node("MatMul", graph.node("Reshape", by_token, wide), outputs)
         return graph.node("Add", summed, graph.weight(f"{name}.merged.bias", shift))
 
-    def _queries_and_heads(self) -> str:
+    def _queries_and_heads(self, heads: int) -> str:
         """The shape (B, Q, heads, T) of probabilities (B, Q·heads, T)."""
         graph = self.graph
         batch = graph.shared_node("Shape", "attention_mask", start=0, end=1)
         tokens = graph.shared_node("Shape", "attention_mask", start=1, end=2)
-        return graph.shared_node("Concat", batch, graph.integers(-1, self.heads), tokens, axis=0)
+        return graph.shared_node("Concat", batch, graph.integers(-1, heads), tokens, axis=0)
 
     def _by_head(self, module: nn.Module) -> Array:
         """A of A·Bᵀ head by head, (heads, head size, r)."""
-        return array(module.get_parameter("left")).reshape(self.heads, self.head_size, -1)
+        return array(module.get_parameter("left")).reshape(-1, self.head_size, module.get_parameter("left").shape[1])
 
     def _linear(self, inputs: str, name: str) -> str:
         return self.products.linear(inputs, self.model.get_submodule(name), name)

@@ -66,11 +66,16 @@ def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return left.to(weight.dtype).contiguous(), right.to(weight.dtype).contiguous()
 
 
-def centred_root(moments: InputMoments) -> Tensor:
-    """A root S (n, n) of the inputs' damped covariance C = S·Sᵀ."""
+def damped_covariance(moments: InputMoments) -> Tensor:
+    """The inputs' covariance C (n, n), positive definite."""
     covariance = moments.second - torch.outer(moments.mean, moments.mean)
     covariance.diagonal().add_(DAMPING * covariance.diagonal().mean() + 1e-12)
-    root: Tensor = torch.linalg.cholesky(covariance)
+    return covariance
+
+
+def centred_root(moments: InputMoments) -> Tensor:
+    """A root S (n, n) of the inputs' damped covariance C = S·Sᵀ."""
+    root: Tensor = torch.linalg.cholesky(damped_covariance(moments))
     return root
 
 

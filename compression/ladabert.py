@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,11 @@ class LadaBertLearner:
         self.recipe = recipe
         shaped, self.statistics = Statistics.of_shaped(teacher, data, recipe)
         parameters = count_parameters(teacher).total
-        self.target: Shares = solve_shares(count_parameters(shaped), recipe.budget, parameters)
+        self.heads = shaped.heads
+        self.target: Shares = solve_shares(count_parameters(shaped.model), recipe.budget, parameters)
         self.timetable = Timetable.of(recipe.schedule, epoch_steps)
-        set_activation(shaped, recipe.structure)
-        self.student = Student(shaped, teacher_parameters=parameters)
+        set_activation(shaped.model, recipe.structure)
+        self.student = Student(shaped.model, teacher_parameters=parameters)
         self.module = self.student.model
         set_dropout(self.module, recipe.distillation.dropout)
 
@@ -88,6 +89,7 @@ class LadaBertLearner:
             teacher,
             batch.attention_mask,
             self.recipe.distillation,
+            heads=self.heads,
             several_labels=batch.labels.ndim == 2,
         )
 
@@ -106,18 +108,23 @@ def distillation_losses(
     token_mask: Tensor,
     weights: DistillationRecipe,
     *,
+    heads: Sequence[Sequence[int]],
     several_labels: bool = False,
 ) -> dict[str, Tensor]:
     """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
 
     The first hidden state is the embedding output, the others are the outputs of the layers' fully
-    connected sub-layers; attentions are compared as probabilities.
+    connected sub-layers; attentions are compared as probabilities, head by head for those of the teacher's
+    ``heads`` that the student has in each layer.
     """
     cross_entropy = soft_binary_cross_entropy if several_labels else soft_cross_entropy
     hidden = [
         masked_mse(s, t, token_mask) for s, t in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True)
     ]
-    attention = [attention_mse(s, t, token_mask) for s, t in zip(student.attentions, teacher.attentions, strict=True)]
+    attention = [
+        attention_mse(s, t if s.shape == t.shape else t[:, list(kept)], token_mask)
+        for s, t, kept in zip(student.attentions, teacher.attentions, heads, strict=True)
+    ]
     return {
         "embedding": weights.embedding_weight
         * masked_mse(student.hidden_states[0], teacher.hidden_states[0], token_mask),

@@ -18,9 +18,10 @@ from compression.budget import ratio_at, solve_shares
 from compression.errors import RecipeError
 from compression.files import write_text
 from compression.graph_choice import candidate_graphs
-from compression.matrices import count_parameters
+from compression.matrices import count_parameters, walk_matrices
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
+from compression.ranks import least_share
 from compression.recipe import Recipe
 from compression.statistics import Statistics
 from compression.structure import narrow, set_activation
@@ -30,8 +31,8 @@ from compression.timing import Shape, measure_latency, time_in_turns
 # What is timed: one text of 64 tokens, or of the student's limit where that is less, on one thread.
 TIMED_SHAPE = (1, 64)
 TIMED_REPEATS = 50
-# Bounds of the encoder's kept share, and how near to the largest one the search comes.
-SMALLEST_SHARE, LARGEST_SHARE, SHARE_STEP = 0.01, 0.99, 0.005
+# The largest share that the encoder may keep, and how near to the largest that is fast enough the search comes.
+LARGEST_SHARE, SHARE_STEP = 0.99, 0.005
 
 Timer = Callable[[BertForSequenceClassification], float]
 
@@ -54,12 +55,14 @@ def largest_within(
     if recipe.budget.objective != "latency":
         raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
     if recipe.factorisation.ranks == "sensitivity":
-        shaped, statistics = Statistics.of_shaped(teacher, data, recipe)
-        energies = statistics.energies
+        narrowed, statistics = Statistics.of_shaped(teacher, data, recipe)
+        shaped, energies = narrowed.model, statistics.energies
     else:
-        shaped, energies = narrow(teacher, recipe.structure, {}), {}
+        shaped, energies = narrow(teacher, recipe.structure, {}).model, {}
     set_activation(shaped, recipe.structure)
     counts, parameters = count_parameters(shaped), count_parameters(teacher).total
+    encoder = [matrix for matrix, _ in walk_matrices(shaped) if matrix.group == "encoder"]
+    multiple = recipe.structure.rank_multiple
 
     def recipe_at(share: float) -> Recipe:
         ratio = ratio_at(share, counts, recipe.budget, parameters)
@@ -70,12 +73,12 @@ def largest_within(
     def milliseconds(share: float) -> float:
         candidate = recipe_at(share)
         student = Student(copy.deepcopy(shaped))
-        student.cut_at_random(solve_shares(counts, candidate.budget, parameters), candidate, energies)
+        student.cut_at_random(solve_shares(counts, candidate.budget, parameters), multiple, energies)
         taken = timer(student.model)
         tqdm.write(f"×{candidate.budget.ratio:.2f}: {taken:.3f} ms")
         return taken
 
-    low, high = SMALLEST_SHARE, LARGEST_SHARE
+    low, high = least_share(encoder, multiple), LARGEST_SHARE
     if milliseconds(high) <= target_ms:
         return recipe_at(high)
     if (fastest := milliseconds(low)) > target_ms:

@@ -29,6 +29,11 @@ class Matrix:
         """Entries of the unfactorised matrix."""
         return self.rows * self.columns
 
+    @property
+    def full_rank(self) -> int:
+        """The largest rank that the matrix can have."""
+        return min(self.rows, self.columns)
+
     def rank(self, svd_share: float) -> int:
         """Equation 4: the rank at which the factors hold ``svd_share`` of the matrix, at least 1."""
         return max(1, round(svd_share * self.size / (self.rows + self.columns)))

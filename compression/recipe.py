@@ -59,6 +59,9 @@ class FactorisationRecipe:
 class StructureRecipe:
     """The student's shape beside its ranks; the defaults are the teacher's own."""
 
+    heads: Annotated[
+        Share, Field(description="Share of every layer's attention heads that stay; the others are taken out whole.")
+    ] = 1.0
     neurons: Annotated[
         Share,
         Field(description="Share of every layer's feed-forward neurons that stay; the others are taken out whole."),
@@ -67,6 +70,10 @@ class StructureRecipe:
         Literal["teacher", "gelu", "relu"],
         Field(description="Of the feed-forward blocks; relu costs int8 graphs nothing, gelu up to a quarter."),
     ] = "teacher"
+    rank_multiple: Annotated[
+        int,
+        Field(ge=1, description="For latency, every rank is a multiple of this; kernels work on 16 numbers at a time."),
+    ] = 1
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -203,6 +210,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         raise RecipeError(f"{path}: {where}: {first['msg']}") from error
     if recipe.budget.objective == "latency" and (recipe.budget.p_svd, recipe.budget.p_embedding_svd) != (1.0, 1.0):
         raise RecipeError(f"{path}: budget.p_svd and budget.p_embedding_svd: leave them out with objective = latency")
+    if recipe.budget.objective != "latency" and recipe.structure.rank_multiple > 1:
+        raise RecipeError(f"{path}: structure.rank_multiple: leave it out with objective = size, where masks follow")
     for name, share, whole in (
         ("budget.p_embedding", recipe.budget.p_embedding, recipe.budget.p_embedding_svd),
         ("schedule.factorise_iterations", recipe.schedule.factorise_iterations, recipe.schedule.iterations),

@@ -124,8 +124,9 @@ def search(
         RecipeError: no split meets the ratio.
         CheckpointError: there is a journal and ``resume`` is not set, or it is another search's, or the disk is full.
     """
-    if config.recipe.structure.neurons < 1:
-        raise RecipeError("structure.neurons: search splits the budget of whole layers; leave it out of --recipe")
+    for name in ("heads", "neurons"):
+        if getattr(config.recipe.structure, name) < 1:
+            raise RecipeError(f"structure.{name}: search splits the budget of whole layers; leave it out of --recipe")
     teacher = load_teacher(teacher_folder)
     space = Space.of(count_parameters(teacher.model), config.recipe.budget)
     labels = targets_of("--train", texts, teacher.labels, teacher.problem_type)

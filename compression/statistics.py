@@ -14,7 +14,7 @@ from compression.batches import Batch, EncodedTexts, training_batches
 from compression.factorise import InputMoments, rank_energies
 from compression.matrices import walk_matrices
 from compression.recipe import Recipe
-from compression.structure import narrow
+from compression.structure import Shaped, narrow
 from compression.training import classify
 
 # Batches of 32 training rows that stand for all of them.
@@ -45,12 +45,12 @@ class Statistics:
     @classmethod
     def of_shaped(
         cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe
-    ) -> tuple[BertForSequenceClassification, Statistics]:
-        """A copy of the teacher with the neurons that the recipe leaves it, and what it needs of that copy."""
+    ) -> tuple[Shaped, Statistics]:
+        """A copy of the teacher with the recipe's shares of heads and neurons, and what it needs of that copy."""
         batches = _sample(data, recipe, teacher.device)
-        moments = input_moments(teacher, batches) if recipe.structure.neurons < 1 else {}
-        shaped = narrow(teacher, recipe.structure, moments)
-        return shaped, cls._of(shaped, data, recipe, batches)
+        is_narrower = min(recipe.structure.heads, recipe.structure.neurons) < 1
+        shaped = narrow(teacher, recipe.structure, input_moments(teacher, batches) if is_narrower else {})
+        return shaped, cls._of(shaped.model, data, recipe, batches)
 
     @classmethod
     def _of(

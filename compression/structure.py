@@ -1,13 +1,17 @@
-"""The student's shape before its matrices are cut: how many feed-forward neurons it has, and which activation.
+"""The student's shape before its matrices are cut: its attention heads, its feed-forward neurons, their activation.
 
-Ranks do not make the feed-forward block narrower: its activations are computed at the teacher's full width however
-low the rank of what comes before and after. Neurons that are gone are.
+Ranks do not make a layer narrower: every head's scores and every neuron's activation are computed however low the
+ranks of what comes before and after. Heads and neurons that are gone are not.
+
+The configuration goes on to name the teacher's heads, from which the size of a head follows; how many heads a layer
+has is what its matrices say.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +19,21 @@ from transformers import BertForSequenceClassification
 from transformers.activations import ACT2FN
 from transformers.models.bert.modeling_bert import BertLayer
 
-from compression.factorise import DAMPING, InputMoments
+from compression.factorise import InputMoments, damped_covariance
 from compression.recipe import StructureRecipe
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A narrower copy of the teacher; ``heads`` are, layer by layer, which of the teacher's heads stayed."""
+
+    model: BertForSequenceClassification
+    heads: tuple[tuple[int, ...], ...]
+
+
+def heads_kept(heads: int, recipe: StructureRecipe) -> int:
+    """Attention heads that stay of each layer's, at least one."""
+    return max(1, round(recipe.heads * heads))
 
 
 def neurons_kept(intermediate_size: int, recipe: StructureRecipe) -> int:
@@ -28,26 +45,32 @@ def neurons_kept(intermediate_size: int, recipe: StructureRecipe) -> int:
 @torch.no_grad()
 def narrow(
     teacher: BertForSequenceClassification, recipe: StructureRecipe, moments: Mapping[str, InputMoments]
-) -> BertForSequenceClassification:
-    """A copy of the teacher with the share ``recipe.neurons`` of every layer's feed-forward neurons.
+) -> Shaped:
+    """A copy of the teacher with the recipe's share of every layer's attention heads and feed-forward neurons.
 
-    Those stay whose activations move the layer's output most; the second matrix is fitted anew, by least squares, so
+    Those stay that move the layer's output most; the matrix that reads them is fitted anew, by least squares, so
     that they stand in for the ones that went.
 
     Args:
         teacher: stays as it is.
-        recipe: the share.
-        moments: of the inputs of every layer's ``output.dense``; a layer without keeps its first neurons as they are,
-            which is enough to time a student.
+        recipe: the shares.
+        moments: of the inputs of every layer's ``attention.output.dense`` and ``output.dense``; a layer without
+            keeps its first heads and neurons as they are, which is enough to time a student.
     """
     model = copy.deepcopy(teacher)
-    kept = neurons_kept(model.config.intermediate_size, recipe)
-    if kept >= model.config.intermediate_size:
-        return model
+    config = model.config
+    heads, neurons = config.num_attention_heads, config.intermediate_size
+    fewer_heads, fewer_neurons = heads_kept(heads, recipe), neurons_kept(neurons, recipe)
+    chosen = [tuple(range(heads))] * config.num_hidden_layers
     for index, layer in enumerate(_layers(model)):
-        _narrow_layer(layer, kept, moments.get(f"bert.encoder.layer.{index}.output.dense"))
-    model.config.intermediate_size = kept
-    return model
+        name = f"bert.encoder.layer.{index}"
+        if fewer_heads < heads:
+            size = config.hidden_size // heads
+            chosen[index] = _take_heads_out(layer, fewer_heads, size, moments.get(f"{name}.attention.output.dense"))
+        if fewer_neurons < neurons:
+            _take_neurons_out(layer, fewer_neurons, moments.get(f"{name}.output.dense"))
+    config.intermediate_size = min(neurons, fewer_neurons)
+    return Shaped(model, tuple(chosen))
 
 
 def set_activation(model: BertForSequenceClassification, recipe: StructureRecipe) -> None:
@@ -62,23 +85,67 @@ def _layers(model: BertForSequenceClassification) -> list[BertLayer]:
     return [layer for layer in model.bert.encoder.layer if isinstance(layer, BertLayer)]
 
 
-def _narrow_layer(layer: BertLayer, kept: int, moments: InputMoments | None) -> None:
-    inner, outer = layer.intermediate.dense, layer.output.dense
-    weight, bias = outer.weight.double(), outer.bias.double()  # (H, F), (H,)
+def _take_heads_out(layer: BertLayer, kept: int, size: int, moments: InputMoments | None) -> tuple[int, ...]:
+    attention, output = layer.attention.self, layer.attention.output
+    count = output.dense.in_features // size
+    heads = list(range(kept)) if moments is None else choose_heads(output.dense, moments, size, kept)
+    columns = torch.arange(count * size).view(count, size)[heads].flatten().to(output.dense.weight.device)
+    for name in ("query", "key", "value"):
+        setattr(attention, name, _rows(getattr(attention, name), columns))
+    output.dense = _columns(output.dense, columns, moments)
+    return tuple(heads)
+
+
+def choose_heads(output: nn.Linear, moments: InputMoments, size: int, kept: int) -> list[int]:
+    """The heads that stay: one after the other goes whose absence the others can make up for best.
+
+    Taking the columns b out of a least-squares fit W of an output on inputs of covariance C adds
+    tr(W_b·((C⁻¹)_bb)⁻¹·W_bᵀ) to its squared error, which counts what other heads say, too (optimal brain surgeon).
+
+    Args:
+        output: what reads the heads, (H, heads·size).
+        moments: of its inputs.
+        size: columns of each head.
+        kept: how many stay.
+    """
+    weight, covariance = output.weight.detach().double(), damped_covariance(moments)
+    heads = list(range(output.in_features // size))
+    while len(heads) > kept:
+        columns = torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads]).to(weight.device)
+        inverse = torch.linalg.inv(covariance[columns][:, columns])
+        fitted = weight @ covariance[:, columns] @ inverse  # (H, heads·size)
+        blocks = torch.stack([inverse[i : i + size, i : i + size] for i in range(0, len(columns), size)])
+        parts = fitted.view(len(fitted), len(heads), size).permute(1, 2, 0)  # (heads, size, H)
+        added = (parts * torch.linalg.solve(blocks, parts)).sum(dim=(1, 2))
+        del heads[int(added.argmin())]
+    return heads
+
+
+def _take_neurons_out(layer: BertLayer, kept: int, moments: InputMoments | None) -> None:
+    inner, outer = layer.intermediate, layer.output
     if moments is None:
-        chosen = torch.arange(kept, device=weight.device)
-        weight = weight[:, chosen]
+        chosen = torch.arange(kept, device=outer.dense.weight.device)
     else:
-        covariance = moments.second - torch.outer(moments.mean, moments.mean)  # (F, F)
-        moved = covariance.diagonal() * weight.square().sum(dim=0)
+        variance = moments.second.diagonal() - moments.mean.square()
+        moved = variance * outer.dense.weight.double().square().sum(dim=0)
         chosen = moved.topk(kept).indices.sort().values
-        among = covariance[chosen][:, chosen]
-        among.diagonal().add_(DAMPING * among.diagonal().mean() + 1e-12)
-        fitted = torch.linalg.solve(among, covariance[chosen] @ weight.T).T  # W·C[:, S]·C[S, S]⁻¹, (H, S)
-        bias = bias + weight @ moments.mean - fitted @ moments.mean[chosen]
-        weight = fitted
-    layer.intermediate.dense = _linear(inner.weight[chosen], inner.bias[chosen])
-    layer.output.dense = _linear(weight, bias)
+    inner.dense = _rows(inner.dense, chosen)
+    outer.dense = _columns(outer.dense, chosen, moments)
+
+
+def _rows(linear: nn.Linear, chosen: Tensor) -> nn.Linear:
+    """The layer with these of its outputs."""
+    return _linear(linear.weight[chosen], linear.bias[chosen])
+
+
+def _columns(linear: nn.Linear, chosen: Tensor, moments: InputMoments | None) -> nn.Linear:
+    """The layer on these of its inputs, fitted to what it computed on all of them where their moments are known."""
+    if moments is None:
+        return _linear(linear.weight[:, chosen], linear.bias)
+    weight, covariance = linear.weight.double(), damped_covariance(moments)
+    fitted = torch.linalg.solve(covariance[chosen][:, chosen], covariance[chosen] @ weight.T).T  # W·C[:, S]·C[S, S]⁻¹
+    bias = linear.bias.double() + weight @ moments.mean - fitted @ moments.mean[chosen]
+    return _linear(fitted, bias)
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -17,7 +17,7 @@ from compression.errors import TeacherError
 from compression.factorise import Factorised, FactorisedEmbedding, empty_factors, factorise
 from compression.matrices import Matrix, count_parameters, walk_matrices
 from compression.prune import split_kept, top_mask, top_masks
-from compression.ranks import allocate_ranks
+from compression.ranks import allocate_ranks, equal_ranks
 from compression.recipe import PruningRecipe, Recipe
 from compression.statistics import Statistics
 
@@ -59,17 +59,17 @@ class Student:
             optimiser_state: Adam's, by parameter: its running mean of g² is what the Fisher score is made of.
         """
         replaced = False
-        for matrix, rank in self._ranks_at(shares, recipe, statistics.energies).items():
-            if self.ranks.get(matrix.name) != rank:
-                module = self.model.get_submodule(matrix.name)
-                self.ranks[matrix.name] = rank
+        for name, rank in self._ranks_at(shares, recipe.structure.rank_multiple, statistics.energies).items():
+            if self.ranks.get(name) != rank:
+                module = self.model.get_submodule(name)
+                self.ranks[name] = rank
                 factors = factorise(
                     module,  # type: ignore[arg-type]
                     rank,
-                    moments=statistics.moments.get(matrix.name),
-                    row_weights=statistics.row_weights.get(matrix.name),
+                    moments=statistics.moments.get(name),
+                    row_weights=statistics.row_weights.get(name),
                 )
-                _replace(self.model, matrix.name, factors)
+                _replace(self.model, name, factors)
                 replaced = True
         if recipe.budget.objective == "size":
             self._draw_masks(shares, recipe, statistics, optimiser_state)
@@ -77,19 +77,17 @@ class Student:
         return replaced
 
     def cut_at_random(
-        self, shares: Shares, recipe: Recipe | None = None, energies: Mapping[str, Tensor] | None = None
+        self, shares: Shares, rank_multiple: int = 1, energies: Mapping[str, Tensor] | None = None
     ) -> None:
         """Gives every matrix random factors: what a student of that size takes to run.
 
-        Its ranks are those of the recipe; without one, each matrix has its share's.
+        Without ``energies`` every matrix has its share's rank.
         """
-        equal = {matrix: matrix.rank(shares[matrix.group].svd) for matrix in self.matrices}
-        ranks = equal if recipe is None else self._ranks_at(shares, recipe, energies or {})
-        for matrix, rank in ranks.items():
-            module = empty_factors(self.model.get_submodule(matrix.name), rank)  # type: ignore[arg-type]
+        for name, rank in self._ranks_at(shares, rank_multiple, energies or {}).items():
+            module = empty_factors(self.model.get_submodule(name), rank)  # type: ignore[arg-type]
             for parameter in module.parameters():
                 nn.init.normal_(parameter, std=0.02)
-            _replace(self.model, matrix.name, module)
+            _replace(self.model, name, module)
 
     def _draw_masks(
         self, shares: Shares, recipe: Recipe, statistics: Statistics, optimiser_state: Mapping[Tensor, Any]
@@ -105,19 +103,20 @@ class Student:
                 for matrix in matrices:
                     self._mask(matrix, share, recipe.pruning)
 
-    def _ranks_at(self, shares: Shares, recipe: Recipe, energies: Mapping[str, Tensor]) -> dict[Matrix, int]:
-        ranks: dict[Matrix, int] = {}
+    def _ranks_at(self, shares: Shares, multiple: int, energies: Mapping[str, Tensor]) -> dict[str, int]:
+        """The ranks by sensitivity where there are energies, else equal ones."""
+        ranks: dict[str, int] = {}
         for group, share in shares.items():
-            matrices = {matrix.name: matrix for matrix in self.matrices if matrix.group == group and share.svd < 1}
-            if matrices and recipe.factorisation.ranks == "sensitivity":
-                allocated = allocate_ranks(
-                    {name: energies[name] for name in matrices},
-                    {name: matrix.rows + matrix.columns for name, matrix in matrices.items()},
-                    round(share.svd * sum(matrix.size for matrix in matrices.values())),
+            matrices = [matrix for matrix in self.matrices if matrix.group == group and share.svd < 1]
+            if matrices and energies:
+                ranks |= allocate_ranks(
+                    {matrix.name: energies[matrix.name] for matrix in matrices},
+                    {matrix.name: matrix.rows + matrix.columns for matrix in matrices},
+                    round(share.svd * sum(matrix.size for matrix in matrices)),
+                    multiple,
                 )
-                ranks |= {matrices[name]: rank for name, rank in allocated.items()}
             else:
-                ranks |= {matrix: matrix.rank(share.svd) for matrix in matrices.values()}
+                ranks |= equal_ranks(matrices, share.svd, multiple)
         return ranks
 
     def _mask(self, matrix: Matrix, share: GroupShares, pruning: PruningRecipe) -> None:
@@ -206,7 +205,7 @@ class Student:
             _replace(self.model, name, empty_factors(module, rank))
 
     def save(self, folder: Path) -> None:
-        """Writes configuration and weights; the ranks follow from the weights' shapes."""
+        """Writes configuration and weights; ranks and heads follow from the weights' shapes."""
         self.model.config.save_pretrained(folder)
         weights = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE)
@@ -225,6 +224,14 @@ def load_student(folder: Path) -> BertForSequenceClassification:
     weights = load_file(folder / WEIGHTS_FILE)
     for matrix, module in list(walk_matrices(model)):
         left = weights.get(f"{matrix.name}.left")
+        rows, columns = (
+            weights[f"{matrix.name}.weight"].shape
+            if left is None
+            else (len(left), len(weights[f"{matrix.name}.right"]))
+        )
+        if (rows, columns) != (matrix.rows, matrix.columns):  # heads were taken out, of which no configuration speaks
+            module = nn.Linear(columns, rows)
+            _replace(model, matrix.name, module)
         if left is not None:
             _replace(model, matrix.name, empty_factors(module, left.shape[1]))
     model.load_state_dict(weights)

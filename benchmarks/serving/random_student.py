@@ -36,7 +36,8 @@ def main() -> None:
         {
             "embedding": GroupShares(options.embedding, options.embedding),
             "encoder": GroupShares(options.encoder, options.encoder),
-        }
+        },
+        rank_multiple=1,
     )
     model = student.model.eval()
     ids = torch.randint(model.config.vocab_size, (8, 64))

@@ -13,20 +13,24 @@ from compression.bert_graph import build_bert_graph
 from compression.export import check_parity
 from compression.factorise import empty_factors
 from compression.graph_plan import CUDA_PLAN, GraphPlan
+from compression.half_precision import check_half, half_precision
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
+from compression.recipe import StructureRecipe
+from compression.structure import narrow
 from tests.compression.conftest import tiny_config
 from tests.compression.test_structure import random_batch
 
 PARTS = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
 
 
-def student(ranks: list[int]) -> BertForSequenceClassification:
-    """Attention of these ranks in every layer; 0 leaves a matrix whole."""
+def student(ranks: list[int], heads: float = 1.0) -> BertForSequenceClassification:
+    """Attention of these ranks in every layer, 0 leaves a matrix whole, and of this share of the four heads."""
     torch.manual_seed(0)
     model: BertForSequenceClassification = BertForSequenceClassification._from_config(
         tiny_config(), attn_implementation="eager"
     )
+    model = narrow(model, StructureRecipe(heads=heads), {}).model
     for layer in model.bert.encoder.layer:
         for part, rank in zip(PARTS, ranks, strict=True):
             if rank:
@@ -40,24 +44,31 @@ def student(ranks: list[int]) -> BertForSequenceClassification:
 
 
 @settings(max_examples=12, deadline=None)
-@given(ranks=st.lists(st.integers(0, 12), min_size=4, max_size=4), plan=st.sampled_from(["fused", "plain"]))
-def test_every_plan_computes_what_pytorch_computes(ranks: list[int], plan: str) -> None:
-    model = student(ranks)
-    for limit in (0, 6, 12):
+@given(
+    ranks=st.lists(st.integers(0, 8), min_size=4, max_size=4),
+    heads=st.sampled_from([0.25, 0.5, 0.75, 1.0]),
+    plan=st.sampled_from(["fused", "plain"]),
+)
+def test_every_plan_computes_what_pytorch_computes(ranks: list[int], heads: float, plan: str) -> None:
+    model = student(ranks, heads)
+    for limit in (0, 5, 8):
         graph = build_bert_graph(model, "single", None, GraphPlan(plan, limit))  # type: ignore[arg-type]
         assert check_parity(model, graph, 40) < 1e-4
 
 
-def test_the_rule_for_cuda_computes_the_same() -> None:
-    model = student([4, 4, 4, 4])
+@pytest.mark.parametrize("heads", [1.0, 0.75])
+def test_the_rule_for_cuda_computes_the_same_in_fp16_too(heads: float) -> None:
+    model = student([4, 4, 4, 4], heads)
     graph = build_bert_graph(model, "single", None, CUDA_PLAN)
     assert check_parity(model, graph, 40) < 1e-4
     assert operators(graph)["SkipLayerNormalization"] == 4
+    assert check_half(graph, half_precision(graph), 40, "single_label") < 0.02
 
 
+@pytest.mark.parametrize("heads", [1.0, 0.5])
 @pytest.mark.parametrize("ranks", [[4, 3, 2, 9], [4, 3, 9, 2]])
-def test_in_rank_space_no_head_is_moved_and_int8_stays_near(ranks: list[int]) -> None:
-    model = student(ranks)
+def test_in_rank_space_no_head_is_moved_and_int8_stays_near(ranks: list[int], heads: float) -> None:
+    model = student(ranks, heads)
     batch = random_batch(model, 16)
     ranges = calibrate(model, [batch])
     graph = build_bert_graph(model, "single", ranges, GraphPlan(shared_rank_limit=9))

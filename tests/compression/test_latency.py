@@ -8,10 +8,11 @@ from transformers import BertForSequenceClassification
 
 from compression.batches import EncodedTexts
 from compression.errors import RecipeError
+from compression.factorise import FactorisedLinear
 from compression.graph_choice import candidate_graphs
 from compression.ladabert import LadaBertLearner
 from compression.latency import find_ratio, largest_within, onnx_timer, timed_shape
-from compression.recipe import FactorisationRecipe, Recipe
+from compression.recipe import FactorisationRecipe, Recipe, StructureRecipe
 from compression.timing import Runner, Shape, Timing
 from compression.training import make_optimiser
 
@@ -40,6 +41,22 @@ def test_the_largest_student_within_the_time_is_found(
     assert found.budget.ratio == pytest.approx(size(tiny_bert) / 10.0, rel=0.1)
     assert max(taken for taken in timed if taken <= 10.0) > 9.0  # a student near the limit was tried and met it
     assert len(timed) < 12
+
+
+@pytest.mark.parametrize("structure", [StructureRecipe(rank_multiple=2), StructureRecipe(heads=0.5)], ids=str)
+def test_the_students_that_are_timed_have_the_recipes_structure(
+    tiny_bert: BertForSequenceClassification, latency_recipe: Recipe, encoded: EncodedTexts, structure: StructureRecipe
+) -> None:
+    def timer(model: BertForSequenceClassification) -> float:
+        query = model.get_submodule("bert.encoder.layer.0.attention.self.query")
+        assert isinstance(query, FactorisedLinear)
+        assert len(query.left) == 32 * structure.heads
+        assert query.left.shape[1] % structure.rank_multiple == 0
+        return size(model)
+
+    largest_within(10.0, tiny_bert, replace(latency_recipe, structure=structure), encoded, timer)
+    with pytest.raises(RecipeError, match="the smallest student takes"):
+        largest_within(0.1, tiny_bert, replace(latency_recipe, structure=structure), encoded, timer)
 
 
 def test_a_looser_time_gives_a_student_that_is_not_smaller(

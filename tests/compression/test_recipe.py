@@ -53,6 +53,8 @@ def test_the_papers_recipes_use_nothing_that_the_paper_does_not_have() -> None:
         ("factorise_iterations = 2", "factorise_iterations = 4", "schedule.factorise_iterations: 4 is over its limit"),
         ("[budget]", "[budget", "not TOML"),
         ("[budget]", '[budget]\nobjective = "latency"', "leave them out with objective = latency"),
+        ("[training]", "[structure]\nrank_multiple = 16\n[training]", "structure.rank_multiple: leave it out"),
+        ("[training]", "[structure]\nheads = 0.0\n[training]", "structure.heads: Input should be greater than 0"),
         ("[budget]", '[budget]\nobjective = "speed"', "budget.objective: Input should be 'size' or 'latency'"),
         (
             "[budget]",

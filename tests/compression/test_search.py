@@ -111,11 +111,12 @@ def test_too_few_rows_to_hold_any_out_are_refused(teacher_folder: Path, tiny_rec
         search(teacher_folder, config(tiny_recipe), labelled_texts(9), tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["heads", "neurons"])
 def test_a_structure_other_than_the_teachers_is_refused(
-    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path, name: str
 ) -> None:
-    narrow = replace(tiny_recipe, structure=StructureRecipe(neurons=0.5))
-    with pytest.raises(RecipeError, match=r"structure\.neurons: search splits the budget of whole layers"):
+    narrow = replace(tiny_recipe, structure=StructureRecipe(**{name: 0.5}))  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=rf"structure\.{name}: search splits the budget of whole layers"):
         search(teacher_folder, config(narrow), labelled_texts(120), tmp_path / "run")
 
 

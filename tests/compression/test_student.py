@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from transformers import BertForSequenceClassification
 
 from compression.batches import EncodedTexts
+from compression.errors import RecipeError
 from compression.ladabert import LadaBertLearner
 from compression.recipe import Recipe
 from compression.student import Student, load_student
@@ -136,17 +137,32 @@ def test_whatever_chooses_ranks_and_masks_the_ratio_is_reached(
     assert learner.student.ratio() == pytest.approx(4.0, rel=0.02)
 
 
+@pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("ranks", ["equal", "sensitivity"])
 def test_in_latency_mode_every_parameter_is_a_non_zero(
-    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, ranks: str
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, ranks: str, multiple: int
 ) -> None:
     budget = {"objective": "latency", "p_svd": 1.0, "p_embedding_svd": 1.0}
-    recipe = changed(tiny_recipe, budget=budget, factorisation={"ranks": ranks})
+    structure = {"rank_multiple": multiple}
+    recipe = changed(tiny_recipe, budget=budget, factorisation={"ranks": ranks}, structure=structure)
     learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
     shrink_fully(learner)
     size = learner.student.size()
     assert size.parameters == size.nonzero_parameters
     assert learner.student.ratio() == pytest.approx(4.0, rel=0.1)  # so small a model has few ranks to choose from
+    assert all(rank % multiple == 0 for rank in learner.student.ranks.values())
+
+
+@pytest.mark.parametrize("ranks", ["equal", "sensitivity"])
+def test_a_budget_that_cannot_give_each_matrix_its_multiple_is_refused(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, ranks: str
+) -> None:
+    budget = {"objective": "latency", "p_svd": 1.0, "p_embedding_svd": 1.0, "p_embedding": 0.5}
+    structure = {"rank_multiple": 8}
+    recipe = changed(tiny_recipe, budget=budget, factorisation={"ranks": ranks}, structure=structure)
+    learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
+    with pytest.raises(RecipeError, match=r"structure\.rank_multiple: .* cannot give each of them rank 8"):
+        shrink_fully(learner)
 
 
 def test_the_fisher_score_keeps_small_weights_with_large_gradients(

@@ -10,7 +10,7 @@ from compression.batches import Batch, EncodedTexts, encode, training_batches
 from compression.compress import compress
 from compression.errors import CheckpointError
 from compression.ladabert import LadaBertLearner
-from compression.recipe import FactorisationRecipe, PruningRecipe, Recipe
+from compression.recipe import FactorisationRecipe, PruningRecipe, Recipe, StructureRecipe
 from compression.training import (
     TrainingConfig,
     generators,
@@ -65,23 +65,23 @@ def run(
     return learner.module.state_dict()
 
 
-@pytest.mark.parametrize("steps_before_death", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize(("steps_before_death", "heads"), [(1, 1.0), (2, 0.5), (3, 1.0), (5, 0.5), (7, 1.0)])
 def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
     steps_before_death: int,
+    heads: float,
     tiny_bert: BertForSequenceClassification,
     tiny_recipe: Recipe,
     encoded: EncodedTexts,
     tmp_path: Path,
 ) -> None:
-    expected = run(LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "whole.pt")
-    mortal = MortalLearner(tiny_bert, tiny_recipe, 5, encoded)
+    recipe = replace(tiny_recipe, structure=StructureRecipe(heads=heads))
+    expected = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "whole.pt")
+    mortal = MortalLearner(tiny_bert, recipe, 5, encoded)
     mortal.dies_at = steps_before_death
     with pytest.raises(KilledError):
-        run(mortal, encoded, tiny_recipe, tmp_path / "killed.pt")
+        run(mortal, encoded, recipe, tmp_path / "killed.pt")
     torch.rand(7)  # whatever else the next process does with its random numbers
-    resumed = run(
-        LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "killed.pt", resume=True
-    )
+    resumed = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "killed.pt", resume=True)
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
