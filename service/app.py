@@ -30,6 +30,8 @@ INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 class Application(FastAPI):
     """FastAPI, which inference does not wait for: its routes are called before middleware and routing."""
 
+    services: Services  # within the lifespan
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.inference = {route.path: route for route in INFERENCE_ROUTES}
@@ -60,11 +62,11 @@ def create_app(settings: Settings, load: Loader = load_inference) -> Application
     """
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Application) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES])
         registry = load_registry(settings, metrics, load)
-        app.state.services = Services(settings, registry, metrics, tracer)
+        app.services = Services(settings, registry, metrics, tracer)
         try:
             yield
         finally:

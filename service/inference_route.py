@@ -48,7 +48,7 @@ class InferenceRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Be the ASGI endpoint: answer one call and count it."""
-        services: Services = scope["app"].state.services
+        services: Services = scope["app"].services
         call = Call(scope, receive, send)
         services.metrics.began()
         status = 500

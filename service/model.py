@@ -1,7 +1,6 @@
 """One served model: tokenizer, batcher, runners and backend, and the way of a request through them."""
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +36,7 @@ class Prediction(NamedTuple):
 
 
 ModelTicket = Ticket[Question, Tokens, Logits]
+ModelBatcher = Batcher[Question, Tokens, Logits]
 
 
 class Caller(Protocol):
@@ -44,8 +44,8 @@ class Caller(Protocol):
 
     deadline: float  # on the monotonic clock, in seconds
 
-    def admitted(self, ticket: ModelTicket, left: Callable[[], None], late: Callable[[], None]) -> None:
-        """Know the ticket, whose times are those of the steps; call `left` when the caller leaves, or `late`."""
+    def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
+        """Know the ticket, whose times are those of the steps; `cancel` it when the caller leaves, or `expire` it."""
 
 
 class Model:
@@ -67,7 +67,8 @@ class Model:
         self.runners = runners
         self.metrics = metrics
         self.tokenizer = inference.tokenizer
-        self.batcher: Batcher[Question, Tokens, Logits] = Batcher(limits, self._tokenize, self._deliver, metrics)
+        self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics)
+        self._reads_pairs = artefact.task == "pair"
         self._pool = RunnerPool(
             name=artefact.name,
             batcher=self.batcher,
@@ -123,24 +124,28 @@ class Model:
         self._check_task(question)
 
         # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
-        tokens = sum(self.tokenizer.upper_bound(value) for value in question.inputs)
+        tokens = sum(map(self.tokenizer.upper_bound, question.inputs))
         settled = asyncio.get_running_loop().create_future()
         ticket = self.batcher.admit(question, tokens, caller.deadline, settled)
         try:
-            caller.admitted(
-                ticket,
-                left=functools.partial(self.batcher.cancel, ticket),
-                late=functools.partial(self.batcher.expire, ticket),
-            )
+            caller.admitted(ticket, self.batcher)
             await settled
         finally:
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
-        for name, begin, end in ticket.steps():
-            self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
+            for name, begin, end in ticket.steps():
+                self.metrics.steps[name].observe(end - begin)
             raise ticket.error
-        return await self._predict(question, ticket.payloads, ticket.results)
+        self.metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
+        self.metrics.queue.observe(ticket.started_at - ticket.queued_at)
+        self.metrics.inference.observe(ticket.settled_at - ticket.started_at)
+        predictions: list[Prediction] = []
+        for prediction in self._predict(question, ticket.payloads, ticket.results):
+            predictions.append(prediction)
+            if len(predictions) % TEXTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # let others be answered in between
+        return predictions
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
@@ -152,17 +157,15 @@ class Model:
 
     def _check_task(self, question: Question) -> None:
         """Raise InvalidRequestError when a text stands where the model reads a pair, or the other way round."""
-        wants_pair = self.artefact.task == "pair"
-        errors = []
-        for index, value in enumerate(question.inputs):
-            if wants_pair and value.text_pair is None:
-                message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
-                errors.append(FieldError(question.paths(index), message))
-            elif not wants_pair and value.text_pair is not None:
-                message = f"model {self.name!r} reads one text: leave text_pair out"
-                errors.append(FieldError(question.paths(index), message))
-        if errors:
-            raise InvalidRequestError(errors)
+        pairs = self._reads_pairs
+        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
+        if not wrong:
+            return
+        if pairs:
+            message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
+        else:
+            message = f"model {self.name!r} reads one text: leave text_pair out"
+        raise InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
 
     def _tokenize(self, question: Question) -> Iterator[tuple[Tokens, int]]:
         """Tokenise one input after the other; called by a runner. Raises RequestError."""
@@ -194,21 +197,18 @@ class Model:
         if errors:
             raise InvalidRequestError(errors)
 
-    async def _predict(
-        self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]
-    ) -> list[Prediction]:
+    def _predict(self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]) -> Iterator[Prediction]:
         artefact = self.artefact
+        metrics = self.metrics
         function = question.function_to_apply or default_function(artefact.problem_type)
-        predictions: list[Prediction] = []
         for tokens, row in zip(encoded, logits, strict=True):
-            if len(predictions) % TEXTS_AT_A_TIME == TEXTS_AT_A_TIME - 1:
-                await asyncio.sleep(0)  # let others be answered in between
             scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
-            self.metrics.predictions[scores[0]["label"]].steps += 1
-            self.metrics.prediction_score.observe(scores[0]["score"])
-            self.metrics.input_tokens.observe(len(tokens.ids))
-            predictions.append(Prediction(scores, len(tokens.ids), tokens.truncated))
-        return predictions
+            best = scores[0]
+            length = len(tokens.ids)
+            metrics.predictions[best["label"]].steps += 1
+            metrics.prediction_score.observe(best["score"])
+            metrics.input_tokens.observe(length)
+            yield Prediction(scores, length, length < tokens.full_length)
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

@@ -1,14 +1,14 @@
 """Uvicorn's HTTP protocol, with a limit on the time for a request's headers and news of callers who hang up."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.call import BODY, HANG_UPS
-from service.direct import DirectCycle, Steps
+from service.call import HANG_UPS, Call
+from service.direct import WHOLE, DirectCycle, Steps
 
 
 class JoinedWrites:
@@ -21,6 +21,7 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Send with what else is written before the loop turns."""
@@ -58,12 +59,12 @@ class TimedProtocol(HttpToolsProtocol):
     """
 
     header_timeout_s: float
-    direct: Mapping[bytes, ASGIApp]
-    direct_scope: Mapping[str, Any]
+    direct: Mapping[bytes, tuple[ASGIApp, Mapping[str, Any]]]  # and what is the same in the scope of every request
     transport: JoinedWrites  # type: ignore[assignment]
+    cycle: RequestResponseCycle | DirectCycle  # type: ignore[assignment]
     _header_alarm: asyncio.TimerHandle | None = None
     _within_headers = False
-    _hang_ups: set[Callable[[], None]]
+    _hang_ups: set[Call]
     _whole: DirectCycle | None = None  # of the request whose body may come with its headers
     _idle_alarm: asyncio.TimerHandle | None = None
     _idle_since = 0.0
@@ -82,8 +83,8 @@ class TimedProtocol(HttpToolsProtocol):
             self._idle_alarm.cancel()
             self._idle_alarm = None
         super().connection_lost(exc)
-        for hung_up in list(self._hang_ups):
-            hung_up()
+        for call in list(self._hang_ups):
+            call.hung_up()
 
     def data_received(self, data: bytes) -> None:
         """Expect the rest of the headers, where they did not come in one piece; answer what is whole."""
@@ -117,9 +118,25 @@ class TimedProtocol(HttpToolsProtocol):
         ):
             keep_alive = self.parser.should_keep_alive()
             self._whole = DirectCycle(keep_alive, self.transport.write_whole, self._finished)
-            self.cycle = self._whole  # type: ignore[assignment]
+            self.cycle = self._whole
         else:
             self._leave_to_uvicorn()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body; there is more than one only if it is long."""
+        whole = self._whole
+        if whole is not None and whole is self.cycle:
+            whole.body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Know that the body is whole."""
+        whole = self._whole
+        if whole is not None and whole is self.cycle:
+            whole.more_body = False
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Begin the next request, or wait for one."""
@@ -138,14 +155,8 @@ class TimedProtocol(HttpToolsProtocol):
             self._leave_to_uvicorn()
             self.cycle.body = bytearray(whole.body)
             return
-        endpoint = self.direct[self.url]
-        scope = {
-            **self.direct_scope,
-            "path": self.url.decode(),
-            "headers": self.headers,
-            "extensions": self._extensions,
-            BODY: bytes(whole.body),
-        }
+        endpoint, same_for_all = self.direct[self.url]
+        scope = {**same_for_all, "headers": self.headers, "extensions": self._extensions, WHOLE: whole}
         coroutine = endpoint(scope, whole.receive, whole.send)
         Steps(coroutine, self.loop, self.transport.close).step()  # type: ignore[arg-type]
 
@@ -187,9 +198,6 @@ def timed_protocol(header_timeout_s: float, direct: Mapping[str, ASGIApp], app: 
 
     Uvicorn makes an instance for each connection.
     """
-    settings = {
-        "header_timeout_s": header_timeout_s,
-        "direct": {path.encode(): endpoint for path, endpoint in direct.items()},
-        "direct_scope": {"type": "http", "method": "POST", "app": app},
-    }
-    return type("TimedProtocol", (TimedProtocol,), settings)
+    scopes = {path: {"type": "http", "method": "POST", "path": path, "app": app} for path in direct}
+    with_scopes = {path.encode(): (endpoint, scopes[path]) for path, endpoint in direct.items()}
+    return type("TimedProtocol", (TimedProtocol,), {"header_timeout_s": header_timeout_s, "direct": with_scopes})
