@@ -237,7 +237,8 @@ class Batcher(Generic[Request, Payload, Result]):
             if self._draining:
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
-            self._refuse_when_full(estimate)
+            if self._waiting_requests:
+                self._refuse_when_full(estimate)
             ticket: Ticket[Request, Payload, Result] = Ticket(
                 request, deadline, waiter, self.clock(), self._virtual_time
             )
@@ -254,9 +255,9 @@ class Batcher(Generic[Request, Payload, Result]):
         wait_s = self.expected_wait_s
         if self._waiting_requests >= limits.max_queue_requests:
             raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
-        if self._waiting_requests and self._waiting_tokens + tokens > limits.max_queue_tokens:
+        if self._waiting_tokens + tokens > limits.max_queue_tokens:
             raise QueueFullError(f"{self._waiting_tokens} tokens wait already", wait_s)
-        if self._waiting_requests and wait_s > limits.max_queue_s:
+        if wait_s > limits.max_queue_s:
             raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
     def fail(self, ticket: Ticket[Request, Payload, Result], error: BaseException) -> None:

@@ -12,8 +12,7 @@ from service.errors import NotJsonError, UnsupportedMediaError
 def check_content_type(headers: Mapping[bytes, bytes]) -> None:
     """Raise UnsupportedMediaError unless the body is declared as plain UTF-8 JSON."""
     content_type = headers.get(b"content-type", b"")
-    content_encoding = headers.get(b"content-encoding", b"")
-    if content_type == b"application/json" and not content_encoding:
+    if content_type == b"application/json" and b"content-encoding" not in headers:
         return
     media_type, *parameters = content_type.decode("latin-1").split(";")
     if media_type.strip().lower() != "application/json":
@@ -22,7 +21,7 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in ("utf-8", "utf8"):
             raise UnsupportedMediaError("send the JSON as UTF-8")
-    if content_encoding.strip().lower() not in (b"", b"identity"):
+    if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaError("send the body without content-encoding")
 
 

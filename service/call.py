@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
-from service.direct import WHOLE, DirectCycle
+from service.direct import DirectCycle
 from service.errors import CallerLeftError, DeadlineExceededError, TooLargeError
 from service.metrics import UNKNOWN_MODEL
 from service.model import ModelBatcher, ModelTicket
@@ -44,16 +44,24 @@ class Call:
     _too_late_to_read = False
     _hang_up_watch: asyncio.Task[None] | None = None
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        hang_ups: "set[Call] | None",
+        whole: DirectCycle | None = None,
+    ) -> None:
         self.started_at = time.monotonic()
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = request_id_of(self.headers)
-        self._whole: DirectCycle | None = scope.get(WHOLE)
-        self.body_complete = self._whole is not None
+        self.path = path
+        self.headers = headers
+        self.request_id = request_id_of(headers)
+        self.body_complete = whole is not None
         self._receive = receive
         self._send = send
-        self._hang_ups: set[Call] | None = scope.get("extensions", {}).get(HANG_UPS)
+        self._hang_ups = hang_ups
+        self._whole = whole
 
     @property
     def elapsed_s(self) -> float:

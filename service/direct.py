@@ -14,7 +14,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 logger = logging.getLogger(__name__)
 
-WHOLE = "ladabert.whole"  # in the ASGI scope of a request that came in one piece: its cycle
 HEAD_OF_200 = STATUS_LINE[200] + b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n"
 
 
@@ -31,17 +30,15 @@ class DirectCycle:
     `write` gets the whole answer; `finished` is called after its last byte.
     """
 
-    __slots__ = ("_finished", "_head", "_write", "body", "disconnected", "keep_alive", "more_body", "response_complete")
-
+    body = b""
+    more_body = True
+    disconnected = False
+    response_complete = False
     message_event = NoEvent()
+    _head = b""
 
     def __init__(self, keep_alive: bool, write: Callable[[bytes], None], finished: Callable[[], None]) -> None:
-        self.body = b""
-        self.more_body = True
         self.keep_alive = keep_alive
-        self.disconnected = False
-        self.response_complete = False
-        self._head = b""
         self._write = write
         self._finished = finished
 

@@ -69,6 +69,7 @@ class Model:
         self.tokenizer = inference.tokenizer
         self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics)
         self._reads_pairs = artefact.task == "pair"
+        self._default_function = default_function(artefact.problem_type)
         self._pool = RunnerPool(
             name=artefact.name,
             batcher=self.batcher,
@@ -121,10 +122,12 @@ class Model:
 
     async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
         """Return the predictions in the order of the inputs; raises RequestError."""
-        self._check_task(question)
-
         # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
-        tokens = sum(map(self.tokenizer.upper_bound, question.inputs))
+        tokens = 0
+        for value in question.inputs:
+            if (value.text_pair is None) is self._reads_pairs:
+                raise self._wrong_task(question)
+            tokens += self.tokenizer.upper_bound(value)
         settled = asyncio.get_running_loop().create_future()
         ticket = self.batcher.admit(question, tokens, caller.deadline, settled)
         try:
@@ -141,8 +144,8 @@ class Model:
         self.metrics.queue.observe(ticket.started_at - ticket.queued_at)
         self.metrics.inference.observe(ticket.settled_at - ticket.started_at)
         predictions: list[Prediction] = []
-        for prediction in self._predict(question, ticket.payloads, ticket.results):
-            predictions.append(prediction)
+        for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
+            predictions.append(self._predict(question, encoded, logits))
             if len(predictions) % TEXTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # let others be answered in between
         return predictions
@@ -155,17 +158,15 @@ class Model:
         except RuntimeError:
             logger.debug("the event loop closed before this answer")
 
-    def _check_task(self, question: Question) -> None:
-        """Raise InvalidRequestError when a text stands where the model reads a pair, or the other way round."""
+    def _wrong_task(self, question: Question) -> InvalidRequestError:
+        """Return what to say when a text stands where the model reads a pair, or the other way round."""
         pairs = self._reads_pairs
-        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
-        if not wrong:
-            return
         if pairs:
             message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
         else:
             message = f"model {self.name!r} reads one text: leave text_pair out"
-        raise InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
+        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
+        return InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
 
     def _tokenize(self, question: Question) -> Iterator[tuple[Tokens, int]]:
         """Tokenise one input after the other; called by a runner. Raises RequestError."""
@@ -197,18 +198,17 @@ class Model:
         if errors:
             raise InvalidRequestError(errors)
 
-    def _predict(self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]) -> Iterator[Prediction]:
+    def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
         artefact = self.artefact
         metrics = self.metrics
-        function = question.function_to_apply or default_function(artefact.problem_type)
-        for tokens, row in zip(encoded, logits, strict=True):
-            scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
-            best = scores[0]
-            length = len(tokens.ids)
-            metrics.predictions[best["label"]].steps += 1
-            metrics.prediction_score.observe(best["score"])
-            metrics.input_tokens.observe(length)
-            yield Prediction(scores, length, length < tokens.full_length)
+        function = question.function_to_apply or self._default_function
+        scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
+        best = scores[0]
+        length = len(tokens.ids)
+        metrics.predictions[best["label"]].steps += 1
+        metrics.prediction_score.observe(best["score"])
+        metrics.input_tokens.observe(length)
+        return Prediction(scores, length, length < tokens.full_length)
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.app import Application
 from service.call import HANG_UPS, Call
-from service.direct import WHOLE, DirectCycle, Steps
+from service.direct import DirectCycle, Steps
+from service.inference_route import InferenceRoute
 
 
 class JoinedWrites:
@@ -54,12 +55,13 @@ class JoinedWrites:
 class TimedProtocol(HttpToolsProtocol):
     """One connection; what is set on the subclass that `timed_protocol` makes is the same for all.
 
-    A body has the request's own deadline, and an idle connection uvicorn's keep-alive limit. A POST to one of `direct`
-    that comes in one piece does not go through uvicorn's task, but through a `DirectCycle`.
+    A body has the request's own deadline, and an idle connection uvicorn's keep-alive limit. A POST to an inference
+    route that comes in one piece does not go through uvicorn's task, but through a `DirectCycle`.
     """
 
     header_timeout_s: float
-    direct: Mapping[bytes, tuple[ASGIApp, Mapping[str, Any]]]  # and what is the same in the scope of every request
+    application: Application
+    routes: Mapping[bytes, InferenceRoute]  # by path
     transport: JoinedWrites  # type: ignore[assignment]
     cycle: RequestResponseCycle | DirectCycle  # type: ignore[assignment]
     _header_alarm: asyncio.TimerHandle | None = None
@@ -89,13 +91,13 @@ class TimedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Expect the rest of the headers, where they did not come in one piece; answer what is whole."""
         super().data_received(data)
-        if self._within_headers and self._header_alarm is None:
-            self._expect_headers()
         whole = self._whole
         if whole is not None:
             self._whole = None
             if not self.transport.is_closing():
                 self._answer(whole)
+        if self._within_headers and self._header_alarm is None:
+            self._expect_headers()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -110,7 +112,7 @@ class TimedProtocol(HttpToolsProtocol):
         if self._header_alarm is not None:
             self._expect_nothing()
         if (
-            self.url in self.direct
+            self.url in self.routes
             and self.parser.get_method() == b"POST"
             and not self.expect_100_continue
             and not self.parser.should_upgrade()
@@ -143,8 +145,8 @@ class TimedProtocol(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle_alarm is None:  # one for many requests: a timer for each would cost as much as parsing it
             self._idle_alarm = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
@@ -155,10 +157,9 @@ class TimedProtocol(HttpToolsProtocol):
             self._leave_to_uvicorn()
             self.cycle.body = bytearray(whole.body)
             return
-        endpoint, same_for_all = self.direct[self.url]
-        scope = {**same_for_all, "headers": self.headers, "extensions": self._extensions, WHOLE: whole}
-        coroutine = endpoint(scope, whole.receive, whole.send)
-        Steps(coroutine, self.loop, self.transport.close).step()  # type: ignore[arg-type]
+        route = self.routes[self.url]
+        call = Call(route.path, dict(self.headers), whole.receive, whole.send, self._hang_ups, whole)
+        Steps(route.respond(call, self.application.services), self.loop, self.transport.close).step()
 
     def _finished(self) -> None:
         if not self.cycle.keep_alive:
@@ -193,11 +194,8 @@ class TimedProtocol(HttpToolsProtocol):
             self._header_alarm = None
 
 
-def timed_protocol(header_timeout_s: float, direct: Mapping[str, ASGIApp], app: ASGIApp) -> type[TimedProtocol]:
-    """Return the protocol with its limit, in seconds, and the application's endpoints that need no task, by path.
-
-    Uvicorn makes an instance for each connection.
-    """
-    scopes = {path: {"type": "http", "method": "POST", "path": path, "app": app} for path in direct}
-    with_scopes = {path.encode(): (endpoint, scopes[path]) for path, endpoint in direct.items()}
-    return type("TimedProtocol", (TimedProtocol,), {"header_timeout_s": header_timeout_s, "direct": with_scopes})
+def timed_protocol(header_timeout_s: float, application: Application) -> type[TimedProtocol]:
+    """Return the protocol with its limit, in seconds; uvicorn makes an instance for each connection."""
+    routes = {path.encode(): route for path, route in application.inference.items()}
+    settings = {"header_timeout_s": header_timeout_s, "application": application, "routes": routes}
+    return type("TimedProtocol", (TimedProtocol,), settings)

@@ -1,7 +1,7 @@
 """Logits to labels with scores."""
 
-import math
 from collections.abc import Sequence
+from math import exp, fsum
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ def apply_function(logits: Sequence[float], function: FunctionToApply, temperatu
     if function == "sigmoid":
         return [_sigmoid(logit / temperature) for logit in logits]
     highest = max(logits)
-    exponentials = [math.exp((logit - highest) / temperature) for logit in logits]
-    total = math.fsum(exponentials)
+    exponentials = [exp((logit - highest) / temperature) for logit in logits]
+    total = fsum(exponentials)
     return [value / total for value in exponentials]
 
 
@@ -37,6 +37,6 @@ def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> l
 
 def _sigmoid(value: float) -> float:
     if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    exponential = math.exp(value)
+        return 1 / (1 + exp(-value))
+    exponential = exp(value)
     return exponential / (1 + exponential)

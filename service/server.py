@@ -101,7 +101,7 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http=timed_protocol(settings.header_timeout_s, app.inference, app),
+        http=timed_protocol(settings.header_timeout_s, app),
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
