@@ -9,13 +9,13 @@ behind long ones, nor one text behind another caller's list, and nothing waits f
 """
 
 import heapq
+import itertools
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
@@ -79,7 +79,7 @@ class Ticket(Generic[Request, Payload, Result]):
         self.waiter = waiter
         self.admitted_at = now
         self._virtual_start = virtual_start
-        self.payloads: list[Payload] = []
+        self.payloads: Sequence[Payload] = ()
         self.results: list[Result] = []
         self._prepared: list[tuple[Payload, int]] = []
 
@@ -96,8 +96,6 @@ class Ticket(Generic[Request, Payload, Result]):
 class _Item(Generic[Request, Payload, Result]):
     """One text in the queue."""
 
-    position: int  # among its request's texts in the order in which they go
-    tag: float
     waiting = True
 
     def __init__(
@@ -106,11 +104,15 @@ class _Item(Generic[Request, Payload, Result]):
         index: int,
         payload: Payload,
         length: int,
+        position: int,
+        turn: tuple[float, int],
     ) -> None:
         self.ticket = ticket
         self.index = index  # among its request's texts
         self.payload = payload
         self.length = length
+        self.position = position  # among its request's texts in the order in which they go
+        self.turn = turn  # its tag, and a number by which equal tags stay in order
 
 
 class Batch(Generic[Request, Payload, Result]):
@@ -182,11 +184,11 @@ class Batcher(Generic[Request, Payload, Result]):
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # prepared in part
         # Texts that wait: those within the window by tag and by length, and of each longer request the first beyond.
-        self._ready: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._ready: list[tuple[tuple[float, int], _Item[Request, Payload, Result]]] = []  # a heap
         self._by_length: dict[int, dict[_Item[Request, Payload, Result], None]] = {}
-        self._beyond: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._beyond: list[tuple[tuple[float, int], _Item[Request, Payload, Result]]] = []  # a heap
         self._ready_texts = 0
-        self._sequence = 0
+        self._queued_texts = 0  # since the start
         self._short_request_at = -math.inf  # when the last request that is not long was queued
         self._virtual_time = 0.0  # tokens computed for each live request
         self._waiting_requests = 0
@@ -344,79 +346,71 @@ class Batcher(Generic[Request, Payload, Result]):
             return False
         texts = ticket._preparing or self._prepare(ticket.request)
         ticket._preparing = texts
+        begun = len(ticket._prepared)
         try:
-            for text in texts:
-                ticket._prepared.append(text)
-                if len(ticket._prepared) % TEXTS_AT_A_TIME == 0:
-                    break
-            else:
-                return True
+            ticket._prepared += itertools.islice(texts, TEXTS_AT_A_TIME)
         except Exception as error:
             self.fail(ticket, error)
             return False
+        if len(ticket._prepared) < begun + TEXTS_AT_A_TIME:
+            return True
         with self._lock:
             if not ticket.settled:
                 self._unfinished[ticket] = None
         return False
 
     def _queue(self, ticket: Ticket[Request, Payload, Result]) -> None:
-        items = [_Item(ticket, index, payload, length) for index, (payload, length) in enumerate(ticket._prepared)]
-        if not items:
-            raise ValueError("a request has at least one text")
-        ticket.queued_at = self.clock()
-        ticket.payloads = [item.payload for item in items]
-        places: list[Any] = [None] * len(items)
-        ticket.results = places
+        payloads, lengths = zip(*ticket._prepared, strict=True)  # a request has at least one text
         ticket._prepared = []
-        ticket._unstarted = ticket._unanswered = len(items)
-        tokens = items[0].length
-        if len(items) > 1:
-            tokens = sum(item.length for item in items)
-            ticket._is_long = tokens > self._limits.fair_window_tokens
-            items.sort(key=attrgetter("length"))  # neighbours share a batch; results have places of their own
+        ticket.payloads = payloads
+        count = len(lengths)
+        tokens = sum(lengths)
+        places: list[Any] = [None] * count
+        ticket.results = places
+        ticket._unstarted = ticket._unanswered = count
+        ticket.queued_at = self.clock()
+        ticket._is_long = count > 1 and tokens > self._limits.fair_window_tokens
         if not ticket._is_long:
             self._short_request_at = ticket.queued_at
         estimated = ticket._waiting_tokens / self._tokens_per_estimate
         self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
         self._set_waiting_tokens(ticket, tokens)
+        # Neighbours in length share a batch; results have places of their own.
+        order: Iterable[int] = sorted(range(count), key=lengths.__getitem__) if count > 1 else (0,)
+        items: list[_Item[Request, Payload, Result]] = []
         tag = ticket._virtual_start
-        for position, item in enumerate(items):
-            tag += item.length
-            item.tag = tag
-            item.position = position
+        for index in order:
+            tag += lengths[index]
+            self._queued_texts += 1
+            turn = (tag, self._queued_texts)
+            items.append(_Item(ticket, index, payloads[index], lengths[index], len(items), turn))
         ticket._items = items
-        self._push(self._beyond, items[0])
-
-    def _push(
-        self,
-        heap: "list[tuple[float, int, _Item[Request, Payload, Result]]]",
-        item: "_Item[Request, Payload, Result]",
-    ) -> None:
-        self._sequence += 1  # equal tags stay in order, and items are never compared
-        heapq.heappush(heap, (item.tag, self._sequence, item))
+        heapq.heappush(self._beyond, (items[0].turn, items[0]))
 
     def _bring_within_window(self) -> "_Item[Request, Payload, Result] | None":
         """Make the texts ready that are within the window from the least tag on; return the text that has it."""
-        while self._ready and not self._ready[0][2].waiting:
+        while self._ready and not self._ready[0][1].waiting:
             heapq.heappop(self._ready)
-        while self._beyond and not self._beyond[0][2].waiting:
+        while self._beyond and not self._beyond[0][1].waiting:
             heapq.heappop(self._beyond)
-        heads = [heap[0][0] for heap in (self._ready, self._beyond) if heap]
+        heads = [heap[0][0][0] for heap in (self._ready, self._beyond) if heap]
         if not heads:
             return None
         # A request that is alone holds nobody up.
         window = self._limits.fair_window_tokens if len(self._live) > 1 else self._limits.max_batch_tokens
         horizon = min(heads) + window
-        while self._beyond and self._beyond[0][0] <= horizon:
-            item = heapq.heappop(self._beyond)[2]
+        while self._beyond and self._beyond[0][0][0] <= horizon:
+            entry = heapq.heappop(self._beyond)
+            item = entry[1]
             if not item.waiting:
                 continue
-            self._push(self._ready, item)
+            heapq.heappush(self._ready, entry)
             self._by_length.setdefault(item.length, {})[item] = None
             self._ready_texts += 1
             if item.position + 1 < len(item.ticket._items):
-                self._push(self._beyond, item.ticket._items[item.position + 1])
-        return self._ready[0][2]
+                follower = item.ticket._items[item.position + 1]
+                heapq.heappush(self._beyond, (follower.turn, follower))
+        return self._ready[0][1]
 
     def _pick(self) -> "list[_Item[Request, Payload, Result]]":
         """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.
@@ -429,27 +423,32 @@ class Batcher(Generic[Request, Payload, Result]):
             return []
         limits = self._limits
         max_tokens = limits.max_batch_tokens
-        yielding = self.clock() < self._short_request_at + YIELD_S
-        if yielding and first.ticket._is_long:
-            max_tokens = min(max_tokens, limits.fair_window_tokens)
+        without_long = False
+        if self.clock() < self._short_request_at + YIELD_S:
+            without_long = not first.ticket._is_long
+            if not without_long:
+                max_tokens = min(max_tokens, limits.fair_window_tokens)
         # Runners that are free at the same moment share what waits, or one would work and the rest look on.
         most = min(limits.max_batch_size, math.ceil(self._ready_texts / max(1, self._free_runners)))
         picked = [first]
+        if most == 1:
+            return picked
         tokens = longest = first.length
-        wanted = first.length - 0.25  # of two lengths as near, the shorter one
-        for length in sorted(self._by_length, key=lambda other: abs(other - wanted)):
+        nearest_first = first.length - 0.25  # of two lengths as near, the shorter one
+        for length in sorted(self._by_length, key=lambda other: abs(other - nearest_first)):
+            longest_then = max(longest, length)
             for item in self._by_length[length]:
-                if len(picked) >= most:
-                    return picked
-                if item is first or (yielding and item.ticket._is_long and not first.ticket._is_long):
+                if item is first or (without_long and item.ticket._is_long):
                     continue
-                padded = max(longest, length) * (len(picked) + 1)
+                padded = longest_then * (len(picked) + 1)
                 padding = padded - tokens - length
                 if padded > max_tokens or padding > limits.max_batch_padding * padded:
                     break
                 picked.append(item)
+                if len(picked) == most:
+                    return picked
                 tokens += length
-                longest = max(longest, length)
+                longest = longest_then
         return picked
 
     def _settle_late(
@@ -515,8 +514,9 @@ class Batcher(Generic[Request, Payload, Result]):
         ticket.settled_at = self.clock()
         ticket.error = error
         del self._live[ticket]
-        self._arrived.pop(ticket, None)
-        self._unfinished.pop(ticket, None)
+        if not ticket._items:
+            self._arrived.pop(ticket, None)
+            self._unfinished.pop(ticket, None)
         if ticket._unstarted:
             for item in ticket._items:
                 if item.waiting:
