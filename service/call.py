@@ -77,7 +77,7 @@ class Call:
         self.deadline = self.started_at + timeout_s
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._expire)
+        self._alarm = asyncio.get_running_loop().call_at(self.deadline, self._expire)
 
     def _expire(self) -> None:
         if self.ticket is not None:

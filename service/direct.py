@@ -27,7 +27,7 @@ class NoEvent:
 class DirectCycle:
     """One request and its answer, with what uvicorn's protocol asks of a cycle; `receive` and `send` are ASGI's.
 
-    `write` gets the whole answer; `finished` is called after its last byte.
+    `finish` gets the whole answer.
     """
 
     body = b""
@@ -37,10 +37,9 @@ class DirectCycle:
     message_event = NoEvent()
     _head = b""
 
-    def __init__(self, keep_alive: bool, write: Callable[[bytes], None], finished: Callable[[], None]) -> None:
+    def __init__(self, keep_alive: bool, finish: Callable[[bytes], None]) -> None:
         self.keep_alive = keep_alive
-        self._write = write
-        self._finished = finished
+        self._finish = finish
 
     async def receive(self) -> Message:
         """Return the whole body."""
@@ -67,9 +66,8 @@ class DirectCycle:
         if self.disconnected:
             return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self._write(b"%b%b%b" % (head, end, body))
         self.response_complete = True
-        self._finished()
+        self._finish(b"%b%b%b" % (head, end, body))
 
 
 class Steps:

@@ -262,9 +262,9 @@ class Metrics:
             )
             self._answered[model, route, status] = answered
         requests, duration = answered
-        self._in_progress -= 1
         requests.steps += 1
         duration.observe(seconds)
+        self._in_progress -= 1
         self._unflushed += 1
         if rejected_reason is not None:
             self._rejected[model, rejected_reason].steps += 1

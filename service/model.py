@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 from service.batcher import TEXTS_AT_A_TIME, Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
@@ -27,9 +27,11 @@ class Question(NamedTuple):
     paths: Callable[[int], str] = "inputs[{}]".format  # how the route names input i in an error
 
 
-class Prediction(NamedTuple):
-    """The answer for one input; `scores` from high to low."""
+class Prediction(TypedDict):
+    """The answer for one input: the best label and its score, and all that were asked for from high to low."""
 
+    label: str
+    score: float
     scores: list[dict[str, Any]]  # label and score
     tokens: int
     truncated: bool
@@ -140,9 +142,10 @@ class Model:
             for name, begin, end in ticket.steps():
                 self.metrics.steps[name].observe(end - begin)
             raise ticket.error
-        self.metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
-        self.metrics.queue.observe(ticket.started_at - ticket.queued_at)
-        self.metrics.inference.observe(ticket.settled_at - ticket.started_at)
+        metrics = self.metrics
+        metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
+        metrics.queue.observe(ticket.started_at - ticket.queued_at)
+        metrics.inference.observe(ticket.settled_at - ticket.started_at)
         predictions: list[Prediction] = []
         for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
             predictions.append(self._predict(question, encoded, logits))
@@ -208,7 +211,13 @@ class Model:
         metrics.predictions[best["label"]].steps += 1
         metrics.prediction_score.observe(best["score"])
         metrics.input_tokens.observe(length)
-        return Prediction(scores, length, length < tokens.full_length)
+        return {
+            "label": best["label"],
+            "score": best["score"],
+            "scores": scores,
+            "tokens": length,
+            "truncated": length < tokens.full_length,
+        }
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

@@ -119,7 +119,7 @@ class TimedProtocol(HttpToolsProtocol):
             and (self.cycle is None or self.cycle.response_complete)
         ):
             keep_alive = self.parser.should_keep_alive()
-            self._whole = DirectCycle(keep_alive, self.transport.write_whole, self._finished)
+            self._whole = DirectCycle(keep_alive, self._finish)
             self.cycle = self._whole
         else:
             self._leave_to_uvicorn()
@@ -161,7 +161,8 @@ class TimedProtocol(HttpToolsProtocol):
         call = Call(route.path, dict(self.headers), whole.receive, whole.send, self._hang_ups, whole)
         Steps(route.respond(call, self.application.services), self.loop, self.transport.close).step()
 
-    def _finished(self) -> None:
+    def _finish(self, answer: bytes) -> None:
+        self.transport.write_whole(answer)
         if not self.cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()

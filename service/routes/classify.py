@@ -115,15 +115,7 @@ def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
         {
             "model": model.name,
             "version": model.artefact.version,
-            "predictions": [
-                {
-                    **prediction.scores[0],
-                    "scores": prediction.scores,
-                    "tokens": prediction.tokens,
-                    "truncated": prediction.truncated,
-                }
-                for prediction in predictions
-            ],
+            "predictions": predictions,
             "timing_ms": {
                 "tokenize": int((ticket.queued_at - ticket.admitted_at) * 1e6) / 1000,
                 "queue": int((ticket.started_at - ticket.queued_at) * 1e6) / 1000,
