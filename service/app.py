@@ -1,7 +1,8 @@
 """Wires settings, models and routes into one ASGI application."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from typing import Any
 
@@ -12,6 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from service.access_log import log_call
+from service.call import Call
 from service.inference_route import InferenceRoute, Services
 from service.loading import load_inference
 from service.metrics import Metrics
@@ -29,6 +32,8 @@ INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
 class Application(FastAPI):
     """FastAPI, which inference does not wait for: its routes are called before middleware and routing."""
+
+    services: Services  # within the lifespan
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -60,11 +65,16 @@ def create_app(settings: Settings, load: Loader = load_inference) -> Application
     """
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Application) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES])
         registry = load_registry(settings, metrics, load)
-        app.state.services = Services(settings, registry, metrics, tracer)
+        records: list[Callable[[Call, int], None]] = []
+        if settings.access_log:
+            records.append(functools.partial(log_call, texts=settings.log_texts))
+        if tracer is not None:
+            records.append(tracer.record)
+        app.services = Services(settings, registry, metrics, records)
         try:
             yield
         finally:

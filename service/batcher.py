@@ -9,7 +9,9 @@ behind long ones, nor one text behind another caller's list, and nothing waits f
 """
 
 import heapq
+import itertools
 import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,65 +60,43 @@ class Ticket(Generic[Request, Payload, Result]):
     `payloads` are its prepared texts. Times are the batcher's clock, in seconds; `waiter` is the caller's own.
     """
 
-    __slots__ = (
-        "_contended",
-        "_is_long",
-        "_items",
-        "_prepared",
-        "_preparing",
-        "_unanswered",
-        "_unstarted",
-        "_virtual_start",
-        "_waiting_tokens",
-        "admitted_at",
-        "deadline",
-        "error",
-        "payloads",
-        "queued_at",
-        "request",
-        "results",
-        "settled",
-        "settled_at",
-        "started_at",
-        "waiter",
-    )
+    error: BaseException | None = None
+    settled = False
+    queued_at = math.nan  # its texts were prepared
+    started_at = math.nan  # a runner took the first of them
+    settled_at = math.nan
+    _preparing: Iterator[tuple[Payload, int]] | None = None
+    _items: "Sequence[_Item[Request, Payload, Result]]" = ()  # in the order in which they go
+    _is_long = False  # several texts, together longer than the fair window
+    _waiting_tokens = 0  # an estimate until the texts are prepared
+    _contended = 0  # of these, what others have to wait for
+    _unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
+    _unanswered = 0
 
     def __init__(self, request: Request, deadline: float, waiter: Any, now: float, virtual_start: float) -> None:
         self.request = request
         self.deadline = deadline
         self.waiter = waiter
-        self.payloads: list[Payload] = []
-        self.results: list[Result] = []
-        self.error: BaseException | None = None
-        self.settled = False
         self.admitted_at = now
-        self.queued_at: float | None = None  # its texts were prepared
-        self.started_at: float | None = None  # a runner took the first of them
-        self.settled_at: float | None = None
         self._virtual_start = virtual_start
-        self._preparing: Iterator[tuple[Payload, int]] | None = None
+        self.payloads: Sequence[Payload] = ()
+        self.results: list[Result] = []
         self._prepared: list[tuple[Payload, int]] = []
-        self._items: list[_Item[Request, Payload, Result]] = []  # in the order in which they go
-        self._is_long = False  # several texts, together longer than the fair window
-        self._waiting_tokens = 0  # an estimate until the texts are prepared
-        self._contended = 0  # of these, what others have to wait for
-        self._unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
-        self._unanswered = 0
 
     def steps(self) -> list[tuple[str, float, float]]:
         """Return name, begin and end of each step that was gone through: tokenize, queue, inference."""
-        times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else None)
+        times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else math.nan)
         return [
             (name, begin, end)
             for name, begin, end in zip(("tokenize", "queue", "inference"), times, times[1:], strict=False)
-            if begin is not None and end is not None
+            if not math.isnan(end)
         ]
 
 
 class _Item(Generic[Request, Payload, Result]):
     """One text in the queue."""
 
-    __slots__ = ("index", "length", "payload", "position", "result", "tag", "ticket", "waiting")
+    waiting = True
 
     def __init__(
         self,
@@ -124,15 +104,15 @@ class _Item(Generic[Request, Payload, Result]):
         index: int,
         payload: Payload,
         length: int,
+        position: int,
+        turn: tuple[float, int],
     ) -> None:
         self.ticket = ticket
         self.index = index  # among its request's texts
         self.payload = payload
         self.length = length
-        self.position = 0  # among its request's texts in the order in which they go
-        self.tag = 0.0
-        self.waiting = True
-        self.result: Result | None = None
+        self.position = position  # among its request's texts in the order in which they go
+        self.turn = turn  # its tag, and a number by which equal tags stay in order
 
 
 class Batch(Generic[Request, Payload, Result]):
@@ -150,8 +130,9 @@ class Batch(Generic[Request, Payload, Result]):
         self._items = items
         self.started_at = started_at
         self.payloads = [item.payload for item in items]
-        self.longest = max(item.length for item in items)
-        self.tokens = sum(item.length for item in items)
+        lengths = [item.length for item in items]
+        self.longest = max(lengths)
+        self.tokens = sum(lengths)
         self.answered = False
 
     @property
@@ -197,16 +178,17 @@ class Batcher(Generic[Request, Payload, Result]):
         self._prepare = prepare
         self._deliver = deliver
         self._observer = observer
-        self._changed = LastInFirstOut()
+        self._lock = threading.Lock()
+        self._changed = LastInFirstOut(self._lock)
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # prepared in part
         # Texts that wait: those within the window by tag and by length, and of each longer request the first beyond.
-        self._ready: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._ready: list[tuple[tuple[float, int], _Item[Request, Payload, Result]]] = []  # a heap
         self._by_length: dict[int, dict[_Item[Request, Payload, Result], None]] = {}
-        self._beyond: list[tuple[float, int, _Item[Request, Payload, Result]]] = []  # a heap
+        self._beyond: list[tuple[tuple[float, int], _Item[Request, Payload, Result]]] = []  # a heap
         self._ready_texts = 0
-        self._sequence = 0
+        self._queued_texts = 0  # since the start
         self._short_request_at = -math.inf  # when the last request that is not long was queued
         self._virtual_time = 0.0  # tokens computed for each live request
         self._waiting_requests = 0
@@ -253,11 +235,12 @@ class Batcher(Generic[Request, Payload, Result]):
         self, request: Request, tokens: int, deadline: float, waiter: Any = None
     ) -> Ticket[Request, Payload, Result]:
         """Accept a request of at most `tokens` tokens; raises QueueFullError or DrainingError."""
-        with self._changed:
+        with self._lock:
             if self._draining:
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
-            self._refuse_when_full(estimate)
+            if self._waiting_requests:
+                self._refuse_when_full(estimate)
             ticket: Ticket[Request, Payload, Result] = Ticket(
                 request, deadline, waiter, self.clock(), self._virtual_time
             )
@@ -274,14 +257,14 @@ class Batcher(Generic[Request, Payload, Result]):
         wait_s = self.expected_wait_s
         if self._waiting_requests >= limits.max_queue_requests:
             raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
-        if self._waiting_requests and self._waiting_tokens + tokens > limits.max_queue_tokens:
+        if self._waiting_tokens + tokens > limits.max_queue_tokens:
             raise QueueFullError(f"{self._waiting_tokens} tokens wait already", wait_s)
-        if self._waiting_requests and wait_s > limits.max_queue_s:
+        if wait_s > limits.max_queue_s:
             raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
     def fail(self, ticket: Ticket[Request, Payload, Result], error: BaseException) -> None:
         """Settle a request with an error, unless it is settled; its waiting texts are dropped."""
-        with self._changed:
+        with self._lock:
             settled = self._settle(ticket, error)
         if settled:
             self._deliver([ticket])
@@ -296,37 +279,47 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
         """Prepare what arrived and return a batch; None once closed, or when `timeout_s` passed without any."""
-        with self._changed:
+        with self._lock:
             self._free_runners += 1
-        try:
-            continued = False  # at most one long list goes on being prepared before a batch is taken
-            while True:
-                late: list[Ticket[Request, Payload, Result]] = []
-                with self._changed:
-                    while not (self._closed or self._arrived or self._ready_texts or self._beyond or self._unfinished):
-                        if not self._changed.wait(timeout_s):
-                            return None
-                    if self._closed:
-                        return None
-                    waits = bool(self._ready_texts or self._beyond)
-                    ticket = None
-                    if self._arrived:
-                        ticket, _ = self._arrived.popitem(last=False)
-                    elif self._unfinished and not (continued and waits):
-                        ticket, _ = self._unfinished.popitem(last=False)
-                        continued = True
-                    else:
-                        items = self._pick()
-                        late = self._settle_late(items)
-                        if items and not late:
-                            return self._start(items)
-                if ticket is not None:
-                    self._prepare_some(ticket)
-                elif late:
-                    self._deliver(late)
-        finally:
-            with self._changed:
+            try:
+                return self._take(timeout_s)
+            finally:
                 self._free_runners -= 1
+
+    def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
+        continued = False  # at most one long list goes on being prepared before a batch is taken
+        while True:
+            while not (self._closed or self._arrived or self._ready_texts or self._beyond or self._unfinished):
+                if not self._changed.wait(timeout_s):
+                    return None
+            if self._closed:
+                return None
+            if self._arrived:
+                self._prepare_and_queue(self._next_arrived())
+            elif self._unfinished and not (continued and (self._ready_texts or self._beyond)):
+                self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
+                continued = True
+            else:
+                items = self._pick()
+                late = self._settle_late(items)
+                if late:
+                    with self._changed.unlocked:
+                        self._deliver(late)
+                elif items:
+                    return self._start(items)
+
+    def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
+        """Return a free runner's share of the requests that arrived, longest wait first."""
+        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self._free_runners))
+        return [self._arrived.popitem(last=False)[0] for _ in range(share)]
+
+    def _prepare_and_queue(self, tickets: Sequence[Ticket[Request, Payload, Result]]) -> None:
+        """Prepare the next texts of each of these, without the lock, and queue those that have all of theirs."""
+        with self._changed.unlocked:
+            prepared = [ticket for ticket in tickets if self._prepare_some(ticket)]
+        for ticket in prepared:
+            if not ticket.settled:
+                self._queue(ticket)
 
     def drain(self) -> None:
         """Admit nothing from now on; what was admitted is still answered."""
@@ -335,7 +328,7 @@ class Batcher(Generic[Request, Payload, Result]):
     def abort(self) -> None:
         """Settle whatever is not settled with DrainingError."""
         self.drain()
-        with self._changed:
+        with self._lock:
             unsettled = [ticket for ticket in list(self._live) if self._settle(ticket, DrainingError())]
         if unsettled:
             self._deliver(unsettled)
@@ -343,91 +336,81 @@ class Batcher(Generic[Request, Payload, Result]):
     def close(self) -> None:
         """Abort, and let every runner that waits in `take` go."""
         self.abort()
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
-    def _prepare_some(self, ticket: Ticket[Request, Payload, Result]) -> None:
-        """Prepare the next texts of a request, and queue them all once the last one is prepared."""
+    def _prepare_some(self, ticket: Ticket[Request, Payload, Result]) -> bool:
+        """Prepare the next texts of a request; return whether these were the last."""
         if ticket.settled:  # its caller left, or its deadline passed
-            return
+            return False
         texts = ticket._preparing or self._prepare(ticket.request)
         ticket._preparing = texts
+        begun = len(ticket._prepared)
         try:
-            for text in texts:
-                ticket._prepared.append(text)
-                if len(ticket._prepared) % TEXTS_AT_A_TIME == 0:
-                    break
-            else:
-                self._queue(ticket)
-                return
+            ticket._prepared += itertools.islice(texts, TEXTS_AT_A_TIME)
         except Exception as error:
             self.fail(ticket, error)
-            return
-        with self._changed:
+            return False
+        if len(ticket._prepared) < begun + TEXTS_AT_A_TIME:
+            return True
+        with self._lock:
             if not ticket.settled:
                 self._unfinished[ticket] = None
+        return False
 
     def _queue(self, ticket: Ticket[Request, Payload, Result]) -> None:
-        items = [_Item(ticket, index, payload, length) for index, (payload, length) in enumerate(ticket._prepared)]
-        if not items:
-            raise ValueError("a request has at least one text")
-        with self._changed:
-            if ticket.settled:
-                return
-            ticket.queued_at = self.clock()
-            ticket.payloads = [item.payload for item in items]
-            ticket._prepared = []
-            tokens = items[0].length if len(items) == 1 else sum(item.length for item in items)
-            estimated = ticket._waiting_tokens / self._tokens_per_estimate
-            self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
-            self._set_waiting_tokens(ticket, tokens)
-            ticket._unstarted = ticket._unanswered = len(items)
-            ticket._is_long = len(items) > 1 and tokens > self._limits.fair_window_tokens
-            if not ticket._is_long:
-                self._short_request_at = ticket.queued_at
-            if len(items) > 1:
-                items.sort(key=lambda item: item.length)  # neighbours share a batch; results have places of their own
-            tag = ticket._virtual_start
-            for position, item in enumerate(items):
-                tag += item.length
-                item.tag = tag
-                item.position = position
-            ticket._items = items
-            self._push(self._beyond, items[0])
-            if self._free_runners > 1:
-                self._changed.notify(len(items))
-
-    def _push(
-        self,
-        heap: "list[tuple[float, int, _Item[Request, Payload, Result]]]",
-        item: "_Item[Request, Payload, Result]",
-    ) -> None:
-        self._sequence += 1  # equal tags stay in order, and items are never compared
-        heapq.heappush(heap, (item.tag, self._sequence, item))
+        payloads, lengths = zip(*ticket._prepared, strict=True)  # a request has at least one text
+        ticket._prepared = []
+        ticket.payloads = payloads
+        count = len(lengths)
+        tokens = sum(lengths)
+        places: list[Any] = [None] * count
+        ticket.results = places
+        ticket._unstarted = ticket._unanswered = count
+        ticket.queued_at = self.clock()
+        ticket._is_long = count > 1 and tokens > self._limits.fair_window_tokens
+        if not ticket._is_long:
+            self._short_request_at = ticket.queued_at
+        estimated = ticket._waiting_tokens / self._tokens_per_estimate
+        self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
+        self._set_waiting_tokens(ticket, tokens)
+        # Neighbours in length share a batch; results have places of their own.
+        order: Iterable[int] = sorted(range(count), key=lengths.__getitem__) if count > 1 else (0,)
+        items: list[_Item[Request, Payload, Result]] = []
+        tag = ticket._virtual_start
+        for index in order:
+            tag += lengths[index]
+            self._queued_texts += 1
+            turn = (tag, self._queued_texts)
+            items.append(_Item(ticket, index, payloads[index], lengths[index], len(items), turn))
+        ticket._items = items
+        heapq.heappush(self._beyond, (items[0].turn, items[0]))
 
     def _bring_within_window(self) -> "_Item[Request, Payload, Result] | None":
         """Make the texts ready that are within the window from the least tag on; return the text that has it."""
-        while self._ready and not self._ready[0][2].waiting:
+        while self._ready and not self._ready[0][1].waiting:
             heapq.heappop(self._ready)
-        while self._beyond and not self._beyond[0][2].waiting:
+        while self._beyond and not self._beyond[0][1].waiting:
             heapq.heappop(self._beyond)
-        heads = [heap[0][0] for heap in (self._ready, self._beyond) if heap]
+        heads = [heap[0][0][0] for heap in (self._ready, self._beyond) if heap]
         if not heads:
             return None
         # A request that is alone holds nobody up.
         window = self._limits.fair_window_tokens if len(self._live) > 1 else self._limits.max_batch_tokens
         horizon = min(heads) + window
-        while self._beyond and self._beyond[0][0] <= horizon:
-            item = heapq.heappop(self._beyond)[2]
+        while self._beyond and self._beyond[0][0][0] <= horizon:
+            entry = heapq.heappop(self._beyond)
+            item = entry[1]
             if not item.waiting:
                 continue
-            self._push(self._ready, item)
+            heapq.heappush(self._ready, entry)
             self._by_length.setdefault(item.length, {})[item] = None
             self._ready_texts += 1
             if item.position + 1 < len(item.ticket._items):
-                self._push(self._beyond, item.ticket._items[item.position + 1])
-        return self._ready[0][2]
+                follower = item.ticket._items[item.position + 1]
+                heapq.heappush(self._beyond, (follower.turn, follower))
+        return self._ready[0][1]
 
     def _pick(self) -> "list[_Item[Request, Payload, Result]]":
         """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.
@@ -440,26 +423,32 @@ class Batcher(Generic[Request, Payload, Result]):
             return []
         limits = self._limits
         max_tokens = limits.max_batch_tokens
-        yielding = self.clock() < self._short_request_at + YIELD_S
-        if yielding and first.ticket._is_long:
-            max_tokens = min(max_tokens, limits.fair_window_tokens)
+        without_long = False
+        if self.clock() < self._short_request_at + YIELD_S:
+            without_long = not first.ticket._is_long
+            if not without_long:
+                max_tokens = min(max_tokens, limits.fair_window_tokens)
         # Runners that are free at the same moment share what waits, or one would work and the rest look on.
         most = min(limits.max_batch_size, math.ceil(self._ready_texts / max(1, self._free_runners)))
         picked = [first]
+        if most == 1:
+            return picked
         tokens = longest = first.length
-        for length in sorted(self._by_length, key=lambda other: (abs(other - first.length), other)):
+        nearest_first = first.length - 0.25  # of two lengths as near, the shorter one
+        for length in sorted(self._by_length, key=lambda other: abs(other - nearest_first)):
+            longest_then = max(longest, length)
             for item in self._by_length[length]:
-                if len(picked) >= most:
-                    return picked
-                if item is first or (yielding and item.ticket._is_long and not first.ticket._is_long):
+                if item is first or (without_long and item.ticket._is_long):
                     continue
-                padded = max(longest, length) * (len(picked) + 1)
+                padded = longest_then * (len(picked) + 1)
                 padding = padded - tokens - length
                 if padded > max_tokens or padding > limits.max_batch_padding * padded:
                     break
                 picked.append(item)
+                if len(picked) == most:
+                    return picked
                 tokens += length
-                longest = max(longest, length)
+                longest = longest_then
         return picked
 
     def _settle_late(
@@ -467,7 +456,7 @@ class Batcher(Generic[Request, Payload, Result]):
     ) -> list[Ticket[Request, Payload, Result]]:
         """Settle the requests among these texts whose deadline has passed, and return them."""
         now = self.clock()
-        late = dict.fromkeys(item.ticket for item in items if item.ticket.deadline <= now)
+        late = {item.ticket for item in items if item.ticket.deadline <= now}
         return [ticket for ticket in late if self._settle(ticket, DeadlineExceededError())]
 
     def _start(self, items: "Sequence[_Item[Request, Payload, Result]]") -> Batch[Request, Payload, Result]:
@@ -476,7 +465,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._virtual_time += batch.tokens / len(self._live)
         for item in items:
             ticket = item.ticket
-            if ticket.started_at is None:
+            if math.isnan(ticket.started_at):
                 ticket.started_at = now
             self._unqueue(item)
             ticket._unstarted -= 1
@@ -495,7 +484,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self, batch: Batch[Request, Payload, Result], results: Sequence[Result | Exception], worked: bool
     ) -> None:
         settled = []
-        with self._changed:
+        with self._lock:
             self._running -= 1
             self._running_tokens -= batch.tokens
             if worked:  # a failure, or a run that hung, says nothing of the speed
@@ -509,7 +498,7 @@ class Batcher(Generic[Request, Payload, Result]):
                     self._settle(ticket, result)
                     settled.append(ticket)
                     continue
-                item.result = result
+                ticket.results[item.index] = result
                 ticket._unanswered -= 1
                 if ticket._unanswered == 0:
                     self._settle(ticket, None)
@@ -524,14 +513,10 @@ class Batcher(Generic[Request, Payload, Result]):
         ticket.settled = True
         ticket.settled_at = self.clock()
         ticket.error = error
-        if error is None:
-            results: list[Any] = [None] * len(ticket._items)
-            for item in ticket._items:
-                results[item.index] = item.result
-            ticket.results = results
         del self._live[ticket]
-        self._arrived.pop(ticket, None)
-        self._unfinished.pop(ticket, None)
+        if not ticket._items:
+            self._arrived.pop(ticket, None)
+            self._unfinished.pop(ticket, None)
         if ticket._unstarted:
             for item in ticket._items:
                 if item.waiting:
@@ -539,7 +524,7 @@ class Batcher(Generic[Request, Payload, Result]):
             self._set_waiting_tokens(ticket, 0)
             self._waiting_requests -= 1
             self._observer.queue_depth_changed(self._waiting_requests)
-        ticket._items = []
+        ticket._items = ()
         ticket._preparing = None
         return True
 

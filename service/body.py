@@ -1,6 +1,7 @@
 """A request's body: declared as JSON, UTF-8, JSON."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pydantic_core import from_json
@@ -8,18 +9,19 @@ from pydantic_core import from_json
 from service.errors import NotJsonError, UnsupportedMediaError
 
 
-def check_content_type(content_type: str, content_encoding: str) -> None:
+def check_content_type(headers: Mapping[bytes, bytes]) -> None:
     """Raise UnsupportedMediaError unless the body is declared as plain UTF-8 JSON."""
-    if content_type == "application/json" and not content_encoding:
+    content_type = headers.get(b"content-type", b"")
+    if content_type == b"application/json" and b"content-encoding" not in headers:
         return
-    media_type, *parameters = content_type.split(";")
+    media_type, *parameters = content_type.decode("latin-1").split(";")
     if media_type.strip().lower() != "application/json":
         raise UnsupportedMediaError("send the body as content-type: application/json")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in ("utf-8", "utf8"):
             raise UnsupportedMediaError("send the JSON as UTF-8")
-    if (content_encoding or "identity").strip().lower() != "identity":
+    if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaError("send the body without content-encoding")
 
 

@@ -4,73 +4,64 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
 
+from service.direct import DirectCycle
 from service.errors import CallerLeftError, DeadlineExceededError, TooLargeError
 from service.metrics import UNKNOWN_MODEL
-from service.model import ModelTicket
+from service.model import ModelBatcher, ModelTicket
 
 LINGER_S = 10.0
 LINGER_BYTES = 1 << 30
-BODY = "ladabert.body"  # in the ASGI scope of a request that came in one piece: its body
-HANG_UPS = "ladabert.hang_ups"  # ASGI extension: a set of functions to call when the caller hangs up
+HANG_UPS = "ladabert.hang_ups"  # ASGI extension: a set of calls to tell when the caller hangs up
 _source = random.Random()  # noqa: S311 - ids need to differ, not to be secret; no system call each
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the caller's `x-request-id` if it is sane, else a new one."""
-    offered = headers.get(b"x-request-id", b"").decode("latin-1")
-    return offered if SANE_REQUEST_ID.fullmatch(offered) else f"{_source.getrandbits(128):032x}"
+    offered = headers.get(b"x-request-id")
+    if offered is not None:
+        text = offered.decode("latin-1")
+        if SANE_REQUEST_ID.fullmatch(text):
+            return text
+    return f"{_source.getrandbits(128):032x}"
 
 
 class Call:
     """A request and its caller; the route sets `model` as soon as it knows which served model is meant."""
 
-    __slots__ = (
-        "_alarm",
-        "_body",
-        "_hang_up_watch",
-        "_hang_ups",
-        "_late",
-        "_left",
-        "_reading",
-        "_receive",
-        "_send",
-        "_too_late_to_read",
-        "body_complete",
-        "deadline",
-        "headers",
-        "model",
-        "path",
-        "request_id",
-        "started_at",
-        "ticket",
-    )
+    model = UNKNOWN_MODEL
+    deadline = float("inf")  # on the monotonic clock
+    ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
+    _batcher: ModelBatcher  # that admitted it
+    _alarm: asyncio.TimerHandle | None = None
+    _reading: asyncio.Task[Any] | None = None
+    _too_late_to_read = False
+    _hang_up_watch: asyncio.Task[None] | None = None
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        path: str,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        hang_ups: "set[Call] | None",
+        whole: DirectCycle | None = None,
+    ) -> None:
         self.started_at = time.monotonic()
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = request_id_of(self.headers)
-        self.model = UNKNOWN_MODEL
-        self._body: bytes | None = scope.get(BODY)
-        self.body_complete = self._body is not None
-        self.ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
+        self.path = path
+        self.headers = headers
+        self.request_id = request_id_of(headers)
+        self.body_complete = whole is not None
         self._receive = receive
         self._send = send
-        self._hang_ups: set[Callable[[], None]] | None = scope.get("extensions", {}).get(HANG_UPS)
-        self.deadline = float("inf")  # on the monotonic clock
-        self._alarm: asyncio.TimerHandle | None = None
-        self._reading: asyncio.Task[Any] | None = None
-        self._too_late_to_read = False
-        self._left: Callable[[], None] | None = None
-        self._late: Callable[[], None] | None = None
-        self._hang_up_watch: asyncio.Task[None] | None = None
+        self._hang_ups = hang_ups
+        self._whole = whole
 
     @property
     def elapsed_s(self) -> float:
@@ -86,11 +77,11 @@ class Call:
         self.deadline = self.started_at + timeout_s
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._expire)
+        self._alarm = asyncio.get_running_loop().call_at(self.deadline, self._expire)
 
     def _expire(self) -> None:
-        if self._late is not None:
-            self._late()
+        if self.ticket is not None:
+            self._batcher.expire(self.ticket)
         elif self._reading is not None:
             self._too_late_to_read = True
             self._reading.cancel()
@@ -100,13 +91,14 @@ class Call:
 
         A body that is not there by the deadline raises DeadlineExceededError.
         """
+        if self._whole is not None:
+            body = self._whole.body
+            if len(body) > limit_bytes:
+                raise TooLargeError("the body", len(body), limit_bytes, "bytes")
+            return body
         declared = self.header(b"content-length")
         if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
             raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
-        if self._body is not None:
-            if len(self._body) > limit_bytes:
-                raise TooLargeError("the body", len(self._body), limit_bytes, "bytes")
-            return self._body
         self._reading = asyncio.current_task()
         assert self._reading is not None
         try:
@@ -133,33 +125,40 @@ class Call:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def admitted(self, ticket: ModelTicket, left: Callable[[], None], late: Callable[[], None]) -> None:
-        """Remember the ticket; until `forget`, call `left` when the caller hangs up and `late` at the deadline."""
+    def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
+        """Remember the ticket; until `forget`, give it back when the caller hangs up or the deadline passes."""
         self.ticket = ticket
-        self._left = left
-        self._late = late
+        self._batcher = batcher
         if self._hang_ups is not None:
-            self._hang_ups.add(left)
+            self._hang_ups.add(self)
         else:  # a server without the extension
-            self._hang_up_watch = asyncio.ensure_future(self._wait_for_hang_up(left))
+            self._hang_up_watch = asyncio.ensure_future(self._wait_for_hang_up())
 
-    async def _wait_for_hang_up(self, left: Callable[[], None]) -> None:
+    async def _wait_for_hang_up(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        left()
+        self.hung_up()
+
+    def hung_up(self) -> None:
+        """Take the ticket back: nobody reads the answer."""
+        assert self.ticket is not None
+        self._batcher.cancel(self.ticket)
 
     def forget(self) -> None:
         """Do not care any more whether the caller hangs up or the deadline passes."""
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._hang_ups is not None and self._left is not None:
-            self._hang_ups.discard(self._left)
+        if self._hang_ups is not None:
+            self._hang_ups.discard(self)
         if self._hang_up_watch is not None:
             self._hang_up_watch.cancel()
             self._hang_up_watch = None  # the task knows this call: a cycle would wait for the garbage collector
 
     async def answer(self, body: bytes) -> None:
         """Send a 200 with a JSON body."""
+        if self._whole is not None:
+            self._whole.answer(body, self.request_id)
+            return
         headers = [
             (b"content-length", b"%d" % len(body)),
             (b"content-type", b"application/json"),

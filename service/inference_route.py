@@ -5,21 +5,19 @@ than a small model's run.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.access_log import log_call
-from service.call import Call
+from service.call import HANG_UPS, Call
 from service.errors import OUTCOMES, RequestError
 from service.metrics import Metrics
 from service.problem import problem_response, unexpected_problem
 from service.registry import Registry
 from service.settings import Settings
-from service.tracing import CallTracer
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +29,7 @@ class Services:
     settings: Settings
     registry: Registry
     metrics: Metrics
-    tracer: CallTracer | None
+    records: Sequence[Callable[[Call, int], None]]  # told of each call once it is answered, with its status
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +45,13 @@ class InferenceRoute:
     tag: str = "inference"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be the ASGI endpoint: answer one call and count it."""
-        services: Services = scope["app"].state.services
-        call = Call(scope, receive, send)
+        """Be the ASGI endpoint."""
+        hang_ups = scope.get("extensions", {}).get(HANG_UPS)
+        call = Call(scope["path"], dict(scope["headers"]), receive, send, hang_ups)
+        await self.respond(call, scope["app"].services)
+
+    async def respond(self, call: Call, services: Services) -> None:
+        """Answer one call and count it."""
         services.metrics.began()
         status = 500
         reason: str | None = None
@@ -69,10 +71,8 @@ class InferenceRoute:
         finally:
             call.forget()
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
-            if services.settings.access_log:
-                log_call(call, status, texts=services.settings.log_texts)
-            if services.tracer is not None:
-                services.tracer.record(call, status)
+            for record in services.records:
+                record(call, status)
         if problem is None:
             await call.answer(body)
         else:

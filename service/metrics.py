@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import tempfile
@@ -45,7 +46,7 @@ class ModelLabels:
 
 
 class Samples:
-    """What one histogram is told on the event loop, kept until `flush` and put in together.
+    """What one histogram is told, by any thread, kept until `flush` on the event loop and put in together.
 
     Alone, each observation would take a lock for its bucket and one for the sum.
     """
@@ -57,13 +58,14 @@ class Samples:
 
     def flush(self) -> None:
         """Put in what was observed since the last time."""
-        if not self._values:
+        values = self._values[:]
+        if not values:
             return
         bounds = self._histogram._upper_bounds
-        for bucket, count in Tally(bisect.bisect_left(bounds, value) for value in self._values).items():
+        for bucket, count in Tally(map(functools.partial(bisect.bisect_left, bounds), values)).items():
             self._histogram._buckets[bucket].inc(count)
-        self._histogram._sum.inc(sum(self._values))
-        self._values.clear()
+        self._histogram._sum.inc(sum(values))
+        del self._values[: len(values)]  # not what another thread has added meanwhile
 
 
 class Count:
@@ -82,30 +84,43 @@ class Count:
             self.steps = 0
 
 
+class Level:
+    """The last value that one gauge was told, kept until `flush`."""
+
+    __slots__ = ("_gauge", "_value")
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        """Remember the value."""
+        self._value = value
+
+    def flush(self) -> None:
+        """Put it in."""
+        self._gauge.set(self._value)
+
+
 class ModelMetrics:
     """The series of one model, looked up once; also the observer of its batcher."""
 
     def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
         name = model.name
-        self.steps = {
-            "tokenize": metrics.samples(metrics.tokenize_duration.labels(name)),
-            "queue": metrics.samples(metrics.queue_duration.labels(name)),
-            "inference": metrics.samples(metrics.inference_duration.labels(name)),
-        }
-        self.batch_size = metrics.batch_size.labels(name)
-        self.batch_tokens = metrics.batch_tokens.labels(name)
-        self.batch_padding_ratio = metrics.batch_padding_ratio.labels(name)
+        self.tokenize = metrics.samples(metrics.tokenize_duration.labels(name))
+        self.queue = metrics.samples(metrics.queue_duration.labels(name))
+        self.inference = metrics.samples(metrics.inference_duration.labels(name))
+        self.steps = {"tokenize": self.tokenize, "queue": self.queue, "inference": self.inference}
+        self.batch_size = metrics.samples(metrics.batch_size.labels(name))
+        self.batch_tokens = metrics.samples(metrics.batch_tokens.labels(name))
+        self.batch_padding_ratio = metrics.samples(metrics.batch_padding_ratio.labels(name))
         self.input_tokens = metrics.samples(metrics.input_tokens.labels(name))
-        self.queue_depth = metrics.queue_depth.labels(name)
+        self.queue_depth_changed = metrics.level(metrics.queue_depth.labels(name)).set
         self.ready = metrics.model_ready.labels(name)
         self.predictions = {label: metrics.count(metrics.predictions.labels(name, label)) for label in model.labels}
         self.prediction_score = metrics.samples(metrics.prediction_score.labels(name))
         metrics.model_info.labels(name, model.version, model.precision, f"{model.ratio:g}", model.provider).set(1)
         metrics.add_requests_series(name)
-
-    def queue_depth_changed(self, depth: int) -> None:
-        """`depth` requests have texts that wait."""
-        self.queue_depth.set(depth)
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
         """A runner took a batch."""
@@ -198,7 +213,7 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         # Written out when they are asked for; with several workers, whom another one asks, after each request.
-        self._kept: list[Samples | Count] = []
+        self._kept: list[Samples | Count | Level] = []
         self._unflushed = 0  # requests
         self._flush_after = UNFLUSHED
         self._in_progress = 0
@@ -222,6 +237,14 @@ class Metrics:
         self._kept.append(kept)
         return kept
 
+    def level(self, gauge: Gauge) -> "Level | Gauge":
+        """Return what keeps a gauge's value until it is flushed; with several workers the gauge itself."""
+        if self._flush_after == 1:
+            return gauge
+        kept = Level(gauge)
+        self._kept.append(kept)
+        return kept
+
     def began(self) -> None:
         """Count a request that came."""
         self._in_progress += 1
@@ -239,9 +262,9 @@ class Metrics:
             )
             self._answered[model, route, status] = answered
         requests, duration = answered
-        self._in_progress -= 1
         requests.steps += 1
         duration.observe(seconds)
+        self._in_progress -= 1
         self._unflushed += 1
         if rejected_reason is not None:
             self._rejected[model, rejected_reason].steps += 1

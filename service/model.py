@@ -1,10 +1,9 @@
 """One served model: tokenizer, batcher, runners and backend, and the way of a request through them."""
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 from service.batcher import TEXTS_AT_A_TIME, Batcher, BatchLimits, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
@@ -28,15 +27,18 @@ class Question(NamedTuple):
     paths: Callable[[int], str] = "inputs[{}]".format  # how the route names input i in an error
 
 
-class Prediction(NamedTuple):
-    """The answer for one input; `scores` from high to low."""
+class Prediction(TypedDict):
+    """The answer for one input: the best label and its score, and all that were asked for from high to low."""
 
+    label: str
+    score: float
     scores: list[dict[str, Any]]  # label and score
     tokens: int
     truncated: bool
 
 
 ModelTicket = Ticket[Question, Tokens, Logits]
+ModelBatcher = Batcher[Question, Tokens, Logits]
 
 
 class Caller(Protocol):
@@ -44,8 +46,8 @@ class Caller(Protocol):
 
     deadline: float  # on the monotonic clock, in seconds
 
-    def admitted(self, ticket: ModelTicket, left: Callable[[], None], late: Callable[[], None]) -> None:
-        """Know the ticket, whose times are those of the steps; call `left` when the caller leaves, or `late`."""
+    def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
+        """Know the ticket, whose times are those of the steps; `cancel` it when the caller leaves, or `expire` it."""
 
 
 class Model:
@@ -67,7 +69,9 @@ class Model:
         self.runners = runners
         self.metrics = metrics
         self.tokenizer = inference.tokenizer
-        self.batcher: Batcher[Question, Tokens, Logits] = Batcher(limits, self._tokenize, self._deliver, metrics)
+        self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics)
+        self._reads_pairs = artefact.task == "pair"
+        self._default_function = default_function(artefact.problem_type)
         self._pool = RunnerPool(
             name=artefact.name,
             batcher=self.batcher,
@@ -120,27 +124,34 @@ class Model:
 
     async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
         """Return the predictions in the order of the inputs; raises RequestError."""
-        self._check_task(question)
-
         # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
-        tokens = sum(self.tokenizer.upper_bound(value) for value in question.inputs)
+        tokens = 0
+        for value in question.inputs:
+            if (value.text_pair is None) is self._reads_pairs:
+                raise self._wrong_task(question)
+            tokens += self.tokenizer.upper_bound(value)
         settled = asyncio.get_running_loop().create_future()
         ticket = self.batcher.admit(question, tokens, caller.deadline, settled)
         try:
-            caller.admitted(
-                ticket,
-                left=functools.partial(self.batcher.cancel, ticket),
-                late=functools.partial(self.batcher.expire, ticket),
-            )
+            caller.admitted(ticket, self.batcher)
             await settled
         finally:
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
-        for name, begin, end in ticket.steps():
-            self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
+            for name, begin, end in ticket.steps():
+                self.metrics.steps[name].observe(end - begin)
             raise ticket.error
-        return await self._predict(question, ticket.payloads, ticket.results)
+        metrics = self.metrics
+        metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
+        metrics.queue.observe(ticket.started_at - ticket.queued_at)
+        metrics.inference.observe(ticket.settled_at - ticket.started_at)
+        predictions: list[Prediction] = []
+        for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
+            predictions.append(self._predict(question, encoded, logits))
+            if len(predictions) % TEXTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # let others be answered in between
+        return predictions
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
@@ -150,19 +161,15 @@ class Model:
         except RuntimeError:
             logger.debug("the event loop closed before this answer")
 
-    def _check_task(self, question: Question) -> None:
-        """Raise InvalidRequestError when a text stands where the model reads a pair, or the other way round."""
-        wants_pair = self.artefact.task == "pair"
-        errors = []
-        for index, value in enumerate(question.inputs):
-            if wants_pair and value.text_pair is None:
-                message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
-                errors.append(FieldError(question.paths(index), message))
-            elif not wants_pair and value.text_pair is not None:
-                message = f"model {self.name!r} reads one text: leave text_pair out"
-                errors.append(FieldError(question.paths(index), message))
-        if errors:
-            raise InvalidRequestError(errors)
+    def _wrong_task(self, question: Question) -> InvalidRequestError:
+        """Return what to say when a text stands where the model reads a pair, or the other way round."""
+        pairs = self._reads_pairs
+        if pairs:
+            message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
+        else:
+            message = f"model {self.name!r} reads one text: leave text_pair out"
+        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
+        return InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
 
     def _tokenize(self, question: Question) -> Iterator[tuple[Tokens, int]]:
         """Tokenise one input after the other; called by a runner. Raises RequestError."""
@@ -194,21 +201,23 @@ class Model:
         if errors:
             raise InvalidRequestError(errors)
 
-    async def _predict(
-        self, question: Question, encoded: Sequence[Tokens], logits: Sequence[Logits]
-    ) -> list[Prediction]:
+    def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
         artefact = self.artefact
-        function = question.function_to_apply or default_function(artefact.problem_type)
-        predictions: list[Prediction] = []
-        for tokens, row in zip(encoded, logits, strict=True):
-            if len(predictions) % TEXTS_AT_A_TIME == TEXTS_AT_A_TIME - 1:
-                await asyncio.sleep(0)  # let others be answered in between
-            scores = rank(artefact.labels, apply_function(row, function, artefact.temperature), question.top_k)
-            self.metrics.predictions[scores[0]["label"]].steps += 1
-            self.metrics.prediction_score.observe(scores[0]["score"])
-            self.metrics.input_tokens.observe(len(tokens.ids))
-            predictions.append(Prediction(scores, len(tokens.ids), tokens.truncated))
-        return predictions
+        metrics = self.metrics
+        function = question.function_to_apply or self._default_function
+        scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
+        best = scores[0]
+        length = len(tokens.ids)
+        metrics.predictions[best["label"]].steps += 1
+        metrics.prediction_score.observe(best["score"])
+        metrics.input_tokens.observe(length)
+        return {
+            "label": best["label"],
+            "score": best["score"],
+            "scores": scores,
+            "tokens": length,
+            "truncated": length < tokens.full_length,
+        }
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

@@ -1,14 +1,15 @@
 """Uvicorn's HTTP protocol, with a limit on the time for a request's headers and news of callers who hang up."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.call import BODY, HANG_UPS
+from service.app import Application
+from service.call import HANG_UPS, Call
 from service.direct import DirectCycle, Steps
+from service.inference_route import InferenceRoute
 
 
 class JoinedWrites:
@@ -21,6 +22,7 @@ class JoinedWrites:
         self._transport = transport
         self._loop = loop
         self._pieces: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Send with what else is written before the loop turns."""
@@ -53,17 +55,18 @@ class JoinedWrites:
 class TimedProtocol(HttpToolsProtocol):
     """One connection; what is set on the subclass that `timed_protocol` makes is the same for all.
 
-    A body has the request's own deadline, and an idle connection uvicorn's keep-alive limit. A POST to one of `direct`
-    that comes in one piece does not go through uvicorn's task, but through a `DirectCycle`.
+    A body has the request's own deadline, and an idle connection uvicorn's keep-alive limit. A POST to an inference
+    route that comes in one piece does not go through uvicorn's task, but through a `DirectCycle`.
     """
 
     header_timeout_s: float
-    direct: Mapping[bytes, ASGIApp]
-    direct_scope: Mapping[str, Any]
+    application: Application
+    routes: Mapping[bytes, InferenceRoute]  # by path
     transport: JoinedWrites  # type: ignore[assignment]
+    cycle: RequestResponseCycle | DirectCycle  # type: ignore[assignment]
     _header_alarm: asyncio.TimerHandle | None = None
     _within_headers = False
-    _hang_ups: set[Callable[[], None]]
+    _hang_ups: set[Call]
     _whole: DirectCycle | None = None  # of the request whose body may come with its headers
     _idle_alarm: asyncio.TimerHandle | None = None
     _idle_since = 0.0
@@ -82,19 +85,19 @@ class TimedProtocol(HttpToolsProtocol):
             self._idle_alarm.cancel()
             self._idle_alarm = None
         super().connection_lost(exc)
-        for hung_up in list(self._hang_ups):
-            hung_up()
+        for call in list(self._hang_ups):
+            call.hung_up()
 
     def data_received(self, data: bytes) -> None:
         """Expect the rest of the headers, where they did not come in one piece; answer what is whole."""
         super().data_received(data)
-        if self._within_headers and self._header_alarm is None:
-            self._expect_headers()
         whole = self._whole
         if whole is not None:
             self._whole = None
             if not self.transport.is_closing():
                 self._answer(whole)
+        if self._within_headers and self._header_alarm is None:
+            self._expect_headers()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -109,25 +112,41 @@ class TimedProtocol(HttpToolsProtocol):
         if self._header_alarm is not None:
             self._expect_nothing()
         if (
-            self.url in self.direct
+            self.url in self.routes
             and self.parser.get_method() == b"POST"
             and not self.expect_100_continue
             and not self.parser.should_upgrade()
             and (self.cycle is None or self.cycle.response_complete)
         ):
             keep_alive = self.parser.should_keep_alive()
-            self._whole = DirectCycle(keep_alive, self.transport.write_whole, self._finished)
-            self.cycle = self._whole  # type: ignore[assignment]
+            self._whole = DirectCycle(keep_alive, self._finish)
+            self.cycle = self._whole
         else:
             self._leave_to_uvicorn()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body; there is more than one only if it is long."""
+        whole = self._whole
+        if whole is not None and whole is self.cycle:
+            whole.body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Know that the body is whole."""
+        whole = self._whole
+        if whole is not None and whole is self.cycle:
+            whole.more_body = False
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Begin the next request, or wait for one."""
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle_alarm is None:  # one for many requests: a timer for each would cost as much as parsing it
             self._idle_alarm = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
@@ -138,18 +157,12 @@ class TimedProtocol(HttpToolsProtocol):
             self._leave_to_uvicorn()
             self.cycle.body = bytearray(whole.body)
             return
-        endpoint = self.direct[self.url]
-        scope = {
-            **self.direct_scope,
-            "path": self.url.decode(),
-            "headers": self.headers,
-            "extensions": self._extensions,
-            BODY: bytes(whole.body),
-        }
-        coroutine = endpoint(scope, whole.receive, whole.send)
-        Steps(coroutine, self.loop, self.transport.close).step()  # type: ignore[arg-type]
+        route = self.routes[self.url]
+        call = Call(route.path, dict(self.headers), whole.receive, whole.send, self._hang_ups, whole)
+        Steps(route.respond(call, self.application.services), self.loop, self.transport.close).step()
 
-    def _finished(self) -> None:
+    def _finish(self, answer: bytes) -> None:
+        self.transport.write_whole(answer)
         if not self.cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
@@ -182,14 +195,8 @@ class TimedProtocol(HttpToolsProtocol):
             self._header_alarm = None
 
 
-def timed_protocol(header_timeout_s: float, direct: Mapping[str, ASGIApp], app: ASGIApp) -> type[TimedProtocol]:
-    """Return the protocol with its limit, in seconds, and the application's endpoints that need no task, by path.
-
-    Uvicorn makes an instance for each connection.
-    """
-    settings = {
-        "header_timeout_s": header_timeout_s,
-        "direct": {path.encode(): endpoint for path, endpoint in direct.items()},
-        "direct_scope": {"type": "http", "method": "POST", "app": app},
-    }
+def timed_protocol(header_timeout_s: float, application: Application) -> type[TimedProtocol]:
+    """Return the protocol with its limit, in seconds; uvicorn makes an instance for each connection."""
+    routes = {path.encode(): route for path, route in application.inference.items()}
+    settings = {"header_timeout_s": header_timeout_s, "application": application, "routes": routes}
     return type("TimedProtocol", (TimedProtocol,), settings)

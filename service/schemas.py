@@ -221,15 +221,16 @@ class Problem(BaseModel):
     errors: list[ProblemField] | None = Field(default=None, description="The fields that do not fit (422 only).")
 
 
-_classify_request = TypeAdapter(ClassifyRequest)
+_validate_classify_request = TypeAdapter(ClassifyRequest).validator.validate_python
 
 
 def parse_classify_request(value: Any) -> ClassifyRequest:
     """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit."""
     try:
-        return _classify_request.validate_python(value)
+        request: ClassifyRequest = _validate_classify_request(value)
     except ValidationError as error:
         raise InvalidRequestError(readable_errors(error)) from error
+    return request
 
 
 def readable_errors(error: ValidationError) -> list[FieldError]:

@@ -1,7 +1,8 @@
 """Logits to labels with scores."""
 
-import math
 from collections.abc import Sequence
+from math import exp, fsum
+from operator import itemgetter
 from typing import Any, Literal
 
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
@@ -20,23 +21,22 @@ def apply_function(logits: Sequence[float], function: FunctionToApply, temperatu
     """
     if function == "none":
         return list(logits)
-    scaled = [logit / temperature for logit in logits]
     if function == "sigmoid":
-        return [_sigmoid(value) for value in scaled]
-    highest = max(scaled)
-    exponentials = [math.exp(value - highest) for value in scaled]
-    total = math.fsum(exponentials)
+        return [_sigmoid(logit / temperature) for logit in logits]
+    highest = max(logits)
+    exponentials = [exp((logit - highest) / temperature) for logit in logits]
+    total = fsum(exponentials)
     return [value / total for value in exponentials]
 
 
 def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> list[dict[str, Any]]:
     """Return label and score of the `top_k` best (all when None), high to low; equal scores stay in label order."""
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    return [{"label": labels[index], "score": scores[index]} for index in order[:top_k]]
+    best_first = sorted(zip(labels, scores, strict=True), key=itemgetter(1), reverse=True)
+    return [{"label": label, "score": score} for label, score in best_first[:top_k]]
 
 
 def _sigmoid(value: float) -> float:
     if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    exponential = math.exp(value)
+        return 1 / (1 + exp(-value))
+    exponential = exp(value)
     return exponential / (1 + exponential)

@@ -101,7 +101,7 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http=timed_protocol(settings.header_timeout_s, app.inference, app),
+        http=timed_protocol(settings.header_timeout_s, app),
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
@@ -112,7 +112,7 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
         timeout_graceful_shutdown=math.ceil(settings.grace_period_s) + HARD_STOP_S,
     )
     async with app.router.lifespan_context(app):
-        registry: Registry = app.state.services.registry
+        registry: Registry = app.services.registry
         server = Server(config, registry, settings.grace_period_s, lambda: started(registry))
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()

@@ -55,7 +55,7 @@ class TextTokenizer:
     def tokenize(self, value: TextInput, direction: TruncationDirection = "right") -> Tokens:
         """Return the input's tokens, cut to the model's length; pairs lose from the longer text first."""
         encoding = self._tokenizer.encode(value.text, value.text_pair)
-        full_length = len(encoding.ids)
+        full_length = len(encoding)
         if full_length > self.max_length:
             encoding = self._cut(value, direction)
         return Tokens(encoding.ids, encoding.type_ids, full_length)

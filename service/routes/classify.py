@@ -31,7 +31,7 @@ async def classify(call: Call, services: Services) -> bytes:
     settings = services.settings
 
     # Validate.
-    check_content_type(call.header(b"content-type"), call.header(b"content-encoding"))
+    check_content_type(call.headers)
     call.set_deadline(settings.default_timeout_ms / 1000)
     payload = parse_json(await call.read_body(settings.max_body_bytes))
     call.model = _label(services.registry, payload)
@@ -80,52 +80,47 @@ def _label(registry: Registry, payload: Any) -> str:
 
 def _question(body: ClassifyRequest, settings: Settings) -> Question:
     """Return what is asked, within the limits; raises TooLargeError."""
-    entries = body.inputs
-    is_list = isinstance(entries, list)
-    if not isinstance(entries, list):
-        entries = [entries]
-    if len(entries) > settings.max_inputs:
-        raise TooLargeError("inputs", len(entries), settings.max_inputs, "texts")
-    inputs = [
-        TextInput(entry.text, entry.text_pair) if isinstance(entry, TextPair) else TextInput(entry) for entry in entries
-    ]
-    for index, value in enumerate(inputs):
-        for text in value:
-            size_bytes = 0 if text is None else len(text.encode())
-            if size_bytes > settings.max_text_bytes:
-                path = f"inputs[{index}]" if is_list else "inputs"
-                raise TooLargeError(path, size_bytes, settings.max_text_bytes, "bytes")
-    return Question(
-        inputs=inputs,
-        top_k=body.top_k,
-        function_to_apply=body.function_to_apply,
-        truncate=body.truncate,
-        truncation_direction=body.truncation_direction,
-        paths="inputs[{}]".format if is_list else _path_of_one,
-    )
+    limit_bytes = settings.max_text_bytes
+    if not isinstance(body.inputs, list):
+        inputs = [_input(body.inputs, "inputs", limit_bytes)]
+        paths = _path_of_one
+    elif len(body.inputs) > settings.max_inputs:
+        raise TooLargeError("inputs", len(body.inputs), settings.max_inputs, "texts")
+    else:
+        inputs = [_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
+        paths = "inputs[{}]".format
+    return Question(inputs, body.top_k, body.function_to_apply, body.truncate, body.truncation_direction, paths)
 
 
 def _path_of_one(_: int) -> str:
     return "inputs"
 
 
+def _input(entry: str | TextPair, path: str, limit_bytes: int) -> TextInput:
+    if isinstance(entry, str):
+        value = TextInput(entry)
+        size_bytes = len(entry.encode())
+    else:
+        value = TextInput(entry.text, entry.text_pair)
+        size_bytes = max(len(text.encode()) for text in value if text is not None)
+    if size_bytes > limit_bytes:
+        raise TooLargeError(path, size_bytes, limit_bytes, "bytes")
+    return value
+
+
 def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
-    assert call.ticket is not None
-    timing_ms = {name: int((end - begin) * 1e6) / 1000 for name, begin, end in call.ticket.steps()}
-    timing_ms["total"] = int(call.elapsed_s * 1e6) / 1000
+    ticket = call.ticket
+    assert ticket is not None
     return to_json(
         {
             "model": model.name,
             "version": model.artefact.version,
-            "predictions": [
-                {
-                    **prediction.scores[0],
-                    "scores": prediction.scores,
-                    "tokens": prediction.tokens,
-                    "truncated": prediction.truncated,
-                }
-                for prediction in predictions
-            ],
-            "timing_ms": timing_ms,
+            "predictions": predictions,
+            "timing_ms": {
+                "tokenize": int((ticket.queued_at - ticket.admitted_at) * 1e6) / 1000,
+                "queue": int((ticket.started_at - ticket.queued_at) * 1e6) / 1000,
+                "inference": int((ticket.settled_at - ticket.started_at) * 1e6) / 1000,
+                "total": int(call.elapsed_s * 1e6) / 1000,
+            },
         }
     )

@@ -73,7 +73,7 @@ class Gated:
 
     def wait_for_depth(self, depth: int) -> None:
         """Wait until so many requests are queued."""
-        batcher = self.server.app.state.services.registry.get(None).batcher
+        batcher = self.server.app.services.registry.get(None).batcher
         for _ in range(30000):
             if batcher.queue_depth == depth:
                 return
@@ -194,7 +194,7 @@ def test_draining_answers_what_was_admitted_and_refuses_the_rest(models: Path) -
     with gated(models) as waiting:
         admitted = waiting.ask()
         waiting.wait_at_gate()
-        waiting.server.app.state.services.registry.drain()
+        waiting.server.app.services.registry.drain()
         check_problem(waiting.server.get("/health/ready"), 503)
         response = waiting.server.classify({"inputs": "a"})
         check_problem(response, 503)
@@ -211,7 +211,7 @@ def test_what_outlasts_the_grace_period_is_503(models: Path) -> None:
     with gated(models) as waiting:
         admitted = waiting.ask()
         waiting.wait_at_gate()
-        waiting.server.app.state.services.registry.abort()
+        waiting.server.app.services.registry.abort()
         admitted.join()
         check_problem(waiting.answers[0], 503)
 
