@@ -25,14 +25,14 @@ class NoEvent:
 class DirectCycle:
     """One request and its answer, with what uvicorn's protocol asks of a cycle; `receive` and `send` are ASGI's.
 
-    `write` gets the whole answer; `finished` is called after its last byte.
+    `write` gets the whole answer; `finished` is told after its last byte whether the connection stays.
     """
 
     __slots__ = ("_finished", "_head", "_write", "body", "disconnected", "keep_alive", "more_body", "response_complete")
 
     message_event = NoEvent()
 
-    def __init__(self, keep_alive: bool, write: Callable[[bytes], None], finished: Callable[[], None]) -> None:
+    def __init__(self, keep_alive: bool, write: Callable[[bytes], None], finished: Callable[[bool], None]) -> None:
         self.body = b""
         self.more_body = True
         self.keep_alive = keep_alive
@@ -62,7 +62,7 @@ class DirectCycle:
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self._write(b"%b%b%b" % (self._head, end, message["body"]))
         self.response_complete = True
-        self._finished()
+        self._finished(self.keep_alive)  # the connection's cycle may be another by now: a pipelined one
 
 
 class Steps:

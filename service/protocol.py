@@ -90,14 +90,13 @@ class TimedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._within_headers and self._header_alarm is None:
             self._expect_headers()
-        whole = self._whole
-        if whole is not None:
-            self._whole = None
-            if not self.transport.is_closing():
-                self._answer(whole)
+        if self._whole is not None:
+            self._answer_whole(self._whole)
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request; one before it that is whole is answered while its url and headers are here."""
+        if self._whole is not None:
+            self._answer_whole(self._whole)
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -132,7 +131,10 @@ class TimedProtocol(HttpToolsProtocol):
         if self._idle_alarm is None:  # one for many requests: a timer for each would cost as much as parsing it
             self._idle_alarm = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
 
-    def _answer(self, whole: DirectCycle) -> None:
+    def _answer_whole(self, whole: DirectCycle) -> None:
+        self._whole = None
+        if self.transport.is_closing():
+            return
         if whole.more_body:  # the rest comes later
             self.cycle = None  # type: ignore[assignment]
             self._leave_to_uvicorn()
@@ -149,8 +151,8 @@ class TimedProtocol(HttpToolsProtocol):
         coroutine = endpoint(scope, whole.receive, whole.send)
         Steps(coroutine, self.loop, self.transport.close).step()  # type: ignore[arg-type]
 
-    def _finished(self) -> None:
-        if not self.cycle.keep_alive:
+    def _finished(self, keep_alive: bool) -> None:
+        if not keep_alive:
             self.transport.close()
         self.on_response_complete()
 

@@ -68,7 +68,7 @@ def answer_of(keep_alive: bool, headers: list[tuple[bytes, bytes]], disconnected
     """Return what a cycle writes for a short answer, and whether the connection stays."""
     written: list[bytes] = []
     finished: list[bool] = []
-    cycle = DirectCycle(keep_alive, written.append, lambda: finished.append(True))
+    cycle = DirectCycle(keep_alive, written.append, finished.append)
     cycle.disconnected = disconnected
 
     async def answer() -> None:
@@ -76,7 +76,8 @@ def answer_of(keep_alive: bool, headers: list[tuple[bytes, bytes]], disconnected
         await cycle.send({"type": "http.response.body", "body": b"{}"})
 
     asyncio.run(answer())
-    assert bool(finished) == bool(written) == cycle.response_complete
+    assert finished == ([cycle.keep_alive] if written else [])
+    assert cycle.response_complete == bool(written)
     return b"".join(written), cycle.keep_alive
 
 
