@@ -521,9 +521,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(target=running)
     def take(self) -> TextBatch | None:
         gone = {name for caller in self.callers if caller.ticket.settled for name, _ in caller.texts}
-        late = {
-            name for caller in self.callers if caller.ticket.deadline <= self.clock.now for name, _ in caller.texts
-        }
+        late = {name for caller in self.callers if caller.ticket.deadline <= self.clock.now for name, _ in caller.texts}
         batch = take_now(self.batcher)
         if batch is None:
             return None
