@@ -73,7 +73,7 @@ class Model:
             batcher=self.batcher,
             run=inference.run,
             probe=inference.warm_up,
-            failure=lambda: ModelFailedError(artefact.name),
+            failure=functools.partial(ModelFailedError, artefact.name),
             report=lambda healthy: metrics.ready.set(healthy),
             count=runners,
             max_run_s=max_run_s,
@@ -178,7 +178,7 @@ class Model:
             raise
         except BaseException as error:  # a panic in the library is no Exception
             logger.exception("tokenising failed on model %s", self.name)
-            raise ModelFailedError(self.name) from error
+            raise ModelFailedError(self.name, repr(error)) from error
 
     def _refuse_truncated(self, question: Question, encoded: Sequence[Tokens]) -> None:
         limit = self.artefact.max_length

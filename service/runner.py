@@ -32,7 +32,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
     """`count` threads that run batches; `healthy` tells whether all live and the model works.
 
     `run` gets a batch's payloads and returns a result, or an error, for each; when it raises, or takes longer
-    than `max_run_s`, every caller gets `failure()`. `report` is told each change of `healthy`. `probe` is a run
+    than `max_run_s`, every caller gets `failure(cause)`. `report` is told each change of `healthy`. `probe` is a run
     of its own, tried while the model fails, so that it can recover even when nobody sends requests.
     """
 
@@ -42,7 +42,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
         batcher: Batcher[Request, Payload, Result],
         run: Callable[[Sequence[Payload]], Sequence[Result | Exception]],
         probe: Callable[[], None],
-        failure: Callable[[], Exception],
+        failure: Callable[[str], Exception],
         report: Callable[[bool], None],
         count: int,
         max_run_s: float,
@@ -110,7 +110,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
                 self._max_run_s,
             )
             if run.batch is not None:
-                run.batch.fail(self._failure())
+                run.batch.fail(self._failure("the run hung"))
             if self._hung_runs > MAX_HUNG_RUNS:
                 logger.critical("model %s hung %d times; restart the server", self._name, self._hung_runs)
             elif not self._stopping.is_set():
@@ -178,7 +178,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
                 self._failures_in_a_row += 1
                 self._report_change()
             logger.exception("a batch of %d texts failed on model %s", texts, self._name)
-            batch.fail(self._failure())
+            batch.fail(self._failure(repr(error)))
             if not isinstance(error, Exception):
                 raise
             return True

@@ -279,7 +279,7 @@ def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None
     def refuse_long(texts: list[Text]) -> Iterator[tuple[Text, int]]:
         for text in texts:
             if text[1] > 100:
-                raise ModelFailedError("tiny")
+                raise ModelFailedError("tiny", "a fault")
             yield text, text[1]
 
     batcher, record = make(prepare=refuse_long)
@@ -396,7 +396,7 @@ def test_a_failed_batch_answers_each_of_its_callers() -> None:
     callers = [Caller(batcher, [10]) for _ in range(3)]
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny"))
+    batch.fail(ModelFailedError("tiny", "a fault"))
     assert [caller.answers for caller in callers] == [1, 1, 1]
     assert all(isinstance(caller.ticket.error, ModelFailedError) for caller in callers)
 
@@ -406,7 +406,7 @@ def test_one_failed_text_fails_its_request_and_no_other() -> None:
     bad, good = Caller(batcher, [10]), Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.answer([ModelFailedError("tiny"), "fine"])
+    batch.answer([ModelFailedError("tiny", "a fault"), "fine"])
     assert isinstance(bad.ticket.error, ModelFailedError)
     assert good.ticket.results == ["fine"]
 
@@ -416,7 +416,7 @@ def test_the_rest_of_a_failed_request_is_not_computed() -> None:
     caller = Caller(batcher, [10, 10, 10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny"))
+    batch.fail(ModelFailedError("tiny", "a fault"))
     assert take_now(batcher) is None
     assert (caller.answers, record.depth, batcher.queued_tokens) == (1, 0, 0)
 
@@ -551,7 +551,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(batch=consumes(running))
     def fail(self, batch: TextBatch | None) -> None:
         if batch:
-            batch.fail(ModelFailedError("tiny"))
+            batch.fail(ModelFailedError("tiny", "a fault"))
 
     @invariant()
     def everybody_is_answered_at_most_once(self) -> None:
