@@ -17,7 +17,7 @@ PROBE_INTERVAL_S = 1.0  # between trial runs of a model that fails
 RESTART_DELAY_S = 1.0  # before a thread is replaced whose predecessor died without answering a batch
 MAX_HUNG_RUNS = 16  # threads given up that may still compute; over it none is replaced any more
 WATCHES_PER_RUN = 10  # how often a run is looked at until it counts as hung
-STOP_PATIENCE_S = 1.0  # for the batches that are still running when the grace period is over
+STOP_PATIENCE_S = 0.2  # for the batches that still run when the server ends, whose callers have left or were told
 
 
 @dataclass(slots=True)

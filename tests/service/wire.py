@@ -23,11 +23,11 @@ class ClockLoop(asyncio.SelectorEventLoop):
         """Seconds as told."""
         return self.now
 
-    async def pass_time(self, seconds: float) -> None:
-        """Move the clock second by second, and let what is due then happen."""
+    async def pass_time(self, seconds: float, step_s: float = 1.0) -> None:
+        """Move the clock step by step, and let what is due then happen."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 1)
+            self.now = min(end, self.now + step_s)
             await self.turn()
 
     async def turn(self) -> None:
@@ -49,6 +49,7 @@ class FakeTransport(asyncio.Transport):
         self._protocol = protocol
         self.written = b""
         self.closed_at: float | None = None
+        self.takes_answers = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Remember it; what comes after the end is lost, as on a socket."""
@@ -64,7 +65,8 @@ class FakeTransport(asyncio.Transport):
         if self.closed_at is None:
             loop = asyncio.get_running_loop()
             self.closed_at = loop.time()
-            loop.call_soon(self._protocol.connection_lost, None)
+            if self.takes_answers:
+                loop.call_soon(self._protocol.connection_lost, None)
 
     def pause_reading(self) -> None:
         """Nothing comes by itself."""
@@ -78,7 +80,7 @@ class Site:
 
     def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp], header_timeout_s: float, keep_alive_s: int) -> None:
         self._protocol = timed_protocol(header_timeout_s, direct, app)
-        self._config = uvicorn.Config(
+        self.config = uvicorn.Config(
             app,
             http=self._protocol,
             ws="none",
@@ -88,12 +90,12 @@ class Site:
             server_header=False,
             timeout_keep_alive=keep_alive_s,
         )
-        self._config.load()
+        self.config.load()
         self.state = ServerState()
 
     def protocol(self) -> TimedProtocol:
         """Return a new connection's protocol."""
-        return self._protocol(self._config, self.state, {})
+        return self._protocol(self.config, self.state, {})
 
     def connect(self) -> "Connection":
         """Return a new connection."""
@@ -117,6 +119,10 @@ class Connection:
         """End the connection from this side."""
         self._transport.close()
         await _loop().turn()
+
+    def stop_reading(self) -> None:
+        """Take no answer any more: the server's end stays open until its last byte is taken."""
+        self._transport.takes_answers = False
 
     @property
     def received(self) -> bytes:
