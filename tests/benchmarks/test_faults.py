@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,12 @@ def test_the_page_tells_how_to_run_every_fault() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name in FAULTS:
         assert f"`{name}`" in page
+
+
+def test_the_page_names_tests_that_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)`", PAGE.read_text(encoding="utf-8"))
+    assert named
+    assert not [name for name in named if not (PAGE.parents[1] / "tests" / "service" / name).exists()]
 
 
 def test_a_failed_check_stands_out_in_the_table() -> None:
