@@ -80,7 +80,7 @@ def on_a_site(models: Path, check: Callable[[Site], Awaitable[None]]) -> None:
     async def main() -> None:
         app = create_app(Settings(models=models, max_inputs=3))
         async with app.router.lifespan_context(app):
-            site = Site(app, app.inference, header_timeout_s=PATIENCE_S, keep_alive_s=75)
+            site = Site(app, header_timeout_s=PATIENCE_S)
             async with asyncio.timeout(PATIENCE_S):
                 await _serve_once(site)  # what is made at the first request stays
                 before = Use()

@@ -14,7 +14,7 @@ from service.app import create_app
 from service.server import Server
 from service.settings import Settings
 from tests.service.gated import Gated
-from tests.service.wire import ClockLoop, Connection, Site, request
+from tests.service.wire import ClockLoop, Connection, Site, on_the_clock, request
 
 GRACE_S = 30.0
 STEP_S = 0.05
@@ -25,17 +25,15 @@ class Ending:
 
     def __init__(self, models: Path, grace_period_s: float) -> None:
         self.gated = Gated()
-        self.app = create_app(Settings(models=models, runners=1), self.gated.load)
+        self.app = create_app(Settings(models=models, runners=1, default_timeout_ms=60000), self.gated.load)
         self.grace_period_s = grace_period_s
         self.connections: list[Connection] = []
         self.shutdown: asyncio.Task[None]
 
-    async def run(self, check: "Callable[[Ending, ClockLoop], Coroutine[Any, Any, None]]") -> None:
+    async def run(self, check: "Callable[[Ending, ClockLoop], Coroutine[Any, Any, None]]", loop: ClockLoop) -> None:
         """Ask, stop, and run a check."""
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, ClockLoop)
         async with self.app.router.lifespan_context(self.app):
-            site = Site(self.app, self.app.inference, header_timeout_s=30, keep_alive_s=75)
+            site = Site(self.app)
             server = Server(site.config, self.app.state.services.registry, self.grace_period_s, lambda: None)
             server.server_state = site.state
             server.servers = []
@@ -57,8 +55,7 @@ class Ending:
 
 
 def on_an_ending(models: Path, check: Any, grace_period_s: float = GRACE_S) -> None:
-    with asyncio.Runner(loop_factory=ClockLoop) as runner:
-        runner.run(Ending(models, grace_period_s).run(check))
+    on_the_clock(lambda loop: Ending(models, grace_period_s).run(check, loop))
 
 
 def test_what_was_admitted_is_finished_and_then_all_is_over(models: Path) -> None:
@@ -67,10 +64,7 @@ def test_what_was_admitted_is_finished_and_then_all_is_over(models: Path) -> Non
         assert ending.statuses == [[], []]
         assert not ending.shutdown.done()
         ending.gated.backend.gate.set()
-        for _ in range(100_000):  # a runner thread computes them
-            if ending.statuses == [[200], [200]]:
-                break
-            await loop.turn()
+        await loop.turn_until(lambda: ending.statuses == [[200], [200]])
         await loop.pass_time(0.2, STEP_S)
         assert ending.shutdown.done()
         assert ending.statuses == [[200], [200]]
@@ -89,7 +83,7 @@ def test_a_run_that_hangs_is_answered_503_and_all_is_over_within_the_grace_perio
         assert ending.statuses == [[503], [503]]
         await loop.pass_time(0.2, STEP_S)
         assert ending.shutdown.done()
-        assert loop.time() < grace_s
+        assert loop.elapsed_s < grace_s
 
     on_an_ending(models, check, grace_s)
 

@@ -2,26 +2,39 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 import uvicorn
-from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from service.app import Application
 from service.protocol import TimedProtocol, timed_protocol
 
 TURNS = 20  # of the event loop: more than what one event sets off
+PATIENCE = 100_000  # times as many: for what a runner thread computes
 
 
 class ClockLoop(asyncio.SelectorEventLoop):
     """An event loop whose time stands still between calls of `pass_time`."""
 
-    now = 0.0
+    def __init__(self) -> None:
+        # Whole seconds, so that sums are exact; near the clock of the runner threads, who look whether it is too late.
+        self.began_at = self.now = float(int(time.monotonic()))
+        super().__init__()
 
     def time(self) -> float:
         """Seconds as told."""
         return self.now
+
+    monotonic = time  # for who takes it for the module `time`
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that were let pass."""
+        return self.now - self.began_at
 
     async def pass_time(self, seconds: float, step_s: float = 1.0) -> None:
         """Move the clock step by step, and let what is due then happen."""
@@ -34,6 +47,14 @@ class ClockLoop(asyncio.SelectorEventLoop):
         """Let everything that can go on without time go on."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
+
+    async def turn_until(self, holds: Callable[[], bool]) -> None:
+        """Let things go on until something is so, without time."""
+        for _ in range(PATIENCE):
+            if holds():
+                return
+            await self.turn()
+        raise TimeoutError("it did not become so")
 
     @property
     def timers(self) -> int:
@@ -64,7 +85,8 @@ class FakeTransport(asyncio.Transport):
         """End the connection, once."""
         if self.closed_at is None:
             loop = asyncio.get_running_loop()
-            self.closed_at = loop.time()
+            assert isinstance(loop, ClockLoop)
+            self.closed_at = loop.elapsed_s
             if self.takes_answers:
                 loop.call_soon(self._protocol.connection_lost, None)
 
@@ -78,8 +100,8 @@ class FakeTransport(asyncio.Transport):
 class Site:
     """What all connections of a server share; made on the event loop that serves."""
 
-    def __init__(self, app: ASGIApp, direct: Mapping[str, ASGIApp], header_timeout_s: float, keep_alive_s: int) -> None:
-        self._protocol = timed_protocol(header_timeout_s, direct, app)
+    def __init__(self, app: Application, header_timeout_s: float = 4.0, keep_alive_s: int = 75) -> None:
+        self._protocol = timed_protocol(header_timeout_s, app.inference, app)
         self.config = uvicorn.Config(
             app,
             http=self._protocol,
@@ -135,8 +157,14 @@ class Connection:
         return [int(answer.split()[0]) for answer in self.received.split(b"HTTP/1.1 ")[1:]]
 
     @property
+    def request_ids(self) -> list[str]:
+        """The request's id in each answer so far."""
+        answers = self.received.split(b"HTTP/1.1 ")[1:]
+        return [answer.partition(b"x-request-id: ")[2].split(b"\r\n")[0].decode() for answer in answers]
+
+    @property
     def closed_at(self) -> float | None:
-        """When the connection was ended, on the loop's clock."""
+        """When the connection was ended, in seconds since the loop began."""
         return self._transport.closed_at
 
 
@@ -144,6 +172,13 @@ def _loop() -> ClockLoop:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, ClockLoop)
     return loop
+
+
+def on_the_clock(main: Callable[[ClockLoop], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine on a loop of its own; what requests see as time is the loop's."""
+    loop = ClockLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, mock.patch("service.call.time", loop):
+        runner.run(main(loop))
 
 
 def request(body: Any = None, path: str = "/classify", **headers: str) -> bytes:
