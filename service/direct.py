@@ -27,7 +27,7 @@ class NoEvent:
 class DirectCycle:
     """One request and its answer, with what uvicorn's protocol asks of a cycle; `receive` and `send` are ASGI's.
 
-    `finish` gets the whole answer.
+    `finish` gets the whole answer, and whether the connection stays.
     """
 
     body = b""
@@ -37,7 +37,7 @@ class DirectCycle:
     message_event = NoEvent()
     _head = b""
 
-    def __init__(self, keep_alive: bool, finish: Callable[[bytes], None]) -> None:
+    def __init__(self, keep_alive: bool, finish: Callable[[bytes, bool], None]) -> None:
         self.keep_alive = keep_alive
         self._finish = finish
 
@@ -67,7 +67,8 @@ class DirectCycle:
             return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self.response_complete = True
-        self._finish(b"%b%b%b" % (head, end, body))
+        # The connection's cycle may be another by now: a pipelined one.
+        self._finish(b"%b%b%b" % (head, end, body), self.keep_alive)
 
 
 class Steps:

@@ -119,10 +119,11 @@ class DrainingError(RequestError):
 
 
 class ModelFailedError(RequestError):
-    """The model failed on this request; the cause is in the server's log."""
+    """The model failed on this request; `cause` is for the server's log, beside the request's id."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, cause: str) -> None:
         super().__init__(f"model {model!r} failed on this request; the cause is in the server's log")
+        self.cause = cause
 
 
 class DeadlineExceededError(RequestError):

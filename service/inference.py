@@ -48,7 +48,8 @@ class Inference:
             raise InferenceError("the graph's output holds no row of finite numbers")
         name = self.artefact.name
         logger.error("model %s gave logits that are not finite", name)
-        return [row if is_finite else ModelFailedError(name) for row, is_finite in zip(rows, finite, strict=True)]
+        failed = ModelFailedError(name, "its logits are not finite")
+        return [row if is_finite else failed for row, is_finite in zip(rows, finite, strict=True)]
 
     def warm_up(self) -> None:
         """Run a short and a full-length input; raises InferenceError."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.call import HANG_UPS, Call
-from service.errors import OUTCOMES, RequestError
+from service.errors import OUTCOMES, ModelFailedError, RequestError
 from service.metrics import Metrics
 from service.problem import problem_response, unexpected_problem
 from service.registry import Registry
@@ -64,6 +64,8 @@ class InferenceRoute:
             outcome = OUTCOMES[type(error)]
             status, reason = outcome.status, outcome.rejected_reason
             problem = problem_response(error, call.request_id)
+            if isinstance(error, ModelFailedError):  # the answer says that the log has the cause
+                logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
             error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
         except Exception:
             logger.exception("a bug in request %s", call.request_id)

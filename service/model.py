@@ -1,6 +1,7 @@
 """One served model: tokenizer, batcher, runners and backend, and the way of a request through them."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict
@@ -77,7 +78,7 @@ class Model:
             batcher=self.batcher,
             run=inference.run,
             probe=inference.warm_up,
-            failure=lambda: ModelFailedError(artefact.name),
+            failure=functools.partial(ModelFailedError, artefact.name),
             report=lambda healthy: metrics.ready.set(healthy),
             count=runners,
             max_run_s=max_run_s,
@@ -185,7 +186,7 @@ class Model:
             raise
         except BaseException as error:  # a panic in the library is no Exception
             logger.exception("tokenising failed on model %s", self.name)
-            raise ModelFailedError(self.name) from error
+            raise ModelFailedError(self.name, repr(error)) from error
 
     def _refuse_truncated(self, question: Question, encoded: Sequence[Tokens]) -> None:
         limit = self.artefact.max_length

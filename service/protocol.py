@@ -91,16 +91,15 @@ class TimedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Expect the rest of the headers, where they did not come in one piece; answer what is whole."""
         super().data_received(data)
-        whole = self._whole
-        if whole is not None:
-            self._whole = None
-            if not self.transport.is_closing():
-                self._answer(whole)
+        if self._whole is not None:
+            self._answer_whole(self._whole)
         if self._within_headers and self._header_alarm is None:
             self._expect_headers()
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request; one before it that is whole is answered while its url and headers are here."""
+        if self._whole is not None:
+            self._answer_whole(self._whole)
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -151,7 +150,10 @@ class TimedProtocol(HttpToolsProtocol):
         if self._idle_alarm is None:  # one for many requests: a timer for each would cost as much as parsing it
             self._idle_alarm = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
 
-    def _answer(self, whole: DirectCycle) -> None:
+    def _answer_whole(self, whole: DirectCycle) -> None:
+        self._whole = None
+        if self.transport.is_closing():
+            return
         if whole.more_body:  # the rest comes later
             self.cycle = None  # type: ignore[assignment]
             self._leave_to_uvicorn()
@@ -161,9 +163,9 @@ class TimedProtocol(HttpToolsProtocol):
         call = Call(route.path, dict(self.headers), whole.receive, whole.send, self._hang_ups, whole)
         Steps(route.respond(call, self.application.services), self.loop, self.transport.close).step()
 
-    def _finish(self, answer: bytes) -> None:
+    def _finish(self, answer: bytes, keep_alive: bool) -> None:
         self.transport.write_whole(answer)
-        if not self.cycle.keep_alive:
+        if not keep_alive:
             self.transport.close()
         self.on_response_complete()
 

@@ -17,7 +17,7 @@ PROBE_INTERVAL_S = 1.0  # between trial runs of a model that fails
 RESTART_DELAY_S = 1.0  # before a thread is replaced whose predecessor died without answering a batch
 MAX_HUNG_RUNS = 16  # threads given up that may still compute; over it none is replaced any more
 WATCHES_PER_RUN = 10  # how often a run is looked at until it counts as hung
-STOP_PATIENCE_S = 1.0  # for the batches that are still running when the grace period is over
+STOP_PATIENCE_S = 0.2  # for the batches that still run when the server ends, whose callers have left or were told
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
     """`count` threads that run batches; `healthy` tells whether all live and the model works.
 
     `run` gets a batch's payloads and returns a result, or an error, for each; when it raises, or takes longer
-    than `max_run_s`, every caller gets `failure()`. `report` is told each change of `healthy`. `probe` is a run
+    than `max_run_s`, every caller gets `failure(cause)`. `report` is told each change of `healthy`. `probe` is a run
     of its own, tried while the model fails, so that it can recover even when nobody sends requests.
     """
 
@@ -42,7 +42,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
         batcher: Batcher[Request, Payload, Result],
         run: Callable[[Sequence[Payload]], Sequence[Result | Exception]],
         probe: Callable[[], None],
-        failure: Callable[[], Exception],
+        failure: Callable[[str], Exception],
         report: Callable[[bool], None],
         count: int,
         max_run_s: float,
@@ -110,7 +110,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
                 self._max_run_s,
             )
             if run.batch is not None:
-                run.batch.fail(self._failure())
+                run.batch.fail(self._failure("the run hung"))
             if self._hung_runs > MAX_HUNG_RUNS:
                 logger.critical("model %s hung %d times; restart the server", self._name, self._hung_runs)
             elif not self._stopping.is_set():
@@ -178,7 +178,7 @@ class RunnerPool(Generic[Request, Payload, Result]):
                 self._failures_in_a_row += 1
                 self._report_change()
             logger.exception("a batch of %d texts failed on model %s", texts, self._name)
-            batch.fail(self._failure())
+            batch.fail(self._failure(repr(error)))
             if not isinstance(error, Exception):
                 raise
             return True

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import math
 import resource
 import signal
 import socket
@@ -24,7 +23,8 @@ KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never re
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
 SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
 ACCEPT_S = 0.1  # after the signal: time to accept who is connected already
-HARD_STOP_S = 2  # after the grace period: time to send the last answers
+ENDING_S = 1.0  # of the grace period, but at most half of it: to send the last answers and end the process
+HARD_STOP_S = 0.5  # of these: for callers to take the last answers
 
 
 class Server(uvicorn.Server):
@@ -35,7 +35,8 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._registry = registry
-        self._grace_period_s = grace_period_s
+        self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
+        config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -44,10 +45,10 @@ class Server(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Turn readiness off, stop accepting, finish what was admitted within the grace period."""
+        """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period."""
         self._registry.drain()
+        alarm = asyncio.get_running_loop().call_later(self._work_s, self._registry.abort)
         await asyncio.sleep(ACCEPT_S)  # or who connected before the signal would be reset
-        alarm = asyncio.get_running_loop().call_later(self._grace_period_s, self._registry.abort)
         await super().shutdown(sockets)
         alarm.cancel()
 
@@ -109,7 +110,6 @@ async def _serve(settings: Settings, listener: socket.socket, started: Callable[
         server_header=False,
         proxy_headers=False,  # nothing here reads the caller's address
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.grace_period_s) + HARD_STOP_S,
     )
     async with app.router.lifespan_context(app):
         registry: Registry = app.services.registry

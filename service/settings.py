@@ -108,7 +108,8 @@ class Settings(BaseSettings):
         default=30.0,
         ge=0,
         le=3600,
-        description="After SIGTERM, seconds to finish what was admitted; the rest is answered 503.",
+        description="After SIGTERM, seconds until the process has ended; what was admitted and is not done a second "
+        "before (in a period under two seconds: at half of it) is answered 503.",
     )
     log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")

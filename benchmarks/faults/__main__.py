@@ -1,6 +1,6 @@
 """Does faults to a real server and tells which promises hold; exits 1 when one does not.
 
-python -m benchmarks.faults [NAME…] --models models [--seconds S] [--ci | --long] [--json F]
+python -m benchmarks.faults [NAME…] --models models [--quick | --seconds S] [--json F]
 """
 
 import argparse
@@ -47,13 +47,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", metavar="NAME", nargs="*", choices=[[], *FAULTS], help=", ".join(FAULTS))
     parser.add_argument("--models", type=Path, default=Path("models"), help="the server's artefacts")
-    parser.add_argument("--seconds", type=float, help="seconds of load in the scripts that load for some time")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--ci", action="store_true", help="longer: 60 s of overload, 5 minutes of soak")
-    kind.add_argument("--long", action="store_true", help="as the promises say: 60 s of overload, an hour of soak")
+    kind.add_argument("--quick", action="store_true", help="15 s of overload instead of 60, 5 minutes of soak, not 60")
+    kind.add_argument("--seconds", type=float, help="seconds of load in the scripts that load for some time")
     parser.add_argument("--json", type=Path, help="where to write the figures; other faults' ones in it are kept")
     arguments = parser.parse_args()
-    options = Options(arguments.models, arguments.seconds, arguments.ci, arguments.long)
+    options = Options(arguments.models, arguments.seconds, arguments.quick)
 
     reports: dict[str, Report] = {}
     for name in arguments.names or FAULTS:

@@ -173,11 +173,13 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
-def classify(inputs: str | Sequence[str], timeout_ms: int | None = None) -> bytes:
+def classify(inputs: str | Sequence[str], timeout_ms: int | None = None, request_id: str | None = None) -> bytes:
     """A POST /classify request."""
     body = {"inputs": inputs} if timeout_ms is None else {"inputs": inputs, "timeout_ms": timeout_ms}
     data = json.dumps(body).encode()
     head = (
         f"POST /classify HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}"
     )
+    if request_id is not None:
+        head += f"\r\nx-request-id: {request_id}"
     return head.encode() + b"\r\n\r\n" + data

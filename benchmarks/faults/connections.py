@@ -7,12 +7,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 
-from benchmarks.faults.client import Connection, classify
+from benchmarks.faults.client import Connection, classify, get
 from benchmarks.faults.figures import median, percentile
 from benchmarks.faults.load import MARGIN_S, Answers, closed_loop
 from benchmarks.faults.report import Options, Report, milliseconds
 from benchmarks.faults.server import ServerProcess, started
 from benchmarks.faults.texts import Texts
+from service.server import KEEP_ALIVE_S
 
 CALLERS = 16
 ROUNDS = 4
@@ -23,6 +24,7 @@ EARLY_S = 0.1  # a connection is timed from its first byte, the server counts fr
 DRIBBLE_S = 1.0  # between two bytes
 DRIBBLING = 200
 IDLE = 1000
+SERVED = 20
 CHURN = 10_000
 CHURN_PER_S = 250
 PIPELINED = 50
@@ -35,16 +37,25 @@ Disturbance = Callable[[int], contextlib.AbstractAsyncContextManager[None]]
 async def measure(options: Options) -> Report:
     """Serve callers with and without each disturbance, taking turns, and see which connections are closed."""
     report = Report()
-    seconds = options.duration_s(2, 2, 6)
+    seconds = options.duration_s(4, 2)
     settings = {"header_timeout_s": HEADER_TIMEOUT_S, "default_timeout_ms": BODY_TIMEOUT_MS}
     async with started(options.models, settings) as server:
         await closed_loop(server.port, Texts().short(), CALLERS, 2)
+        served = asyncio.create_task(_closed_after_an_answer(server.port))  # beside all that follows
         await _compare(server, f"{DRIBBLING} slow headers", _slow_headers, _nothing, seconds, report)
         await _compare(server, f"{DRIBBLING} slow bodies", _slow_bodies, _nothing, seconds, report)
         await _compare(server, f"{IDLE} idle connections", _idle, _nothing, seconds, report)
         await _compare(server, "pipelining", _pipelining, _one_more, seconds, report)
         await _check_order(server, report)
         await _check_closed(server, report)
+        closed = await served
+    _check_times(
+        f"connections that idle after an answer are closed {KEEP_ALIVE_S} s after it",
+        closed,
+        KEEP_ALIVE_S - EARLY_S,
+        KEEP_ALIVE_S + SLACK_S,
+        report,
+    )
     return report
 
 
@@ -138,7 +149,10 @@ async def _dribble(connection: Connection, at_once: bytes, slowly: bytes) -> flo
 
 @contextlib.asynccontextmanager
 async def _idle(port: int) -> AsyncIterator[None]:
+    """Keep connections that send nothing, half of them after an answer."""
     connections = [await Connection.open(port) for _ in range(IDLE)]
+    for connection in connections[::2]:
+        await connection.send(get("/health/live"))
     try:
         await asyncio.sleep(0.5)
         yield
@@ -238,6 +252,22 @@ async def _check_closed(server: ServerProcess, report: Report) -> None:
     idle = [took_s if is_closed else float("inf") for is_closed in closed]
     _check_times(f"idle connections are closed after {HEADER_TIMEOUT_S} s", idle, HEADER_TIMEOUT_S - 1, limit_s, report)
     await _check_slow_bodies(server, report)
+
+
+async def _closed_after_an_answer(port: int) -> list[float]:
+    """Have so many connections served once each; return the seconds after which the server closes each."""
+
+    async def wait() -> float:
+        connection = await Connection.open(port)
+        try:
+            await connection.send(classify("a good film"))
+            answer = await connection.send(classify("a dull film"))
+            closed = await connection.wait_closed(KEEP_ALIVE_S + 2 * SLACK_S)
+            return time.perf_counter() - answer.ended_at if closed and answer.status == 200 else float("inf")
+        finally:
+            connection.close()
+
+    return await asyncio.gather(*(wait() for _ in range(SERVED)))
 
 
 async def _check_slow_bodies(server: ServerProcess, report: Report) -> None:

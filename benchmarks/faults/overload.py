@@ -26,7 +26,7 @@ async def measure(options: Options) -> Report:
     async with started(options.models, {"max_queue_ms": QUEUE_MS}) as server:
         await closed_loop(server.port, requests, CALLERS, 3)
         capacity = (await closed_loop(server.port, requests, CALLERS, 5)).rate
-        overload = OpenLoop(server.port, requests, FACTOR * capacity, options.duration_s(20, 60, 60))
+        overload = OpenLoop(server.port, requests, FACTOR * capacity, options.duration_s(60, 15))
         async with sampled(server) as samples:
             await overload.send()
         rest = asyncio.create_task(overload.answers())

@@ -10,15 +10,14 @@ class Options:
     """What every fault's script is told."""
 
     models: Path
-    seconds: float | None = None  # of load, in the scripts that load for some time; None: the script's default
-    ci: bool = False
-    long: bool = False
+    seconds: float | None = None  # of load, in the scripts that load for some time; None: the script's own
+    quick: bool = False
 
-    def duration_s(self, short: float, ci: float, long: float) -> float:
+    def duration_s(self, promised: float, quick: float) -> float:
         """Seconds of load: as asked for, or else by the kind of run."""
         if self.seconds is not None:
             return self.seconds
-        return long if self.long else ci if self.ci else short
+        return quick if self.quick else promised
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ TOO_LATE_MS = 30  # a deadline that many requests miss, so that several statuses
 async def measure(options: Options) -> Report:
     """Scrape servers of one and of two workers while callers come and go."""
     report = Report()
-    seconds = options.duration_s(8, 20, 60)
+    seconds = options.duration_s(20, 8)
     for workers in (1, 2):
         await _measure(options, workers, seconds, report)
     return report

@@ -20,7 +20,7 @@ ROUNDS = 3
 async def measure(options: Options) -> Report:
     """Measure single texts with and without the lists, taking turns, at several concurrencies."""
     report = Report()
-    seconds = options.duration_s(3, 3, 10)
+    seconds = options.duration_s(5, 3)
     texts = Texts()
     async with started(options.models, {}) as server:
         await closed_loop(server.port, texts.short(), 8, 2)

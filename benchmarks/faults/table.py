@@ -27,9 +27,9 @@ def to_markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(page: str, table: str) -> str:
-    """The page with this table between its two markers; raises ValueError when it has none."""
-    before, begin, rest = page.partition(BEGIN)
+def with_table(page: str, table: str, marker: str = BEGIN) -> str:
+    """The page with this table between `marker` and the next end; raises ValueError when it has none."""
+    before, begin, rest = page.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError("the page has no markers for the table")

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.faults.__main__ import FAULTS
 from benchmarks.faults.client import NO_ANSWER, Answer, Connection, classify
+from benchmarks.faults.deadlines import begun_after_ms
 from benchmarks.faults.figures import growth, median, percentile
 from benchmarks.faults.load import Answers, OpenLoop, unanswered
 from benchmarks.faults.report import Options, Report, milliseconds
@@ -75,6 +77,18 @@ def test_the_growth_of_metrics_is_compared_with_every_answer() -> None:
     ]
 
 
+def test_a_late_text_that_a_run_took_is_told_by_the_access_log() -> None:
+    fields = {"tokenize_ms": 1.5, "queue_ms": 90.0}
+    lines = [
+        {"request_id": "late-100-1", "status": 504, **fields},
+        {"request_id": "late-100-2", "status": 504, "tokenize_ms": 1.5},  # was not begun
+        {"request_id": "late-100-3", "status": 200, **fields},
+        {"request_id": "another", "status": 504, **fields},
+    ]
+    log = "\n".join(["no JSON", '{"level": "info"}', *map(json.dumps, lines)])
+    assert begun_after_ms(log) == {"late-100-1": 91.5}
+
+
 def test_a_counter_that_falls_and_a_series_that_goes_are_told() -> None:
     before, after = parse(METRICS % (5, 2, 2, 40)), parse(METRICS % (4, 2, 2, 40))
     assert falls([before, before]) == []
@@ -103,10 +117,9 @@ def test_a_report_holds_when_every_check_does_and_there_is_one() -> None:
 
 
 def test_the_seconds_that_are_asked_for_win_over_the_kind_of_run() -> None:
-    assert Options(Path()).duration_s(1, 2, 3) == 1
-    assert Options(Path(), ci=True).duration_s(1, 2, 3) == 2
-    assert Options(Path(), long=True).duration_s(1, 2, 3) == 3
-    assert Options(Path(), seconds=9, long=True).duration_s(1, 2, 3) == 9
+    assert Options(Path()).duration_s(60, 15) == 60
+    assert Options(Path(), quick=True).duration_s(60, 15) == 15
+    assert Options(Path(), seconds=9).duration_s(60, 15) == 9
 
 
 @pytest.mark.parametrize(
@@ -176,6 +189,12 @@ def test_the_page_tells_how_to_run_every_fault() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name in FAULTS:
         assert f"`{name}`" in page
+
+
+def test_the_page_names_tests_that_are_there() -> None:
+    named = re.findall(r"`(test_\w+\.py)`", PAGE.read_text(encoding="utf-8"))
+    assert named
+    assert not [name for name in named if not (PAGE.parents[1] / "tests" / "service" / name).exists()]
 
 
 def test_a_failed_check_stands_out_in_the_table() -> None:

@@ -279,7 +279,7 @@ def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None
     def refuse_long(texts: list[Text]) -> Iterator[tuple[Text, int]]:
         for text in texts:
             if text[1] > 100:
-                raise ModelFailedError("tiny")
+                raise ModelFailedError("tiny", "a fault")
             yield text, text[1]
 
     batcher, record = make(prepare=refuse_long)
@@ -396,7 +396,7 @@ def test_a_failed_batch_answers_each_of_its_callers() -> None:
     callers = [Caller(batcher, [10]) for _ in range(3)]
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny"))
+    batch.fail(ModelFailedError("tiny", "a fault"))
     assert [caller.answers for caller in callers] == [1, 1, 1]
     assert all(isinstance(caller.ticket.error, ModelFailedError) for caller in callers)
 
@@ -406,7 +406,7 @@ def test_one_failed_text_fails_its_request_and_no_other() -> None:
     bad, good = Caller(batcher, [10]), Caller(batcher, [10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.answer([ModelFailedError("tiny"), "fine"])
+    batch.answer([ModelFailedError("tiny", "a fault"), "fine"])
     assert isinstance(bad.ticket.error, ModelFailedError)
     assert good.ticket.results == ["fine"]
 
@@ -416,7 +416,7 @@ def test_the_rest_of_a_failed_request_is_not_computed() -> None:
     caller = Caller(batcher, [10, 10, 10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny"))
+    batch.fail(ModelFailedError("tiny", "a fault"))
     assert take_now(batcher) is None
     assert (caller.answers, record.depth, batcher.queued_tokens) == (1, 0, 0)
 
@@ -476,20 +476,24 @@ def test_no_batch_is_over_its_limits(requests: list[list[int]], size: int, token
     assert (batcher.queue_depth, batcher.queued_tokens, batcher.live_requests, record.depth) == (0, 0, 0, 0)
 
 
+LENGTHS = st.lists(st.integers(1, 6) | st.integers(1, 40), min_size=1, max_size=40)
+
+
 class BatcherMachine(RuleBasedStateMachine):
     """Callers come, leave and run late, and runners prepare, take and answer, in any order."""
 
     admitted = Bundle("admitted")
     running = Bundle("running")
+    limits = limits(size=3, tokens=64, padding=0.25, requests=6, queue_tokens=200, window=30)
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.batcher, self.record = make(limits(size=4, tokens=64, requests=6, queue_tokens=200, window=30), self.clock)
+        self.batcher, self.record = make(self.limits, self.clock)
         self.callers: list[Caller] = []
         self.taken: set[str] = set()
 
-    @rule(target=admitted, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=40), patience=st.integers(1, 9))
+    @rule(target=admitted, lengths=LENGTHS, patience=st.integers(1, 9))
     def arrive(self, lengths: list[int], patience: int) -> Caller | None:
         try:
             caller = Caller(self.batcher, lengths, deadline=self.clock.now + patience)
@@ -517,15 +521,27 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(target=running)
     def take(self) -> TextBatch | None:
         gone = {name for caller in self.callers if caller.ticket.settled for name, _ in caller.texts}
+        late = {name for caller in self.callers if caller.ticket.deadline <= self.clock.now for name, _ in caller.texts}
         batch = take_now(self.batcher)
         if batch is None:
             return None
         names = set(compute(batch))
         assert not names & gone, "computed for a caller who left"
+        assert not names & late, "begun after its deadline"
         assert not names & self.taken, "computed twice"
         self.taken |= names
-        assert len(batch.payloads) == 1 or batch.padded_tokens <= 64
+        self.check_limits(batch)
         return batch
+
+    def check_limits(self, batch: TextBatch) -> None:
+        lengths = [length for _, length in batch.payloads]
+        padded = max(lengths) * len(lengths)
+        assert (batch.tokens, batch.padded_tokens) == (sum(lengths), padded)
+        assert self.record.batches[-1] == (len(lengths), sum(lengths), padded)
+        assert len(lengths) <= self.limits.max_batch_size
+        if len(lengths) > 1:
+            assert padded <= self.limits.max_batch_tokens
+            assert padded - sum(lengths) <= self.limits.max_batch_padding * padded
 
     @rule(batch=consumes(running))
     def answer(self, batch: TextBatch | None) -> None:
@@ -535,11 +551,17 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(batch=consumes(running))
     def fail(self, batch: TextBatch | None) -> None:
         if batch:
-            batch.fail(ModelFailedError("tiny"))
+            batch.fail(ModelFailedError("tiny", "a fault"))
 
     @invariant()
     def everybody_is_answered_at_most_once(self) -> None:
         assert all(caller.answers == int(caller.ticket.settled) for caller in self.callers)
+
+    @invariant()
+    def answers_have_the_order_of_the_texts(self) -> None:
+        for caller in self.callers:
+            if caller.ticket.settled and caller.ticket.error is None:
+                assert caller.ticket.results == [name for name, _ in caller.texts]
 
     @invariant()
     def the_gauge_tells_the_truth(self) -> None:

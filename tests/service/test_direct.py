@@ -67,7 +67,13 @@ def test_a_bug_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
 def answer_of(keep_alive: bool, headers: list[tuple[bytes, bytes]], disconnected: bool = False) -> tuple[bytes, bool]:
     """Return what a cycle writes for a short answer, and whether the connection stays."""
     written: list[bytes] = []
-    cycle = DirectCycle(keep_alive, written.append)
+    finished: list[bool] = []
+
+    def finish(whole: bytes, stays: bool) -> None:
+        written.append(whole)
+        finished.append(stays)
+
+    cycle = DirectCycle(keep_alive, finish)
     cycle.disconnected = disconnected
 
     async def answer() -> None:
@@ -75,7 +81,8 @@ def answer_of(keep_alive: bool, headers: list[tuple[bytes, bytes]], disconnected
         await cycle.send({"type": "http.response.body", "body": b"{}"})
 
     asyncio.run(answer())
-    assert bool(written) == cycle.response_complete
+    assert finished == ([cycle.keep_alive] if written else [])
+    assert cycle.response_complete == bool(written)
     return b"".join(written), cycle.keep_alive
 
 

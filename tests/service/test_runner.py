@@ -43,7 +43,7 @@ class Bench:
             batcher=self.batcher,
             run=self.run,
             probe=self.probe,
-            failure=lambda: ModelFailedError("bench"),
+            failure=lambda cause: ModelFailedError("bench", cause),
             report=self.report,
             count=count,
             max_run_s=MAX_RUN_S,

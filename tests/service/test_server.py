@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ import pytest
 
 from tests.service.tiny_artefact import REPOSITORY, write_artefact
 
-COMMAND = [sys.executable, "-m", "service"]
+COMMAND = [sys.executable, "-m"]
 PATIENCE_S = 60
 
 
@@ -47,12 +48,47 @@ class Process:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
 
+    def workers(self) -> set[int]:
+        """The worker processes that live."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return {int(pid) for pid in children if b"spawn_main" in command_of(pid)}
+
+    def metric(self, series: str) -> float:
+        """A series' value."""
+        lines = self.request("GET", "/metrics")[1].decode().splitlines()
+        (value,) = [line.rpartition(" ")[2] for line in lines if line.startswith(series + " ")]
+        return float(value)
+
+    def accepts(self) -> bool:
+        """Whether any of its processes still listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S).close()
+        except OSError:
+            return False
+        return True
+
+
+def command_of(pid: str) -> bytes:
+    """How a process was started; nothing once it ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something is so that nothing tells of."""
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, "it took too long"
+        threading.Event().wait(0.01)
+
 
 @contextlib.contextmanager
-def started(models: Path, *options: str, **environment: str) -> Iterator[Process]:
+def started(models: Path, *options: str, module: str = "service", **environment: str) -> Iterator[Process]:
     """Start a server on a free port and wait until it says that it listens."""
     process = subprocess.Popen(
-        [*COMMAND, "--models", str(models), "--port", "0", "--provider", "cpu", *options],
+        [*COMMAND, module, "--models", str(models), "--port", "0", "--provider", "cpu", *options],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -79,7 +115,7 @@ def started(models: Path, *options: str, **environment: str) -> Iterator[Process
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*COMMAND, *arguments],
+        [*COMMAND, "service", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         capture_output=True,
@@ -140,8 +176,56 @@ def test_a_signal_ends_the_server_with_exit_code_0(models: Path, number: int) ->
         assert process.stop(number) == 0
 
 
+@contextlib.contextmanager
+def gated(models: Path, folder: Path, *options: str) -> Iterator[tuple[Process, Path]]:
+    """A server whose runs wait until its gate, a pipe, is opened for writing."""
+    gate = folder / "gate"
+    os.mkfifo(gate)
+    with started(models, *options, module="tests.service.gated_server", GATE=str(gate)) as process:
+        yield process, gate
+
+
+def ask_and_wait(process: Process, callers: int) -> tuple[list[int], list[threading.Thread]]:
+    """Send requests and wait until all are admitted; return where their statuses will be, and who waits for them."""
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(process.classify("a"))) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: process.metric("ladabert_requests_in_progress") == callers)
+    return statuses, threads
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_with_requests_in_flight_loses_none_and_exits_0(models: Path, workers: int) -> None:
+def test_what_was_admitted_before_sigterm_is_answered_200_and_the_exit_code_is_0(
+    models: Path, tmp_path: Path, workers: int
+) -> None:
+    with gated(models, tmp_path, "--workers", str(workers), "--runners", "1") as (process, gate):
+        statuses, threads = ask_and_wait(process, callers=12)  # more than what runs: most are queued
+        process.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not process.accepts())  # every worker knows of the signal
+        assert statuses == []
+        with gate.open("wb"):
+            for thread in threads:
+                thread.join()
+        assert statuses == [200] * 12
+        assert process.process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_runs_beyond_the_grace_period_is_answered_503_and_the_exit_code_is_0(
+    models: Path, tmp_path: Path, workers: int
+) -> None:
+    options = ("--workers", str(workers), "--runners", "1", "--grace-period-s", "0.5")
+    with gated(models, tmp_path, *options) as (process, _):
+        statuses, threads = ask_and_wait(process, callers=4)
+        assert process.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert statuses == [503] * 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_request_whose_body_comes_after_sigterm_is_answered(models: Path, workers: int) -> None:
     with started(models, "--workers", str(workers)) as process:
         # Each caller's headers and half of its body are there when the signal comes; the rest comes after it.
         body = json.dumps({"inputs": ["a good film"] * 50}).encode()
@@ -162,7 +246,7 @@ def test_sigterm_with_requests_in_flight_loses_none_and_exits_0(models: Path, wo
             with connection, connection.makefile("rb") as answer:
                 statuses.append(int(answer.readline().split()[1]))
         stopping.join()
-        assert set(statuses) <= {200, 503}, statuses  # 503: not admitted before the signal
+        assert set(statuses) <= {200, 503}, statuses  # which of them depends on when its worker knew of the signal
         assert stopped == [0]
 
 
@@ -279,9 +363,14 @@ def test_pipelined_requests_are_answered_in_their_order(models: Path) -> None:
 
 def test_a_worker_that_is_killed_is_replaced_and_the_others_serve_on(models: Path) -> None:
     with started(models, "--workers", "2") as process:
-        children = Path(f"/proc/{process.process.pid}/task/{process.process.pid}/children").read_text().split()
-        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(int(workers[0]), signal.SIGKILL)
+        first, second = sorted(process.workers())
+        os.kill(first, signal.SIGKILL)
         for _ in range(20):
             assert process.classify("a") == 200
+        wait_until(lambda: first not in process.workers() and len(process.workers()) == 2)
+        os.kill(second, signal.SIGKILL)  # from now on only a replacement can answer
+        wait_until(lambda: second not in process.workers())
+        for _ in range(20):
+            assert process.classify("a") == 200
+        wait_until(lambda: len(process.workers()) == 2)
         assert process.stop() == 0

@@ -27,6 +27,13 @@ def test_a_setting_is_documented_with_its_default(name: str) -> None:
     assert f"| `LADABERT_{name.upper()}` | {default(name)} | {description} |" in PAGE
 
 
+def test_every_number_is_documented_with_what_it_trades() -> None:
+    numbers = {name for name in FIELDS if Settings.model_fields[name].annotation in (int, float, int | None)} - {"port"}
+    table = PAGE.partition("What each number trades")[2].partition("\n## ")[0]
+    firsts = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `") and line.count(" | ") == 2]
+    assert sorted(re.findall("`([A-Z_]+)`", "".join(firsts))) == sorted(name.upper() for name in numbers)
+
+
 def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert set(re.findall(r"`LADABERT_([A-Z_]+)`", PAGE)) == {name.upper() for name in FIELDS}
 
