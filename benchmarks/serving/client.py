@@ -1,5 +1,8 @@
 """A closed-loop HTTP client in one thread: each connection sends its next request when it has its answer.
 
+Who is told to come again later (429 with Retry-After) does so, with the same request, whose latency goes on counting:
+a server that refuses must not look faster than one that lets everybody wait.
+
 It costs about as much CPU a request as wrk, which it replaces for two reasons: it tells kinds of requests apart
 within one load, and it reports what it measured, where wrk adds the requests that an open loop would have sent
 ("coordinated omission") to the percentiles.
@@ -8,6 +11,8 @@ within one load, and it reports what it measured, where wrk adds the requests th
 from __future__ import annotations
 
 import gc
+import heapq
+import itertools
 import json
 import select
 import socket
@@ -18,6 +23,7 @@ from typing import Any
 
 MARK = b'"label"'  # in every contender's answer, a fixed number of times per text
 PATIENCE_S = 60.0
+TURN_S = 0.1  # at most, without news
 RECEIVE_BYTES = 1 << 18
 SEND_BUFFER_BYTES = 1 << 20  # a whole request: sending never waits
 
@@ -46,7 +52,8 @@ class Outcome:
     seconds: float = 0.0
     cpu_s: float = 0.0  # of the server
     client_cpu_s: float = 0.0
-    errors: int = 0  # no answer, not 200, or the wrong number of labels
+    refused: int = 0  # told to come again later; sent again then
+    errors: int = 0  # no answer, any other status than 200, or the wrong number of labels
     latencies_ms: dict[str, list[float]] = field(default_factory=dict)  # by kind
 
     @property
@@ -71,11 +78,18 @@ def body_of(received: bytes) -> bytes | None:
     head_end = received.find(b"\r\n\r\n")
     if head_end < 0:
         return None
-    head = received[:head_end].lower() + b"\r\n"
-    start = head.index(b"\r\ncontent-length:") + 17
+    length = _number_in_head(received, b"content-length")
+    if length is None:
+        raise ValueError("an answer without content-length")
     body_start = head_end + 4
-    length = int(head[start : head.index(b"\r\n", start)])
     return received[body_start:] if len(received) >= body_start + length else None
+
+
+def _number_in_head(received: bytes, name: bytes) -> int | None:
+    """Return the number that a header of a response holds, or None where it is not there."""
+    head = received[: received.index(b"\r\n\r\n") + 2].lower()
+    _, found, rest = head.partition(b"\r\n%b:" % name)
+    return int(rest[: rest.index(b"\r\n")]) if found else None
 
 
 def ask(port: int, data: bytes, timeout_s: float = PATIENCE_S) -> tuple[bool, bytes]:
@@ -117,6 +131,8 @@ class _Loop:
         self._next = [0] * len(streams)
         self._poll = select.epoll()
         self._connections: dict[int, _Connection] = {}
+        self._later: list[tuple[float, int, _Connection, Request]] = []  # a heap: what to send again, and when
+        self._refused = itertools.count()  # of equal times the first goes first
         self.waiting = 0
 
     def open(self) -> None:
@@ -131,8 +147,13 @@ class _Loop:
 
     def turn(self) -> None:
         """Take in what has arrived, and send what follows on it."""
-        ready = self._poll.poll(0.1)
+        patience_s = min(TURN_S, max(0.0, self._later[0][0] - self.clock())) if self._later else TURN_S
+        ready = self._poll.poll(patience_s)
         now = self.clock()  # before any of them is read: reading is not the server's time
+        while self.sending and self._later and self._later[0][0] <= now:
+            _, _, connection, request = heapq.heappop(self._later)
+            if connection.socket.fileno() >= 0:  # not closed meanwhile
+                self._transmit(connection, request)
         for number, _ in ready:
             connection = self._connections[number]
             try:
@@ -150,8 +171,11 @@ class _Loop:
     def _answered(self, connection: _Connection, body: bytes, now: float) -> None:
         request = connection.request
         assert request is not None
+        retry_after_s = _retry_after_s(connection.received)
         if self.record:
-            if _is_ok(connection.received) and body.count(MARK) == request.marks:
+            if retry_after_s is not None:
+                self.outcome.refused += 1
+            elif _is_ok(connection.received) and body.count(MARK) == request.marks:
                 latencies = self.outcome.latencies_ms.setdefault(request.kind, [])
                 latencies.append((now - connection.sent_at) * 1000)
             else:
@@ -159,7 +183,9 @@ class _Loop:
         connection.received = b""
         connection.request = None
         self.waiting -= 1
-        if self.sending:
+        if retry_after_s is not None:
+            heapq.heappush(self._later, (now + retry_after_s, next(self._refused), connection, request))
+        elif self.sending:
             self._send(connection)
 
     def _open(self, stream: int) -> None:
@@ -183,10 +209,13 @@ class _Loop:
         requests = self.streams[connection.stream].requests
         index = self._next[connection.stream]
         self._next[connection.stream] = (index + 1) % len(requests)
-        connection.request = requests[index]
-        self.waiting += 1
         connection.sent_at = self.clock()
-        connection.socket.sendall(connection.request.data)
+        self._transmit(connection, requests[index])
+
+    def _transmit(self, connection: _Connection, request: Request) -> None:
+        connection.request = request
+        self.waiting += 1
+        connection.socket.sendall(request.data)
 
 
 def drive(
@@ -232,3 +261,8 @@ def _turn_until(loop: _Loop, end: float, enough_answers: int) -> None:
 
 def _is_ok(received: bytes) -> bool:
     return received.startswith(b"HTTP/1.1 200")
+
+
+def _retry_after_s(received: bytes) -> int | None:
+    """Return when a refused request may come again, or None where the answer does not say so."""
+    return _number_in_head(received, b"retry-after") if received.startswith(b"HTTP/1.1 429") else None

@@ -57,6 +57,7 @@ def measure_load(server: Server, texts: Texts, load: str, concurrency: int, numb
         p50_ms=percentile(latencies, 50),
         p99_ms=percentile(latencies, 99),
         short_p99_ms=percentile(outcome.latencies_ms.get("short", []), 99),
+        refused=outcome.refused,
         errors=outcome.errors,
         cpu_ms=outcome.cpu_s / max(1, outcome.answers) * 1000,
         client_cpu_ms=outcome.client_cpu_s / max(1, outcome.answers) * 1000,
@@ -90,7 +91,7 @@ def _overhead(timed: Server, texts: Texts, pace: Pace, errors: list[int]) -> dic
     timed.resume()
     after = timed.tell()
     timed.pause()
-    errors.append(outcome.errors)
+    errors.append(outcome.errors + outcome.refused)
     spent = {name: after[name] - before[name] for name in after}
     per_text = 1e6 / spent["texts"]
     return {
@@ -109,7 +110,7 @@ def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace, errors: list[
     for _ in range(GAP_BLOCKS):
         calls.append(limit.call_ms(in_its_order, seconds))
         outcome = ours.drive([stream], seconds, pace.warm_up_s / GAP_BLOCKS)
-        errors.append(outcome.errors)
+        errors.append(outcome.errors + outcome.refused)
         requests.append(percentile(outcome.all_latencies_ms(), 50))
     gaps = [request - call for request, call in zip(requests, calls, strict=True)]
     return {"call_ms": statistics.median(calls), "gap_ms": statistics.median(gaps)}
@@ -117,7 +118,7 @@ def _gap(ours: Server, limit: InProcess, texts: Texts, pace: Pace, errors: list[
 
 def _p99(server: Server, streams: Sequence[Stream], kind: str, pace: Pace, errors: list[int]) -> float:
     outcome = server.drive(streams, pace.seconds, pace.warm_up_s)
-    errors.append(outcome.errors)
+    errors.append(outcome.errors + outcome.refused)
     return percentile(outcome.latencies_ms.get(kind, []), 99)
 
 

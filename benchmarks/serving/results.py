@@ -27,6 +27,7 @@ class Point:
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     short_p99_ms: float = 0.0  # of the texts of at most 16 tokens, where the load is mixed
+    refused: int = 0  # told to come again later (429), which the clients did
     errors: int = 0
     cpu_ms: float = 0.0  # of the server's processes, per request
     client_cpu_ms: float = 0.0  # of the load generator, per request

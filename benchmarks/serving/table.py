@@ -64,13 +64,14 @@ def _loads(results: Results, graph: str, load: str) -> Iterable[str]:
         return
     levels = sorted({point.concurrency for point in points})
     names = [name for name in TITLES if any(point.contender == name for point in points)]
-    yield "| server | " + " | ".join(f"{level}" for level in levels) + " | CPU-ms | client CPU-ms | peak MiB | errors |"
-    yield "|---|" + "---|" * (len(levels) + 4)
+    columns = ["server", *map(str, levels), "CPU-ms", "client CPU-ms", "peak MiB", "refused", "errors"]
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + "---|" * len(columns)
     for name in names:
         own = [point for point in points if point.contender == name]
         cells = [_cell(results, graph, name, load, level) for level in levels]
         if name == LIMIT:
-            cells += [""] * 4
+            cells += [""] * 5
         else:
             busiest = 32 if 32 in levels else levels[-1]
             cpu_ms = results.median(graph, name, load, busiest, "cpu_ms")
@@ -80,6 +81,7 @@ def _loads(results: Results, graph: str, load: str) -> Iterable[str]:
                 _figure(cpu_ms),
                 _figure(client_cpu_ms),
                 f"{peak_mib:.0f}",
+                str(sum(point.refused for point in own)),
                 str(sum(point.errors for point in own)),
             ]
         yield f"| {TITLES[name]} | " + " | ".join(cells) + " |"
@@ -105,7 +107,7 @@ def _specials(results: Results) -> Iterable[str]:
         "short_with_long_p99_ms": "short texts, 16 clients beside 16 of long texts: p99 ms",
         "single_alone_p99_ms": "single sentences alone, 16 clients: p99 ms",
         "single_with_list_p99_ms": "single sentences, 16 clients beside one of 512-text lists: p99 ms",
-        "errors": "errors in all of these, a round",
+        "errors": "refusals and errors in all of these, a round",
     }
     yield "| | " + " | ".join(GRAPHS.values()) + " |"
     yield "|---|" + "---|" * len(GRAPHS)

@@ -17,7 +17,7 @@ Answer = Callable[[bytes], tuple[int, bytes] | None]  # None: hang up
 
 
 @contextlib.contextmanager
-def answering(answer: Answer) -> Iterator[int]:
+def answering(answer: Answer, retry_after_s: int | None = None) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # head and body are two writes
@@ -29,6 +29,8 @@ def answering(answer: Answer) -> Iterator[int]:
                 return
             self.send_response(given[0])
             self.send_header("Content-Length", str(len(given[1])))
+            if given[0] == 429 and retry_after_s is not None:
+                self.send_header("Retry-After", str(retry_after_s))
             self.end_headers()
             self.wfile.write(given[1])
 
@@ -45,10 +47,10 @@ def answering(answer: Answer) -> Iterator[int]:
             thread.join()
 
 
-def run(port: int, *streams: Stream) -> Outcome:
+def run(port: int, *streams: Stream, warm_up_s: float = 10) -> Outcome:
     """Drive with a clock that counts how often it is read, so that the length of a run is a number of turns."""
     clock = itertools.count().__next__
-    return drive(port, streams, 4000, 10, server_cpu_s=lambda: 0.0, clock=clock)
+    return drive(port, streams, 4000, warm_up_s, server_cpu_s=lambda: 0.0, clock=clock)
 
 
 def stream(*kinds: str) -> Stream:
@@ -73,6 +75,15 @@ def test_what_is_no_right_answer_is_an_error(answer: Answer) -> None:
         outcome = run(port, stream("short"))
     assert outcome.errors > 0
     assert outcome.answers == 0
+
+
+def test_who_is_told_to_come_again_later_does_and_its_latency_goes_on() -> None:
+    refusals = itertools.count()
+    with answering(lambda _: (429, GOOD) if next(refusals) < 2 else (200, GOOD), retry_after_s=100) as port:
+        outcome = run(port, stream("short"), warm_up_s=0)
+    assert outcome.refused == 2
+    assert outcome.errors == 0
+    assert [latency >= 100 * 1000 for latency in outcome.latencies_ms["short"]].count(True) >= 2
 
 
 def test_one_bad_kind_does_not_hide_the_other() -> None:
