@@ -13,7 +13,6 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.loading import load_inference
 from service.registry import Loader
 from service.settings import Settings
 from tests.service.tiny_artefact import write_artefact, write_models_folder
@@ -45,7 +44,7 @@ def models_folder(tmp_path: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def running(
-    models: Path, load: Loader = load_inference, **options: Any
+    models: Path, load: Loader | None = None, **options: Any
 ) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     """Run an application in this process and give it with a client."""
     app = create_app(Settings(models=models, **options), load)
