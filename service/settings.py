@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         default=OPENVINO_FIXED_TOKENS,
         ge=0,
         description="With OpenVINO, single texts of up to this many tokens run in a graph compiled for their length "
-        "alone, an fp32 one: half the time, for about 0.2 s and 20 MB for each eight tokens. 0: none.",
+        "alone, an fp32 one: half the time, for about 0.2 s and 30 MB for each eight tokens. 0: none.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
