@@ -2,20 +2,26 @@
 
 python -m benchmarks.providers --baseline FOLDER models/NAME… [--providers cpu,openvino] [--data dev.tsv] [--json F]
 
-FOLDER is the teacher at full size (`python -m benchmarks.serving.teacher`), in fp32 in ONNX Runtime. A turn is five
-runs of one graph, the first not counted: a server runs one graph again and again, and its weights are in the caches.
-With --data, the accuracy of every artefact with each provider, and how many rows get ONNX Runtime's label.
+FOLDER is the teacher in fp32 in ONNX Runtime (`python -m benchmarks.serving.teacher --usual-fusions`), and the student
+that has an aim is `python -m benchmarks.serving.random_student`. A turn is five runs of one graph, the first not
+counted: a server runs one graph again and again, and its weights are in the caches. In the last column every run has
+another length, as in a server. With --data, the accuracy of every artefact with each provider, how many rows get ONNX
+Runtime's label, and how far a score moves with other texts in its batch.
 Run it with one core (`taskset -c 0`), or OpenVINO opens a stream for each. A provider that is not installed is skipped
-and said so.
+and said so. ``python -m benchmarks.providers_table`` writes docs/providers.md from the JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import datetime
 import json
+import random
 import statistics
+import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +36,19 @@ from service.errors import ProviderError
 from service.inference import Inference
 from service.loading import load_inference
 from service.settings import Precision, Provider
-from service.tokenizer import TextInput
+from service.tokenizer import TextInput, Tokens
 
-SHAPES = ((1, 16), (1, 64), (8, 32), (32, 16))
+Shape = tuple[int, int]  # texts, tokens of each
+
 TURNS = 8
 RUNS_PER_TURN = 5
 BASELINE = "baseline"
+BATCH_SIZE = 32
+# The shapes of one turn's runs, by what the column says.
+WORKLOADS: dict[str, list[Shape]] = {
+    f"{batch}×{tokens}": [(batch, tokens)] * RUNS_PER_TURN for batch, tokens in ((1, 16), (1, 64), (8, 32), (32, 16))
+}
+WORKLOADS["1×(8 to 64)"] = [(1, tokens) for tokens in random.Random(0).sample(range(8, 65), 15)]
 
 
 def main() -> None:
@@ -57,25 +70,32 @@ def main() -> None:
                     contenders[name] = load(folder, precision, provider)  # type: ignore[arg-type]
                 except ProviderError as error:
                     print(f"skipped: {name}: {error}")
-    table = measure({name: inference.backend for name, inference in contenders.items()})
-    print(f"median ms (times the baseline's speed), {available_cores()} core(s), {machine_name()}")
-    print("| graph and provider | " + " | ".join(f"{batch}×{tokens}" for batch, tokens in SHAPES) + " |")
-    print("|---|" + "---|" * len(SHAPES))
-    for name, medians in table.items():
-        cells = [f"{ms:.2f} ({base / ms:.1f}×)" for ms, base in zip(medians, table[BASELINE], strict=True)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    answers = [] if options.data is None else judge(contenders, options.data)
-    for row in answers:
-        print(json.dumps(row))
+    figures = {
+        "about": about(),
+        "latency": measure({name: inference.backend for name, inference in contenders.items()}),
+        "answers": [] if options.data is None else judge(contenders, options.data),
+    }
+    for rows in (figures["latency"], figures["answers"]):
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
     if options.json is not None:
-        rows = [
-            {"name": name, "batch": batch, "tokens": tokens, "median_ms": round(ms, 3)}
-            for name, medians in table.items()
-            for (batch, tokens), ms in zip(SHAPES, medians, strict=True)
-        ]
-        about = {"machine": machine_name(), "cores": available_cores(), "commit": commit()}
-        figures = {"about": about, "latency": rows, "answers": answers}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def about() -> dict[str, Any]:
+    """Where the figures come from."""
+    return {
+        "command": "python -m benchmarks.providers " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": machine_name(),
+        "cores": available_cores(),
+        "versions": {
+            name: metadata.version(name)
+            for name in ("onnxruntime", "openvino")
+            if any(True for _ in metadata.distributions(name=name))
+        },
+    }
 
 
 def read(folder: Path) -> Artefact:
@@ -89,27 +109,29 @@ def load(folder: Path, precision: Precision, provider: Provider) -> Inference:
     return load_inference(artefact, artefact.graph_file(precision), provider)
 
 
-def measure(backends: dict[str, Backend]) -> dict[str, list[float]]:
-    """Median milliseconds of each backend at each shape."""
-    medians: dict[str, list[float]] = {name: [] for name in backends}
-    for shape in SHAPES:
-        ids = np.random.default_rng(0).integers(1000, 30000, shape)
-        mask, types = np.ones_like(ids), np.zeros_like(ids)
+def measure(backends: dict[str, Backend]) -> list[dict[str, Any]]:
+    """Median milliseconds of a run of each backend under each workload."""
+    rows = []
+    for workload, shapes in WORKLOADS.items():
         times: dict[str, list[float]] = {name: [] for name in backends}
         for turn in range(TURNS + 1):
             for name, backend in backends.items():
-                for run in range(RUNS_PER_TURN):
+                for run, shape in enumerate(shapes):
+                    ids = np.random.default_rng(run).integers(1000, 30000, shape)
+                    mask, types = np.ones_like(ids), np.zeros_like(ids)
                     start = time.perf_counter()
                     backend.run(ids, mask, types)
                     if turn and run:  # the first turn makes kernels, the first run fills caches
                         times[name].append(1000 * (time.perf_counter() - start))
-        for name in backends:
-            medians[name].append(statistics.median(times[name]))
-    return medians
+        rows += [
+            {"name": name, "workload": workload, "median_ms": round(statistics.median(taken), 3)}
+            for name, taken in times.items()
+        ]
+    return rows
 
 
 def judge(contenders: dict[str, Inference], data: Path) -> list[dict[str, Any]]:
-    """Accuracy of every contender that was trained, and its agreement with the same graph in ONNX Runtime."""
+    """What every contender that was trained makes of the rows, one at a time and in batches."""
     with data.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     found: list[dict[str, Any]] = []
@@ -118,13 +140,9 @@ def judge(contenders: dict[str, Inference], data: Path) -> list[dict[str, Any]]:
         made = inference.artefact.manifest["compression"]
         if made["method"] == "none" and made["reached_ratio"] > 1:
             continue  # random weights answer nothing
-        scores = []
-        for row in rows:
-            (logits,) = inference.run([inference.tokenizer.tokenize(TextInput(row["sentence"]))])
-            if isinstance(logits, Exception):
-                raise logits
-            scores.append(logits)
-        labels[name] = np.array(scores).argmax(axis=1)
+        texts = [inference.tokenizer.tokenize(TextInput(row["sentence"])) for row in rows]
+        alone, batched = scores(inference, texts, 1), scores(inference, texts, BATCH_SIZE)
+        labels[name] = alone.argmax(axis=1)
         known = inference.artefact.labels
         truth = [known.index(row["label"]) if row["label"] in known else int(row["label"]) for row in rows]
         reference = labels.get(" ".join([*name.split()[:-1], "cpu"]))
@@ -136,9 +154,22 @@ def judge(contenders: dict[str, Inference], data: Path) -> list[dict[str, Any]]:
                 "same_label_as_onnx_runtime": None
                 if reference is None
                 else round(float((labels[name] == reference).mean()), 4),
+                "score_moves_in_batches": float(f"{np.abs(batched - alone).max():.1e}"),
             }
         )
     return found
+
+
+def scores(inference: Inference, texts: list[Tokens], batch_size: int) -> npt.NDArray[np.float64]:
+    """Scores (texts, labels) of batches of that size, in order."""
+    logits: list[Any] = []
+    for start in range(0, len(texts), batch_size):
+        logits += inference.run(texts[start : start + batch_size])
+    for row in logits:
+        if isinstance(row, Exception):
+            raise row
+    exponentials = np.exp(np.array(logits) - np.max(logits, axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 if __name__ == "__main__":

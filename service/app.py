@@ -58,17 +58,18 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def create_app(settings: Settings, load: Loader = load_inference) -> Application:
+def create_app(settings: Settings, load: Loader | None = None) -> Application:
     """Return the application; its lifespan loads the models (raising StartError) and stops them.
 
     `load` turns a verified artefact into something that computes; tests give their own.
     """
+    load_model = load or functools.partial(load_inference, openvino_fixed_tokens=settings.openvino_fixed_tokens)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES])
-        registry = load_registry(settings, metrics, load)
+        registry = load_registry(settings, metrics, load_model)
         records: list[Callable[[Call, int], None]] = []
         if settings.access_log:
             records.append(functools.partial(log_call, texts=settings.log_texts))

@@ -5,25 +5,27 @@ from service.backend import Backend
 from service.errors import ArtefactError, InferenceError, ProviderError
 from service.inference import Inference
 from service.onnx_backend import load_onnx_backend
-from service.settings import Provider
+from service.settings import OPENVINO_FIXED_TOKENS, Provider
 from service.tokenizer import TextTokenizer
 
 
-def load_inference(artefact: Artefact, graph_file: str, provider: Provider) -> Inference:
+def load_inference(
+    artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int = OPENVINO_FIXED_TOKENS
+) -> Inference:
     """Load tokenizer and graph and run them once; raises ArtefactError or ProviderError."""
     try:
         tokenizer = TextTokenizer(artefact.read(TOKENIZER_FILE), artefact.max_length)
     except ArtefactError as error:
         raise ArtefactError(f"{artefact.folder}: {error}") from error
     try:
-        inference = Inference(artefact, tokenizer, _load_backend(artefact, graph_file, provider))
+        inference = Inference(artefact, tokenizer, _load_backend(artefact, graph_file, provider, openvino_fixed_tokens))
         inference.warm_up()
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{artefact.folder / graph_file}: {error}") from error
     return inference
 
 
-def _load_backend(artefact: Artefact, graph_file: str, provider: Provider) -> Backend:
+def _load_backend(artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int) -> Backend:
     graph = artefact.read(graph_file)
     if provider != "openvino":
         return load_onnx_backend(graph, artefact.inputs, artefact.output, provider)
@@ -33,7 +35,10 @@ def _load_backend(artefact: Artefact, graph_file: str, provider: Provider) -> Ba
         raise ProviderError(
             f"provider openvino was asked for and {error.name} is not installed: pip install 'ladabert[openvino]'"
         ) from error
-    backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length)
+    # Others would answer differently in a graph for one shape, as OpenVINO rounds elsewhere in it: docs/providers.md.
+    may_be_fixed = artefact.precision_of(graph_file) == "fp32" and artefact.task == "single"
+    fixed_tokens = openvino_fixed_tokens if may_be_fixed else 0
+    backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length, fixed_tokens)
     backend.warm_up()
     return backend
 

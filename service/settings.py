@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LADABERT_"
+OPENVINO_FIXED_TOKENS = 64
 
 Provider = Literal["auto", "cpu", "cuda", "openvino"]
 Precision = Literal["auto", "fp32", "int8", "fp16"]
@@ -36,6 +37,12 @@ class Settings(BaseSettings):
         default="auto",
         description="Where to compute: cpu, cuda or openvino (each fails at start where there is none; openvino needs "
         "the extra of that name) or auto (cuda or cpu).",
+    )
+    openvino_fixed_tokens: int = Field(
+        default=OPENVINO_FIXED_TOKENS,
+        ge=0,
+        description="With OpenVINO, single texts of up to this many tokens run in a graph compiled for their length "
+        "alone, an fp32 one: half the time, for about 0.2 s and 30 MB for each eight tokens. 0: none.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")

@@ -1,6 +1,9 @@
-"""Writes a student of random weights as an artefact: what one of that size takes to run, not what it answers.
+"""Writes a latency-mode student of random weights as an artefact: what it takes to run, not what it answers.
 
-python -m benchmarks.serving.random_student TEACHER OUT [--encoder 0.1] [--embedding 0.13] [--max-length N]
+python -m benchmarks.serving.random_student TEACHER OUT [--recipe R.toml] [--encoder 0.1] [--max-length N]
+
+Its neurons and activation are the recipe's; its encoder keeps that share of the teacher's, in equal ranks. Each graph
+is chosen as an export chooses it, by measuring.
 """
 
 from __future__ import annotations
@@ -8,15 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
+from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, RECIPES, cut, encoder_at, random_ranges
 from benchmarks.serving.teacher import TASK, unmeasured_fields
 from compression.artefact import write_artefact
-from compression.batches import Batch
-from compression.bert_graph import build_bert_graph
-from compression.budget import GroupShares
-from compression.quantise import calibrate
-from compression.student import Student
+from compression.graph_choice import candidate_graphs, choose_graph
+from compression.recipe import load_recipe
 from compression.teacher import load_teacher
 
 
@@ -24,27 +23,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT, for its shape")
     parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
-    parser.add_argument("--encoder", type=float, default=0.1, help="share of the encoder's parameters in its factors")
-    parser.add_argument("--embedding", type=float, default=0.13, help="share of the embeddings' parameters")
+    parser.add_argument("--recipe", type=Path, default=RECIPES / f"{LATENCY_RECIPE}.toml", metavar="R.toml")
+    parser.add_argument("--encoder", type=float, default=ENCODER_SHARE, help="share of the encoder that stays")
     parser.add_argument("--max-length", type=int, default=128)
     options = parser.parse_args()
 
-    torch.manual_seed(0)
     teacher = load_teacher(options.teacher)
-    student = Student(load_teacher(options.teacher).model.eval())
-    student.cut_at_random(
-        {
-            "embedding": GroupShares(options.embedding, options.embedding),
-            "encoder": GroupShares(options.encoder, options.encoder),
-        },
-        rank_multiple=1,
-    )
-    model = student.model.eval()
-    ids = torch.randint(model.config.vocab_size, (8, 64))
-    ranges = calibrate(model, [Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])])
-    graphs = {"int8": build_bert_graph(model, TASK, ranges), "fp32": build_bert_graph(model, TASK)}
-    size = student.size()
-    fields = unmeasured_fields(teacher, options.max_length, size.parameters, size.nonzero_parameters)
+    structure = load_recipe(options.recipe).structure
+    student = cut(teacher.model, structure, lambda shaped: encoder_at(options.encoder, teacher.model, shaped))
+    graphs = {}
+    for precision, ranges in (("fp32", None), ("int8", random_ranges(student))):
+        candidates = candidate_graphs(student, TASK, ranges, "cpu")
+        graphs[precision] = candidates[choose_graph(candidates, options.max_length).plan]
+    parameters = sum(parameter.numel() for parameter in student.parameters())
+    fields = unmeasured_fields(teacher, options.max_length, parameters, parameters)
     write_artefact(options.out, graphs, teacher.tokenizer.backend_tokenizer, fields)
 
 

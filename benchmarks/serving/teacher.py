@@ -1,6 +1,9 @@
 """Writes a teacher, uncompressed, as an artefact that the service can serve: the fp32 graph of full size.
 
-python -m benchmarks.serving.teacher TEACHER OUT [--max-length N]
+python -m benchmarks.serving.teacher TEACHER OUT [--max-length N] [--usual-fusions]
+
+The graph is ours, which is faster than what onnxruntime.transformers.optimizer makes of the exported one: that is what
+--usual-fusions writes.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any
 from compression.artefact import write_artefact
 from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
 from compression.export import check_parity
+from compression.standard_tools import standard_graph
 from compression.teacher import Teacher, load_teacher
 
 TASK = "single"
@@ -22,11 +26,12 @@ def main() -> None:
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT")
     parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
     parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--usual-fusions", action="store_true", help="the graph of onnxruntime.transformers.optimizer")
     options = parser.parse_args()
 
     teacher = load_teacher(options.teacher)
     model = teacher.model.eval()
-    graph = build_bert_graph(model, TASK)
+    graph = standard_graph(model, TASK, int8=False) if options.usual_fusions else build_bert_graph(model, TASK)
     check_parity(model, graph, options.max_length)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     fields = unmeasured_fields(teacher, options.max_length, parameters, parameters)

@@ -12,7 +12,6 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from service.app import Application, create_app
-from service.loading import load_inference
 from service.registry import Loader
 from service.settings import Settings
 from tests.service.tiny_artefact import write_artefact, write_models_folder
@@ -44,7 +43,7 @@ def models_folder(tmp_path: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def running(
-    models: Path, load: Loader = load_inference, **options: Any
+    models: Path, load: Loader | None = None, **options: Any
 ) -> AsyncIterator[tuple[Application, httpx.AsyncClient]]:
     """Run an application in this process and give it with a client."""
     app = create_app(Settings(models=models, **options), load)

@@ -73,6 +73,20 @@ def test_a_text_answers_the_same_alone_and_in_any_batch(both: tuple[Inference, I
 
 
 @pytest.mark.usefixtures("_openvino")
+@pytest.mark.parametrize(
+    ("task", "precision", "tokens", "expected"),
+    [("single", "fp32", 64, {8, 16}), ("single", "fp32", 8, {8}), ("single", "fp32", 0, set()),
+     ("single", "int8", 64, set()), ("pair", "fp32", 64, set())],
+)  # fmt: skip
+def test_only_fp32_graphs_of_single_texts_are_compiled_for_one_length(
+    task: str, precision: str, tokens: int, expected: set[int], models_folder: Path
+) -> None:
+    artefact = read(write_artefact(models_folder, task=task, precisions=(precision,)))
+    inference = load_inference(artefact, artefact.graph_file("auto"), "openvino", openvino_fixed_tokens=tokens)
+    assert inference.backend.fixed_lengths == expected  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_openvino")
 def test_the_server_serves_with_openvino_and_says_so(models_folder: Path) -> None:
     write_artefact(models_folder)
     with serving(models_folder, provider="openvino", runners=2) as server:
