@@ -54,15 +54,15 @@ def test_a_product_with_a_useless_scale_is_found(result: CompressionResult) -> N
     assert guarded.error_after <= 0.02 < guarded.error_before
 
 
-def test_what_an_int8_graph_computes_in_fp32_is_stored_in_int8(result: CompressionResult) -> None:  # noqa: F811
+def test_what_an_int8_graph_computes_in_fp32_is_stored_in_half_the_bytes(result: CompressionResult) -> None:  # noqa: F811
     model, batch = result.student.model, result.train_data.batch(range(32))
     ranges = calibrate(model, [batch])
     everything = frozenset(quantised_products(model, "single", ranges, GraphPlan()))
     careful = build_bert_graph(model, "single", ranges, GraphPlan(fp32_products=everything))
     plain = build_bert_graph(model, "single")
     weights = {entry.name: numpy_helper.to_array(entry) for entry in careful.graph.initializer}
-    stored = [weights[f"{entry.name}.int8"] for entry in plain.graph.initializer if f"{entry.name}.int8" in weights]
+    stored = [weights[f"{entry.name}.fp16"] for entry in plain.graph.initializer if f"{entry.name}.fp16" in weights]
     assert len(stored) > 10
-    assert all(weight.dtype == np.int8 for weight in stored)
+    assert all(weight.dtype == np.float16 for weight in stored)
     expected, found = (OnnxSession(graph.SerializeToString()).logits(batch) for graph in (plain, careful))
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
