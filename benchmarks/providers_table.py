@@ -28,7 +28,8 @@ def markdown(figures: dict[str, Any]) -> str:
     medians = {(row["name"], row["workload"]): row["median_ms"] for row in figures["latency"]}
     if all((STUDENT, shape) in medians for shape in AIM_AT):
         sections.append(_verdict(medians))
-    sections.append("\n".join(_latency(medians)))
+    if medians:
+        sections.append("\n".join(_latency(medians)))
     if figures["answers"]:
         sections.append("\n".join(_answers(figures["answers"])))
     return "\n\n".join(sections) + "\n"

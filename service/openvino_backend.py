@@ -122,7 +122,8 @@ def load_openvino_backend(
 
 
 def _compile_all(core: openvino.Core, model: openvino.Model, fixed_tokens: int) -> dict[int, openvino.CompiledModel]:
-    fold_positions(model, in_bf16=core.get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
+    if fixed_tokens:
+        fold_positions(model, in_bf16=core.get_property("CPU", "INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
     models = {ANY_SHAPE: _compile(core, model)}
     for tokens in range(TOKENS_MULTIPLE, fixed_tokens + 1, TOKENS_MULTIPLE):
         fixed = model.clone()
