@@ -18,6 +18,7 @@ from service.settings import Settings
 from tests.compression.conftest import (  # noqa: F401 - fixtures
     labelled_texts,
     models_folder,
+    taught_bert,
     teacher_folder,
     tiny_bert,
     tiny_recipe,
