@@ -73,7 +73,7 @@ class Products:
         return self.graph.weight(f"{name}.int8", quantised), self.graph.weight(f"{name}.scales", scales)
 
     def _fp32_weight(self, name: str, weight: Array) -> str:
-        """A weight (k, n); in an int8 graph it is stored in half the bytes, and constant folding makes it fp32 again."""
+        """A weight (k, n); in an int8 graph it is stored in fp16, and constant folding makes it fp32 again."""
         if self._ranges is None:
             return self.graph.weight(name, weight)
         stored = self.graph.weight(f"{name}.fp16", weight.astype(np.float16))
