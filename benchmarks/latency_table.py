@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.latency import LATENCY, LATENCY_TOOLS, RANKS, RANKS_TOOLS, SIZE, TEACHER_ORT, TEACHER_TORCH
-from benchmarks.serving.table import put_into
+from benchmarks.serving.table import write_page
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "latency.json"
@@ -83,8 +83,7 @@ def _model(name: str, model: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     results = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
-    figures = json.loads(results.read_text(encoding="utf-8"))
-    PAGE.write_text(put_into(PAGE.read_text(encoding="utf-8"), markdown(figures)), encoding="utf-8")
+    write_page(PAGE, markdown(json.loads(results.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

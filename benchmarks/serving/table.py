@@ -35,6 +35,11 @@ def put_into(page: str, figures: str) -> str:
     return MARKERS.sub(lambda match: match[1] + figures + match[2], page)
 
 
+def write_page(page: Path, figures: str) -> None:
+    """Put these figures between the markers of a page on disk."""
+    page.write_text(put_into(page.read_text(encoding="utf-8"), figures), encoding="utf-8")
+
+
 def _about(results: Results) -> Iterable[str]:
     about = results.about
     yield f"`{about['command']}`, commit {about['commit']}, {about['date']}."
@@ -131,8 +136,7 @@ def main() -> None:
     if options.page is None:
         print(figures, end="")
     else:
-        page = options.page.read_text(encoding="utf-8")
-        options.page.write_text(put_into(page, figures), encoding="utf-8")
+        write_page(options.page, figures)
 
 
 if __name__ == "__main__":
