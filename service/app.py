@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.access_log import log_call
 from service.call import Call
+from service.cores import cores_per_worker
 from service.inference_route import InferenceRoute, Services
 from service.loading import load_inference
 from service.metrics import Metrics
@@ -24,7 +25,7 @@ from service.problem import routing_problem
 from service.registry import Loader, load_registry
 from service.routes import classify, health, models
 from service.routes import metrics as metrics_route
-from service.settings import Settings
+from service.settings import LONE_TEXT_THREADS, Settings
 from service.tracing import start_tracer
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
@@ -63,7 +64,12 @@ def create_app(settings: Settings, load: Loader | None = None) -> Application:
 
     `load` turns a verified artefact into something that computes; tests give their own.
     """
-    load_model = load or functools.partial(load_inference, openvino_fixed_tokens=settings.openvino_fixed_tokens)
+    load_model = load or functools.partial(
+        load_inference,
+        openvino_fixed_tokens=settings.openvino_fixed_tokens,
+        lone_text_threads=settings.lone_text_threads
+        or min(LONE_TEXT_THREADS, settings.runners or cores_per_worker(settings.workers)),
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:

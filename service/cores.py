@@ -19,6 +19,11 @@ def available_cores(root: Path = Path("/"), affinity: int | None = None) -> int:
     return max(1, int(cores))
 
 
+def cores_per_worker(workers: int) -> int:
+    """Return the whole cores that each of so many worker processes may use, at least 1."""
+    return max(1, available_cores() // workers)
+
+
 def _cgroup_folders(root: Path) -> list[Path]:
     """Return the folders that may limit this process: its own cgroup and each parent, in v2 and in v1."""
     try:

@@ -30,7 +30,6 @@ class DirectCycle:
     `finish` gets the whole answer, and whether the connection stays.
     """
 
-    body = b""
     more_body = True
     disconnected = False
     response_complete = False
@@ -39,7 +38,13 @@ class DirectCycle:
 
     def __init__(self, keep_alive: bool, finish: Callable[[bytes, bool], None]) -> None:
         self.keep_alive = keep_alive
+        self.pieces: list[bytes] = []
         self._finish = finish
+
+    @property
+    def body(self) -> bytes:
+        """What came of the body."""
+        return b"".join(self.pieces)
 
     async def receive(self) -> Message:
         """Return the whole body."""

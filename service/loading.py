@@ -10,7 +10,11 @@ from service.tokenizer import TextTokenizer
 
 
 def load_inference(
-    artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int = OPENVINO_FIXED_TOKENS
+    artefact: Artefact,
+    graph_file: str,
+    provider: Provider,
+    openvino_fixed_tokens: int = OPENVINO_FIXED_TOKENS,
+    lone_text_threads: int = 1,
 ) -> Inference:
     """Load tokenizer and graph and run them once; raises ArtefactError or ProviderError."""
     try:
@@ -18,17 +22,23 @@ def load_inference(
     except ArtefactError as error:
         raise ArtefactError(f"{artefact.folder}: {error}") from error
     try:
-        inference = Inference(artefact, tokenizer, _load_backend(artefact, graph_file, provider, openvino_fixed_tokens))
+        backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
+        inference = Inference(artefact, tokenizer, backend)
         inference.warm_up()
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{artefact.folder / graph_file}: {error}") from error
     return inference
 
 
-def _load_backend(artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int) -> Backend:
+def _load_backend(
+    artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int, lone_text_threads: int
+) -> Backend:
     graph = artefact.read(graph_file)
+    is_fp32 = artefact.precision_of(graph_file) == "fp32"
     if provider != "openvino":
-        return load_onnx_backend(graph, artefact.inputs, artefact.output, provider)
+        # The products of an int8 graph are done before another thread has woken up.
+        threads = lone_text_threads if is_fp32 else 1
+        return load_onnx_backend(graph, artefact.inputs, artefact.output, provider, threads)
     try:
         from service.openvino_backend import load_openvino_backend
     except ImportError as error:
@@ -36,7 +46,7 @@ def _load_backend(artefact: Artefact, graph_file: str, provider: Provider, openv
             f"provider openvino was asked for and {error.name} is not installed: pip install 'ladabert[openvino]'"
         ) from error
     # Others would answer differently in a graph for one shape, as OpenVINO rounds elsewhere in it: docs/providers.md.
-    may_be_fixed = artefact.precision_of(graph_file) == "fp32" and artefact.task == "single"
+    may_be_fixed = is_fp32 and artefact.task == "single"
     fixed_tokens = openvino_fixed_tokens if may_be_fixed else 0
     backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length, fixed_tokens)
     backend.warm_up()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,22 +18,33 @@ from service.settings import Provider
 logger = logging.getLogger(__name__)
 
 DEVICE_ID = 0  # of the GPU; CUDA_VISIBLE_DEVICES chooses another
+# How long threads that share a run look out for its next step before they sleep; longer burns more CPU after each run.
+SPIN_US = 200
 
 
 class OnnxBackend:
     """One session with one thread per run, shared by every runner: `run` holds no lock and frees the GIL.
 
     With `device` the inputs are put there, and the output made there, by I/O binding: on a GPU the three arrays go
-    over once, in order, and only the logits come back.
+    over once, in order, and only the logits come back. `lone_session` has several threads, for a single text that
+    finds no other run going on.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, inputs: Sequence[str], output: str, device: str | None = None
+        self,
+        session: ort.InferenceSession,
+        inputs: Sequence[str],
+        output: str,
+        device: str | None = None,
+        lone_session: ort.InferenceSession | None = None,
     ) -> None:
         self._session = session
         self._inputs = tuple(inputs)
         self._output = output
         self._device = device
+        self._lone_session = lone_session
+        self._lock = threading.Lock()
+        self._runs = 0  # that go on; not counted without a lone session
 
     @property
     def provider(self) -> str:
@@ -44,10 +56,26 @@ class OnnxBackend:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         feeds = {name: arrays[name] for name in self._inputs}
         try:
-            logits = self._session.run([self._output], feeds)[0] if self._device is None else self._run_bound(feeds)
+            if self._lone_session is not None:
+                logits = self._run_shared(self._lone_session, feeds, texts=len(input_ids))
+            elif self._device is None:
+                logits = self._session.run([self._output], feeds)[0]
+            else:
+                logits = self._run_bound(feeds)
         except Exception as error:  # its exceptions share no base class
             raise InferenceError(f"ONNX Runtime: {error}") from error
         return np.asarray(logits, dtype=np.float32)
+
+    def _run_shared(self, lone_session: ort.InferenceSession, feeds: Mapping[str, IntArray], texts: int) -> FloatArray:
+        with self._lock:
+            is_alone = texts == 1 and self._runs == 0
+            self._runs += 1
+        try:
+            logits: FloatArray = (lone_session if is_alone else self._session).run([self._output], feeds)[0]
+        finally:
+            with self._lock:
+                self._runs -= 1
+        return logits
 
     def _run_bound(self, feeds: Mapping[str, IntArray]) -> FloatArray:
         binding = self._session.io_binding()  # of this run alone: runners share the session
@@ -59,8 +87,13 @@ class OnnxBackend:
         return np.asarray(logits, dtype=np.float32)
 
 
-def load_onnx_backend(graph: bytes, inputs: Sequence[str], output: str, provider: Provider) -> OnnxBackend:
-    """Load a graph; raises ArtefactError for a bad one and ProviderError for a provider that is not there."""
+def load_onnx_backend(
+    graph: bytes, inputs: Sequence[str], output: str, provider: Provider, lone_text_threads: int = 1
+) -> OnnxBackend:
+    """Load a graph, on the CPU a second time if a lone text gets more than one thread.
+
+    Raises ArtefactError for a bad one and ProviderError for a provider that is not there.
+    """
     session = None
     if provider in ("auto", "cuda"):
         session, reason = _cuda_session(graph)
@@ -77,7 +110,10 @@ def load_onnx_backend(graph: bytes, inputs: Sequence[str], output: str, provider
     if output not in found_outputs:
         raise ArtefactError(f"the graph's outputs are {found_outputs}, the manifest says {output!r}")
     on_cuda = session.get_providers()[0] == "CUDAExecutionProvider"
-    return OnnxBackend(session, inputs, output, device="cuda" if on_cuda else None)
+    if on_cuda:
+        return OnnxBackend(session, inputs, output, device="cuda")
+    lone_session = _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None
+    return OnnxBackend(session, inputs, output, lone_session=lone_session)
 
 
 def _cuda_session(graph: bytes) -> tuple[ort.InferenceSession | None, str]:
@@ -93,14 +129,15 @@ def _cuda_session(graph: bytes) -> tuple[ort.InferenceSession | None, str]:
     return session, ""
 
 
-def _session(graph: bytes, providers: list[str]) -> ort.InferenceSession:
+def _session(graph: bytes, providers: list[str], threads: int = 1) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # The artefact's graph is final and was verified at this level; fusing more changes kernels.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors; what fails is raised and logged by us
     try:

@@ -127,7 +127,7 @@ class TimedProtocol(HttpToolsProtocol):
         """Take a part of the body; there is more than one only if it is long."""
         whole = self._whole
         if whole is not None and whole is self.cycle:
-            whole.body += body
+            whole.pieces.append(body)
         else:
             super().on_body(body)
 
@@ -157,6 +157,7 @@ class TimedProtocol(HttpToolsProtocol):
         if whole.more_body:  # the rest comes later
             self.cycle = None  # type: ignore[assignment]
             self._leave_to_uvicorn()
+            assert isinstance(self.cycle, RequestResponseCycle)
             self.cycle.body = bytearray(whole.body)
             return
         route = self.routes[self.url]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
 from service.batcher import BatchLimits
-from service.cores import available_cores
+from service.cores import cores_per_worker
 from service.errors import ArtefactError, StartError, UnknownModelError
 from service.inference import Inference
 from service.loading import load_inference
@@ -58,7 +58,7 @@ def load_registry(settings: Settings, metrics: Metrics, load: Loader = load_infe
     """Verify, load and warm up every artefact, on the event loop that will ask; raises StartError with one line."""
     artefacts = read_artefacts(settings)
     default = choose_default(settings, artefacts)
-    cores = max(1, available_cores() // settings.workers)
+    cores = cores_per_worker(settings.workers)
     models: dict[str, Model] = {}
     try:
         for artefact in artefacts:

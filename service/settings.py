@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LADABERT_"
 OPENVINO_FIXED_TOKENS = 64
+LONE_TEXT_THREADS = 4  # more gain little on one text
 
 Provider = Literal["auto", "cpu", "cuda", "openvino"]
 Precision = Literal["auto", "fp32", "int8", "fp16"]
@@ -55,6 +56,13 @@ class Settings(BaseSettings):
         le=256,
         description="Threads that run the graph, per worker and model. Unset: on CPU the cgroup's cores "
         "divided by the workers, on CUDA one.",
+    )
+    lone_text_threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that share an fp32 graph's run of a single text while no other runs, on the CPU; more "
+        "than one hold the weights twice. Unset: as many as there are runners, at most 4.",
     )
     max_batch_size: int | None = Field(
         default=None, ge=1, description="Texts in one batch at most. Unset: 32 on CPU, 256 on CUDA."

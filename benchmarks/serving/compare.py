@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.serving.contenders import LIMIT, MODULES_FOLDER, contenders, pipeline, timed_service
+from benchmarks.serving.contenders import LIMIT, MODULES_FOLDER, contenders, ours_on_openvino, pipeline, timed_service
 from benchmarks.serving.environments import python_of
 from benchmarks.serving.graphs import Graph, student_graph, teacher_graph
 from benchmarks.serving.limit import InProcess
@@ -123,6 +123,9 @@ def _started(graph: Graph, options: argparse.Namespace, folder: Path) -> Iterato
     entered = contenders(shlex.split(options.ours), options.peers)
     if graph.transformers is not None:
         entered.append(pipeline())
+        on_openvino = ours_on_openvino(shlex.split(options.ours))  # which is for fp32 graphs
+        if on_openvino is not None:
+            entered.append(on_openvino)
     short, long = made_up_mix(MIX, min(256, graph.artefact.max_length))
     sentences = read_texts(options.texts) if options.texts else made_up_sentences(SENTENCES)
     texts = Texts(shuffled(sentences)[:SENTENCES], short, long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from benchmarks.serving.environments import python_of
 from benchmarks.serving.graphs import Graph
 
 OURS = "ladabert"
+OURS_OPENVINO = "ladabert-openvino"
 LIMIT = "limit"
 PIPELINE = "transformers"
 TITLES = {
     LIMIT: "in-process limit",
     OURS: "LadaBERT",
+    OURS_OPENVINO: "LadaBERT, `--provider openvino`",
     "fastapi": "FastAPI + ONNX Runtime",
     "litserve": "LitServe",
     "infinity": "Infinity",
@@ -44,7 +47,7 @@ class Contender:
 
 def contenders(ours: Sequence[str], environments: Path | None) -> list[Contender]:
     """Return every server that serves the ONNX file; LitServe and Infinity only with their environments."""
-    found = [_ours(ours), _script("fastapi", "/classify", "fastapi_onnx.py", sys.executable)]
+    found = [_ours(OURS, "cpu", ours), _script("fastapi", "/classify", "fastapi_onnx.py", sys.executable)]
     if environments is not None:
         litserve, infinity = (str(_python(environments, name)) for name in ("litserve", "infinity"))
         found.append(_script("litserve", "/predict", "litserve_onnx.py", litserve))
@@ -60,13 +63,20 @@ def _python(environments: Path, name: str) -> Path:
     return python
 
 
-def _ours(options: Sequence[str]) -> Contender:
+def ours_on_openvino(options: Sequence[str]) -> Contender | None:
+    """Return our service where OpenVINO computes the same ONNX file; None when it is not installed."""
+    if importlib.util.find_spec("openvino") is None:
+        return None
+    return _ours(OURS_OPENVINO, "openvino", options)
+
+
+def _ours(name: str, provider: str, options: Sequence[str]) -> Contender:
     return Contender(
-        OURS,
+        name,
         "/classify",
         lambda graph, port: [
             *(sys.executable, "-m", "service", "--models", str(graph.models), "--port", str(port)),
-            *("--provider", "cpu", *options),
+            *("--provider", provider, *options),
         ],
         body=lambda inputs: {"inputs": inputs},
         labels=_our_labels,

@@ -12,7 +12,7 @@ from benchmarks.serving.contenders import LIMIT, OURS, TITLES
 from benchmarks.serving.results import Point, Results
 from benchmarks.serving.thresholds import GRAPHS
 
-COLOURS = dict(zip(TITLES, ("#777777", "#c1272d", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b"), strict=True))
+COLOURS = dict(zip(TITLES, ("#777777", "#c1272d", "#e6862e", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b"), strict=True))
 
 
 def plot(results: Results, path: Path) -> None:

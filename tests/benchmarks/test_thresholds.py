@@ -39,6 +39,14 @@ def test_others_are_the_servers_of_the_same_file() -> None:
     assert rows["student here over transformers.pipeline on the teacher, concurrency 32"] == (25, "ok")
 
 
+def test_our_service_on_openvino_is_judged_against_the_others_and_not_among_them() -> None:
+    points = [rate("teacher", "ladabert", 300), rate("teacher", "fastapi", 200)]
+    assert not any("OpenVINO" in claim for claim in judged(Results({}, points)))
+    rows = judged(Results({}, [*points, rate("teacher", "ladabert-openvino", 500)]))
+    assert rows["teacher, fp32, with OpenVINO: throughput over the best other server, concurrency 32"] == (2.5, "ok")
+    assert rows["teacher, fp32: throughput over the best other server, concurrency 32"] == (1.5, "ok")
+
+
 def test_fairness_is_a_ratio_of_two_p99() -> None:
     specials = [Special(1, "student", "short_alone_p99_ms", 10), Special(1, "student", "short_with_long_p99_ms", 31)]
     rows = judged(Results({}, [], specials))

@@ -1,7 +1,9 @@
 """Claims about running a graph: bound to a device or not, the answer is the same, from any thread."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -54,6 +56,75 @@ def test_a_bound_run_that_fails_is_an_inference_error(backends: tuple[OnnxBacken
     for backend in backends:
         with pytest.raises(InferenceError, match="ONNX Runtime"):
             backend.run(ids + 10_000, mask, types)
+
+
+class CountingSession:
+    """A session that counts its runs, and waits within one for `go_on`."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.runs = 0
+        self.go_on = threading.Event()
+        self.entered = threading.Event()
+        self.go_on.set()
+        self._session = session
+
+    def run(self, *arguments: Any) -> Any:
+        self.runs += 1
+        self.entered.set()
+        assert self.go_on.wait(10)
+        return self._session.run(*arguments)
+
+
+@pytest.fixture
+def shared(artefact: Artefact) -> tuple[OnnxBackend, CountingSession, CountingSession]:
+    """Return a backend with a session for lone texts, its usual session and that one."""
+    session = ort.InferenceSession(artefact.read("model.onnx"), providers=["CPUExecutionProvider"])
+    usual, lone = CountingSession(session), CountingSession(session)
+    return OnnxBackend(usual, artefact.inputs, artefact.output, lone_session=lone), usual, lone
+
+
+def test_a_text_alone_gets_the_session_of_several_threads(
+    shared: tuple[OnnxBackend, CountingSession, CountingSession],
+) -> None:
+    backend, usual, lone = shared
+    backend.run(*sample(1, 5))
+    assert (usual.runs, lone.runs) == (0, 1)
+    backend.run(*sample(2, 5))
+    assert (usual.runs, lone.runs) == (1, 1)
+
+
+def test_a_text_beside_another_run_gets_one_thread(
+    shared: tuple[OnnxBackend, CountingSession, CountingSession],
+) -> None:
+    backend, usual, lone = shared
+    lone.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(backend.run, *sample(1, 5))
+        assert lone.entered.wait(10)
+        backend.run(*sample(1, 5))
+        assert (usual.runs, lone.runs) == (1, 1)
+        lone.go_on.set()
+        first.result()
+    backend.run(*sample(1, 5))
+    assert (usual.runs, lone.runs) == (1, 2)
+
+
+def test_after_a_lone_run_that_fails_the_next_text_is_alone_again(
+    shared: tuple[OnnxBackend, CountingSession, CountingSession],
+) -> None:
+    backend, usual, lone = shared
+    ids, mask, types = sample(1, 4)
+    with pytest.raises(InferenceError, match="ONNX Runtime"):
+        backend.run(ids + 10_000, mask, types)
+    backend.run(ids, mask, types)
+    assert (usual.runs, lone.runs) == (0, 2)
+
+
+def test_threads_do_not_change_an_answer(artefact: Artefact) -> None:
+    shared, single = (load_inference(artefact, "model.onnx", "cpu", lone_text_threads=threads) for threads in (2, 1))
+    for tokens in (3, 8, 16):
+        arrays = sample(1, tokens)
+        np.testing.assert_allclose(shared.backend.run(*arrays), single.backend.run(*arrays), rtol=0, atol=1e-5)
 
 
 def test_each_provider_gets_the_graph_that_it_computes_fastest(artefact: Artefact) -> None:
