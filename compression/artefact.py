@@ -68,7 +68,7 @@ def _write_artefact(
             }
             for precision, graph in graphs.items()
         }
-        files[TOKENIZER_FILE] = store(partial, TOKENIZER_FILE, plain.to_str(pretty=True).encode(), plain=True)
+        files[TOKENIZER_FILE] = store(partial, TOKENIZER_FILE, plain.to_str().encode(), plain=True)
         default_file = GRAPH_FILES[next(iter(graphs))]
         manifest = {
             "schema_version": 1,

@@ -17,14 +17,18 @@ from compression.factorise import FactorisedEmbedding
 from compression.graph_plan import GraphPlan
 from compression.graph_products import Products, array
 from compression.onnx_graph import MICROSOFT, GraphBuilder
-from compression.quantise import Ranges, quantise_rows
+from compression.quantise import Array, Ranges, quantise_rows
 
 LOGITS = "logits"
 DEFAULT_PLAN = GraphPlan()
 
 
 def build_bert_graph(
-    model: BertForSequenceClassification, task: str, ranges: Ranges | None = None, plan: GraphPlan = DEFAULT_PLAN
+    model: BertForSequenceClassification,
+    task: str,
+    ranges: Ranges | None = None,
+    plan: GraphPlan = DEFAULT_PLAN,
+    max_length: int | None = None,
 ) -> onnx.ModelProto:
     """The classifier as a graph from ids and mask to logits.
 
@@ -33,8 +37,9 @@ def build_bert_graph(
         task: ``single`` leaves the token types out: they are all zero.
         ranges: the activations' ranges for an int8 graph; ``None`` writes fp32.
         plan: which of the graphs that compute the same.
+        max_length: tokens that it can read; ``None``: as many as the model.
     """
-    return _BertGraph(model, task, ranges, plan).build()
+    return _BertGraph(model, task, ranges, plan, max_length).build()
 
 
 def quantised_products(
@@ -51,10 +56,25 @@ def graph_inputs(task: str) -> tuple[str, ...]:
     return ("input_ids", "attention_mask") + (("token_type_ids",) if task == "pair" else ())
 
 
+def table_of(module: nn.Module) -> Array:
+    """The whole table (rows, H) of an embedding, whether it is factorised or not."""
+    if isinstance(module, FactorisedEmbedding):
+        return array(module.get_parameter("left")) @ array(module.right).T
+    return array(module.get_parameter("weight"))
+
+
 class _BertGraph:
-    def __init__(self, model: BertForSequenceClassification, task: str, ranges: Ranges | None, plan: GraphPlan) -> None:
+    def __init__(
+        self,
+        model: BertForSequenceClassification,
+        task: str,
+        ranges: Ranges | None,
+        plan: GraphPlan,
+        max_length: int | None = None,
+    ) -> None:
         self.model = model
         self.task = task
+        self.max_length = max_length
         self.ranges = ranges
         self.plan = plan
         self.graph = GraphBuilder()
@@ -84,13 +104,15 @@ class _BertGraph:
         """(B, T) → (B, T, H): words, positions and token types, normalised."""
         graph, embeddings = self.graph, self.model.bert.embeddings
         words = self._lookup("input_ids", "bert.embeddings.word_embeddings")
-        length = graph.node("Shape", "input_ids", start=1, end=2)
-        positions = self._first_rows(length, "bert.embeddings.position_embeddings")
+        rows = table_of(self.model.get_submodule("bert.embeddings.position_embeddings"))[: self.max_length]
         types = array(embeddings.token_type_embeddings.get_parameter("weight"))
         if self.task == "pair":
             words = graph.node("Add", words, graph.node("Gather", graph.weight("token_types", types), "token_type_ids"))
-        else:  # one row for all, added where there are (T, H) numbers and not (B, T, H)
-            positions = graph.node("Add", positions, graph.weight("token_type_0", types[0]))
+        else:  # one row for all
+            rows = rows + types[0]
+        table = self.products.constant("bert.embeddings.position_embeddings", rows)
+        length = graph.node("Shape", "input_ids", start=1, end=2)
+        positions = graph.node("Slice", table, graph.integers(0), length)  # (T, H)
         return self._layer_norm(graph.node("Add", words, positions), "bert.embeddings.LayerNorm")
 
     def _lookup(self, ids: str, name: str) -> str:
@@ -102,15 +124,8 @@ class _BertGraph:
             return self._project(rows, module, name)
         quantised, scales = quantise_rows(array(table))
         rows = graph.node("Gather", graph.weight(f"{name}.table", quantised), ids)
-        row_scales = graph.node("Gather", graph.weight(f"{name}.scales", scales), ids)
+        row_scales = graph.node("Gather", self.products.constant(f"{name}.scales", scales), ids)
         return graph.node("Mul", self._project_quantised(rows, module, name), row_scales)
-
-    def _first_rows(self, length: str, name: str) -> str:
-        """The first ``length`` rows of an embedding table, (T, H)."""
-        graph, module = self.graph, self.model.get_submodule(name)
-        table = module.get_parameter("left" if isinstance(module, FactorisedEmbedding) else "weight")
-        rows = graph.node("Slice", graph.weight(f"{name}.table", array(table)), graph.integers(0), length)
-        return self._project(rows, module, name)
 
     def _project(self, rows: str, module: nn.Module, name: str) -> str:
         if not isinstance(module, FactorisedEmbedding):

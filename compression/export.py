@@ -168,7 +168,7 @@ def _verified_graphs(
     model = result.student.model
     model.eval()
     max_length = _max_length(result)
-    candidates = candidate_graphs(model, result.task, None, target)
+    candidates = candidate_graphs(model, result.task, None, target, max_length)
     for graph in candidates.values():
         check_parity(model, graph, max_length)
     if "fp32" not in precisions:  # only what int8 is measured against
@@ -181,12 +181,13 @@ def _verified_graphs(
         graphs["fp16"] = VerifiedGraph(fp16, choice.plan, choice)
     if "int8" in precisions:
         ranges = calibrate(model, _calibration_batches(result.train_data, result.recipe.training.seed))
-        choice = choose_graph(candidate_graphs(model, result.task, ranges, target), max_length, shapes=shapes)
+        candidates = candidate_graphs(model, result.task, ranges, target, max_length)
+        choice = choose_graph(candidates, max_length, shapes=shapes)
         held_out = result.calibration_data if len(result.calibration_data) else result.train_data
         tolerance = result.recipe.export.int8_logit_error
         guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
         plan = replace(choice.plan, fp32_products=guarded.fp32_products)
-        graph = build_bert_graph(model, result.task, ranges, plan)
+        graph = build_bert_graph(model, result.task, ranges, plan, max_length)
         graphs["int8"] = VerifiedGraph(graph, plan, choice, guarded)
     return graphs
 

@@ -54,7 +54,11 @@ class GraphChoice:
 
 
 def candidate_graphs(
-    model: BertForSequenceClassification, task: str, ranges: Ranges | None, target: Target
+    model: BertForSequenceClassification,
+    task: str,
+    ranges: Ranges | None,
+    target: Target,
+    max_length: int | None = None,
 ) -> dict[GraphPlan, onnx.ModelProto]:
     """The graphs to choose from, without those that come out the same as an earlier one."""
     heads = model.config.num_attention_heads
@@ -62,7 +66,7 @@ def candidate_graphs(
     graphs: dict[GraphPlan, onnx.ModelProto] = {}
     seen: set[bytes] = set()
     for plan in plans:
-        graph = build_bert_graph(model, task, ranges, plan)
+        graph = build_bert_graph(model, task, ranges, plan, max_length)
         content = graph.SerializeToString(deterministic=True)
         if content not in seen:
             seen.add(content)

@@ -37,7 +37,7 @@ class Products:
         graph = self.graph
         bias_name = "" if bias is None else graph.weight(f"{name}.bias", bias)
         if self._ranges is None or range_name in self._in_fp32:
-            product = graph.node("MatMul", inputs, self._fp32_weight(name, weight))
+            product = graph.node("MatMul", inputs, self.constant(name, weight))
             return product if bias is None else graph.node("Add", product, bias_name)
         self.in_int8[range_name] = self.in_int8.get(range_name, 0) + weight.size
         int8, scales = self.int8_weight(name, weight)
@@ -72,11 +72,11 @@ class Products:
         quantised, scales = quantise_columns(weight)
         return self.graph.weight(f"{name}.int8", quantised), self.graph.weight(f"{name}.scales", scales)
 
-    def _fp32_weight(self, name: str, weight: Array) -> str:
-        """A weight (k, n); in an int8 graph it is stored in fp16, and constant folding makes it fp32 again."""
+    def constant(self, name: str, values: Array) -> str:
+        """Numbers in fp32; an int8 graph stores them in fp16, and constant folding makes them fp32 again."""
         if self._ranges is None:
-            return self.graph.weight(name, weight)
-        stored = self.graph.weight(f"{name}.fp16", weight.astype(np.float16))
+            return self.graph.weight(name, values)
+        stored = self.graph.weight(f"{name}.fp16", values.astype(np.float16))
         return self.graph.node("Cast", stored, to=TensorProto.FLOAT)
 
     def _quantise(self, inputs: str, range_name: str) -> tuple[str, str, str]:

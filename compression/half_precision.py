@@ -72,7 +72,8 @@ def half_precision(graph: onnx.ModelProto) -> onnx.ModelProto:
 def _fuse_normalisation(graph: onnx.GraphProto) -> None:
     """``Add`` of two activations, then ``LayerNormalization`` → ``SkipLayerNormalization``."""
     weights = {tensor.name for tensor in graph.initializer}
-    broadcast = {node.output[0] for node in graph.node if node.op_type == "Slice"}  # the positions, one for all rows
+    # The positions, one for all texts.
+    broadcast = {node.output[0] for node in graph.node if node.op_type == "Slice" and node.input[0] in weights}
     readers = Counter(name for node in graph.node for name in node.input)
     sums = {
         node.output[0]: node

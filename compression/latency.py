@@ -107,7 +107,7 @@ def onnx_timer(task: str, max_length: int, precision: str) -> Timer:
         ids = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
         batch = Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])
         ranges = calibrate(model, [batch]) if precision == "int8" else None
-        graphs = candidate_graphs(model, task, ranges, "cpu").values()
+        graphs = candidate_graphs(model, task, ranges, "cpu", max_length).values()
         sessions = {str(index): OnnxSession(graph.SerializeToString()) for index, graph in enumerate(graphs)}
         return min(timing.median_ms for timing in time_in_turns(sessions, [shape], repeats=TIMED_REPEATS))
 

@@ -80,6 +80,9 @@ def quantise_columns(weight: Array) -> tuple[npt.NDArray[np.int8], Array]:
 
 
 def quantise_rows(table: Array) -> tuple[npt.NDArray[np.uint8], Array]:
-    """A (rows, k) table as uint8 around 128 with one scale (rows, 1) for each row."""
-    quantised, scales = quantise_columns(table.T)
-    return (quantised.T.astype(np.int16) + 128).astype(np.uint8), scales[:, None]
+    """A (rows, k) table as uint8 around 128 with one scale (rows, 1) for each row, which fp16 can hold."""
+    exact = np.abs(table).max(axis=1, keepdims=True) / 127
+    scales = exact.astype(np.float16)
+    scales = np.where(scales < exact, np.nextafter(scales, np.float16(np.inf)), scales).astype(np.float32)
+    scales[exact == 0] = 1.0
+    return (np.round(table / scales).astype(np.int16) + 128).astype(np.uint8), scales

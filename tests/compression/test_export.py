@@ -232,6 +232,24 @@ def test_quantised_weights_are_within_half_a_step_and_zeros_stay_zero() -> None:
     assert np.abs((rows.astype(np.float32) - 128) * row_scales - weight).max() <= row_scales.max() / 2 + 1e-6
 
 
+def test_a_tables_row_scales_are_stored_in_fp16_as_they_are() -> None:
+    table = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32) * np.logspace(-8, 2, 50)[:, None]
+    rows, scales = quantise_rows(table.astype(np.float32))
+    assert (scales.astype(np.float16).astype(np.float32) == scales).all()
+    assert (np.abs((rows.astype(np.float32) - 128) * scales - table) <= scales / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("ranges", [False, True])
+def test_a_graph_holds_the_positions_that_it_reads_and_no_more(result: CompressionResult, ranges: bool) -> None:
+    model, batch = result.student.model, result.train_data.batch(range(32))
+    numbers = calibrate(model, [batch]) if ranges else None
+    whole, cut = (build_bert_graph(model, "single", numbers, max_length=length) for length in (None, 12))
+    tables = [entry for entry in cut.graph.initializer if "position" in entry.name]
+    assert [list(table.dims) for table in tables] == [[12, model.config.hidden_size]]
+    expected, found = (OnnxSession(graph.SerializeToString()).logits(batch) for graph in (whole, cut))
+    assert (found == expected).all()
+
+
 def test_calibration_does_not_look_at_padding(result: CompressionResult) -> None:
     alone, with_padding = (
         calibrate(result.student.model, [batch])
