@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict
 
-from service.batcher import TEXTS_AT_A_TIME, Batcher, BatchLimits, Ticket
+from service.batcher import TEXTS_AT_A_TIME, Batcher, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
+from service.fair_queue import BatchLimits
 from service.inference import Inference, Logits
 from service.metrics import ModelMetrics
 from service.runner import RunnerPool

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
-from service.batcher import BatchLimits
 from service.cores import cores_per_worker
 from service.errors import ArtefactError, StartError, UnknownModelError
+from service.fair_queue import BatchLimits
 from service.inference import Inference
 from service.loading import load_inference
 from service.metrics import Metrics, ModelLabels, ModelMetrics

@@ -5,8 +5,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from service.batcher import Batcher, BatchLimits, Ticket
+from service.batcher import Batcher, Ticket
 from service.errors import QueueFullError
+from service.fair_queue import BatchLimits
 
 TOKENS_PER_S = 3000.0  # that one runner computes, padding included
 RUN_S = 0.001  # that each run takes on top

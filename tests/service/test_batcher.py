@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from service.batcher import YIELD_S, Batch, Batcher, BatchLimits, Ticket
+from service.batcher import Batch, Batcher, Ticket
 from service.errors import (
     CallerLeftError,
     DeadlineExceededError,
@@ -16,6 +16,7 @@ from service.errors import (
     ModelFailedError,
     QueueFullError,
 )
+from service.fair_queue import YIELD_S, BatchLimits
 
 FOREVER = float("inf")
 Text = tuple[str, int]  # a name and its length
@@ -569,8 +570,8 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.record.depth == self.batcher.queue_depth == len(waiting)
         assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
         assert self.batcher._contended == sum(caller.ticket._contended for caller in waiting)
-        ready = [item for same_length in self.batcher._by_length.values() for item in same_length]
-        assert self.batcher._ready_texts == len(ready)
+        ready = [item for same_length in self.batcher._queue._by_length.values() for item in same_length]
+        assert self.batcher._queue.ready_texts == len(ready)
         assert all(item.waiting for item in ready)
 
     def teardown(self) -> None:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Iterator, Sequence
 
-from service.batcher import Batcher, BatchLimits, Ticket
+from service.batcher import Batcher, Ticket
 from service.errors import ModelFailedError
+from service.fair_queue import BatchLimits
 from service.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
 
 MAX_RUN_S = 1000.0  # on a clock that tests move
