@@ -50,6 +50,7 @@ async def measure(options: Options) -> Report:
                     fates.append(Fate(connection.port, await connection.send(next(requests))))
 
     async with started(options.models, {}, workers=2) as server:
+        await wait_for_workers(server, 2)  # or the callers' connections would all be the first one's
         before = await settled(server.port)
         callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
         await asyncio.sleep(LOAD_S)
