@@ -1,5 +1,6 @@
 """ONNX Runtime behind the backend protocol; the only module that imports it."""
 
+import functools
 import logging
 import os
 import threading
@@ -100,7 +101,7 @@ def load_onnx_backend(
         if session is None and provider == "cuda":
             raise ProviderError(f"provider cuda was asked for: {reason}")
         if session is None:
-            logger.info("computing on the CPU: %s", reason)
+            _tell_why_on_the_cpu(reason)
     if session is None:
         session = _session(graph, ["CPUExecutionProvider"])
     found_inputs = sorted(argument.name for argument in session.get_inputs())
@@ -114,6 +115,12 @@ def load_onnx_backend(
         return OnnxBackend(session, inputs, output, device="cuda")
     lone_session = _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None
     return OnnxBackend(session, inputs, output, lone_session=lone_session)
+
+
+@functools.cache
+def _tell_why_on_the_cpu(reason: str) -> None:
+    """Log it once, not for every model."""
+    logger.info("computing on the CPU: %s", reason)
 
 
 def _cuda_session(graph: bytes) -> tuple[ort.InferenceSession | None, str]:
