@@ -107,7 +107,7 @@ def replace_artefact(out: Path, partial: Path) -> None:
 
 
 def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
-    """Stores an artefact's graphs anew, as small as they can be or ``plain``: their content stays, bit for bit.
+    """Stores an artefact's files anew, as small as they can be or ``plain``: their content stays, bit for bit.
 
     Name, version and every figure but the stored bytes stay, too; the folder is replaced in one step.
 
@@ -124,13 +124,10 @@ def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
             partial = Path(temporary) / folder.name
             shutil.copytree(folder, partial)
             for name, entry in manifest["files"].items():
-                if "precision" in entry:
-                    (partial / stored_name(name, entry)).unlink()
-                    content = read_stored(folder, name, entry)
-                    manifest["files"][name] = {
-                        "precision": entry["precision"],
-                        **store(partial, name, content, plain=plain),
-                    }
+                (partial / stored_name(name, entry)).unlink()
+                content = read_stored(folder, name, entry)
+                kept = {key: entry[key] for key in ("precision",) if key in entry}
+                manifest["files"][name] = {**kept, **store(partial, name, content, plain=plain)}
             manifest["compression"]["stored_bytes"] = manifest["files"][manifest["default_file"]]["bytes"]
             validate_manifest(manifest, folder.parent)
             (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -138,6 +135,16 @@ def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error
     return manifest
+
+
+def read_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
+    """An artefact's tokenizer, however it is stored.
+
+    Raises:
+        ExportError: the file cannot be decoded to what the manifest describes.
+    """
+    content = read_stored(folder, TOKENIZER_FILE, manifest["files"][TOKENIZER_FILE])
+    return Tokenizer.from_str(content.decode("utf-8"))
 
 
 def read_graph(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:

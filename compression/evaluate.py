@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from compression.artefact import TOKENIZER_FILE, read_graph, read_manifest
+from compression.artefact import TOKENIZER_FILE, read_graph, read_manifest, read_tokenizer
 from compression.batches import encode
 from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
@@ -44,7 +43,7 @@ def evaluate(
     if texts.task != manifest["task"]:
         raise DataError(f"{source}: is a {texts.task} task, {folder} is a {manifest['task']} model")
     labels: Sequence[str] = manifest["labels"]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
     data = encode(
         texts, targets_of("--data", texts, labels, manifest["problem_type"]), tokenizer, manifest["max_length"]
     )

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from compression.answers import Answers, Logits, confusion, decide, log_probabilities
-from compression.artefact import MANIFEST_FILE, TOKENIZER_FILE, read_graph, read_manifest
+from compression.artefact import MANIFEST_FILE, read_graph, read_manifest, read_tokenizer
 from compression.batches import encode
 from compression.bert_graph import build_bert_graph
 from compression.calibration import Bin, reliability
@@ -133,7 +132,7 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
     if teacher is not None and list(teacher.labels) != labels:
         raise DataError(f"--teacher: its labels are {', '.join(teacher.labels)}, those of {folder} {', '.join(labels)}")
     targets = targets_of("--data", texts, labels, manifest["problem_type"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
     data = encode(texts, targets, tokenizer, manifest["max_length"])
     logits = onnx_logits(OnnxSession(read_graph(folder, manifest, manifest["default_file"])), data)
     truth, temperature = np.array(targets), manifest["calibration"]["temperature"]

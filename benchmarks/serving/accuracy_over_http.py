@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from compression.artefact import read_manifest, read_tokenizer
 from compression.batches import encode
 from compression.data import LabelledTexts, label_ids_of, read_labelled_texts
 from compression.student import load_student
@@ -52,9 +52,8 @@ def main() -> None:
         "accuracy": float((served == truth).mean()),
     }
     if options.student is not None:
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_file(str(options.models / options.model / "tokenizer.json"))
-        )
+        folder = options.models / options.model
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, read_manifest(folder)))
         encoded = encode(data, truth.tolist(), tokenizer, manifest["max_length"])
         student = predict_logits(load_student(options.student), encoded, torch.device("cpu"))
         probabilities = (student / manifest["calibration"]["temperature"]).softmax(dim=1).numpy()

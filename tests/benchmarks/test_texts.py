@@ -10,12 +10,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.serving.texts import WORDS, made_up_mix, made_up_sentences, read_texts, shuffled
+from compression.artefact import read_manifest, read_tokenizer
 from tests.test_docs import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(next((REPOSITORY / "models").glob("*/tokenizer.json"))))
+    folder = REPOSITORY / "models" / "sst2-ladabert-4"
+    return read_tokenizer(folder, read_manifest(folder))
 
 
 def lengths(tokenizer: Tokenizer, texts: Iterable[str]) -> list[int]:

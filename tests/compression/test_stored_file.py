@@ -39,7 +39,7 @@ def test_packing_changes_how_a_graph_is_stored_and_nothing_else(result: Compress
     assert names(folder) == ["manifest.json", "model.int8.onnx", "model.onnx", "tokenizer.json"]
     content = {name: (folder / name).read_bytes() for name in plain["files"]}
     packed = pack(folder)
-    assert names(folder) == ["manifest.json", "model.int8.onnx.gz", "model.onnx.gz", "tokenizer.json"]
+    assert names(folder) == ["manifest.json", "model.int8.onnx.gz", "model.onnx.gz", "tokenizer.json.gz"]
     assert read_manifest(folder) == packed
     for name in ("model.onnx", "model.int8.onnx"):
         assert read_graph(folder, packed, name) == content[name]

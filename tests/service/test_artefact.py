@@ -234,7 +234,7 @@ def test_an_encoding_is_said_in_full_or_not_at_all(models_folder: Path, missing:
         read(folder)
 
 
-def test_a_tokenizer_is_not_zipped(models_folder: Path) -> None:
+def test_a_tokenizer_that_is_said_to_be_zipped_and_is_not_is_refused(models_folder: Path) -> None:
     folder = write_artefact(models_folder)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     files["tokenizer.json"] |= {"encoding": "gzip", "decoded_bytes": 1, "decoded_sha256": "0" * 64}
