@@ -173,6 +173,11 @@ class Batcher(Generic[Request, Payload, Result]):
         return self._waiting_tokens
 
     @property
+    def free_runners(self) -> int:
+        """Threads in `take`: each waits, or prepares what arrived."""
+        return self._free_runners
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called: `take` gives nothing any more."""
         return self._closed

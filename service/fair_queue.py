@@ -88,7 +88,7 @@ class FairQueue(Generic[Owner]):
         return texts
 
     def remove(self, text: QueuedText[Owner]) -> None:
-        """Take a text out of the queue; the heaps forget it when it comes to their top."""
+        """Take a text out of the queue; the heaps forget it when it comes to their top, or when nothing waits."""
         text.waiting = False
         same_length = self._by_length.get(text.length)
         if same_length is not None and text in same_length:
@@ -96,6 +96,8 @@ class FairQueue(Generic[Owner]):
             del same_length[text]
             if not same_length:
                 del self._by_length[text.length]
+        if not self.ready_texts:
+            self._ready.clear()
 
     def pick(self, live_requests: int, free_runners: int, now: float) -> list[QueuedText[Owner]]:
         """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.

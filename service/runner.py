@@ -145,14 +145,18 @@ class RunnerPool(Generic[Request, Payload, Result]):
             self._spawn()
 
     def _work(self) -> None:
-        mine = True
-        while mine and not self._batcher.closed:
-            failing = self._failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY
-            batch = self._batcher.take(PROBE_INTERVAL_S if failing else None)
-            if batch is not None:
-                mine = self._run_batch(batch)
-            elif failing and not self._batcher.closed:
-                mine = self._try_again()
+        while not self._batcher.closed and self._take_and_run():
+            pass  # nothing of a batch is held while the thread waits for the next
+
+    def _take_and_run(self) -> bool:
+        """Wait for a batch and run it; return False when it was given up meanwhile."""
+        failing = self._failures_in_a_row >= FAILURES_UNTIL_UNHEALTHY
+        batch = self._batcher.take(PROBE_INTERVAL_S if failing else None)
+        if batch is not None:
+            return self._run_batch(batch)
+        if failing and not self._batcher.closed:
+            return self._try_again()
+        return True
 
     def _begin(self, batch: Batch[Request, Payload, Result] | None) -> None:
         with self._lock:

@@ -1,6 +1,9 @@
 """Claims about runner threads: health tells the truth, and failures end."""
 
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 
 from service.batcher import Batcher, Ticket
@@ -120,6 +123,24 @@ def test_a_wrong_number_of_results_fails_the_batch() -> None:
     bench.pool._run = bench.run
     bench.pool.start()
     assert isinstance(bench.ask("a"), ModelFailedError)
+    bench.pool.stop()
+
+
+class Text(str):
+    """A text that can be watched."""
+
+
+def test_a_runner_that_waits_holds_nothing_of_its_last_batch() -> None:
+    bench = Bench()
+    bench.pool.start()
+    text = Text("a")
+    left = weakref.ref(text)
+    assert bench.ask(text) == ["a"]
+    del text
+    deadline = time.monotonic() + 30
+    while left() is not None and time.monotonic() < deadline:
+        gc.collect()
+    assert left() is None
     bench.pool.stop()
 
 

@@ -101,6 +101,7 @@ class Site:
     """What all connections of a server share; made on the event loop that serves."""
 
     def __init__(self, app: Application, header_timeout_s: float = 4.0, keep_alive_s: int = 75) -> None:
+        self.app = app
         self._protocol = timed_protocol(header_timeout_s, app)
         self.config = uvicorn.Config(
             app,
