@@ -24,7 +24,7 @@ from compression.processes import ALONE, Processes
 
 EVALUATION_BATCH_SIZE = 64
 CURVE_POINTS = 200
-MEMORY_EVERY = 20  # steps between returns of freed memory: under 1 % of a run's time, a quarter of its peak memory
+MEMORY_EVERY = 20  # steps between returns of freed memory: under 1 % of a run's time, a tenth of its peak memory
 
 
 @pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
