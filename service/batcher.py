@@ -79,7 +79,7 @@ Texts = Sequence[QueuedText[Ticket[Request, Payload, Result]]]
 class Batch(Generic[Request, Payload, Result]):
     """Texts that run together; answered or failed once, by the runner that took it."""
 
-    __slots__ = ("_batcher", "_texts", "answered", "longest", "payloads", "started_at", "tokens")
+    __slots__ = ("_batcher", "_texts", "answered", "is_long", "longest", "payloads", "started_at", "tokens")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class Batch(Generic[Request, Payload, Result]):
         lengths = [text.length for text in texts]
         self.longest = max(lengths)
         self.tokens = sum(lengths)
+        self.is_long = texts[0].is_long
         self.answered = False
 
     @property
@@ -154,6 +155,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._free_runners = 0
         self._running = 0  # batches
         self._running_tokens = 0
+        self._running_long = 0  # batches of long requests' texts
         self._draining = False
         self._closed = False
 
@@ -260,7 +262,7 @@ class Batcher(Generic[Request, Payload, Result]):
                 continued = True
             else:
                 now = self.clock()
-                texts = self._queue.pick(len(self._live), self._free_runners, now)
+                texts = self._queue.pick(len(self._live), self._free_runners, self._running_long > 0, now)
                 late = self._settle_late(texts, now)
                 if late:
                     with self._changed.unlocked:
@@ -355,6 +357,7 @@ class Batcher(Generic[Request, Payload, Result]):
                 self._waiting_requests -= 1
         self._running += 1
         self._running_tokens += batch.tokens
+        self._running_long += batch.is_long
         self._observer.queue_depth_changed(self._waiting_requests)
         self._observer.batch_taken(len(texts), batch.tokens, batch.padded_tokens)
         if self._queue or self._arrived or self._unfinished:
@@ -368,6 +371,7 @@ class Batcher(Generic[Request, Payload, Result]):
         with self._lock:
             self._running -= 1
             self._running_tokens -= batch.tokens
+            self._running_long -= batch.is_long
             if worked:  # a failure, or a run that hung, says nothing of the speed
                 self._measured_tokens = self._measured_tokens * DECAY + batch.tokens
                 self._measured_s = self._measured_s * DECAY + self.clock() - batch.started_at

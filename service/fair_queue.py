@@ -3,7 +3,8 @@
 Order is weighted fair queueing over tokens (Demers, Keshav and Shenker 1989): virtual time advances by the
 tokens computed for each request that is being served, a text's tag is the virtual time at its request's admission
 plus the tokens of its request up to and with itself, and the least tag goes first. So a short text does not wait
-behind long ones, nor one text behind another caller's list, and nothing waits for ever.
+behind long ones, nor one text behind another caller's list, and nothing waits for ever. Tags are rounded, so that
+texts that hardly differ go in the order in which they came.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Generic, TypeVar
 
 Owner = TypeVar("Owner")
 
-YIELD_S = 1.0  # after a short request, in which the next one is expected: closed-loop callers think for less
+TURN_TOKENS = 32  # tags are rounded down to a multiple of this, or of half the fair window where that is less
+YIELD_S = 1.0  # in which the next request is expected that is no long list: closed-loop callers think for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,17 @@ class BatchLimits:
 class QueuedText(Generic[Owner]):
     """One text of a request, its owner, in the queue."""
 
-    __slots__ = ("follower", "index", "is_long", "length", "owner", "turn", "waiting")
+    __slots__ = ("follower", "index", "is_long", "is_of_long_list", "length", "owner", "turn", "waiting")
 
-    def __init__(self, owner: Owner, index: int, length: int, is_long: bool, turn: tuple[float, int]) -> None:
+    def __init__(
+        self, owner: Owner, index: int, length: int, is_long: bool, is_of_long_list: bool, turn: tuple[float, int]
+    ) -> None:
         self.owner = owner
         self.index = index  # among its request's texts
         self.length = length
-        self.is_long = is_long  # one of several texts that are together longer than the fair window
-        self.turn = turn  # its tag, and a number by which equal tags stay in order
+        self.is_long = is_long  # its request is longer than the fair window
+        self.is_of_long_list = is_of_long_list  # and has several texts
+        self.turn = turn  # its tag, rounded, and a number by which equal ones stay in order
         self.follower: QueuedText[Owner] | None = None  # the next of its request
         self.waiting = True
 
@@ -54,12 +59,13 @@ class FairQueue(Generic[Owner]):
         self.virtual_time = 0.0  # tokens computed for each live request
         self.ready_texts = 0
         self._limits = limits
+        self._turn_tokens = min(TURN_TOKENS, limits.fair_window_tokens / 2)
         # Those within the window by tag and by length, and of each longer request the first beyond.
         self._ready: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
         self._by_length: dict[int, dict[QueuedText[Owner], None]] = {}
         self._beyond: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
         self._queued_texts = 0  # since the start
-        self._short_request_at = -math.inf  # when the last request that is not long was queued
+        self._other_request_at = -math.inf  # when the last request that is no long list was queued
 
     def __bool__(self) -> bool:
         """Whether there may be texts that wait: the heaps forget those that were removed late."""
@@ -70,9 +76,10 @@ class FairQueue(Generic[Owner]):
     ) -> Sequence[QueuedText[Owner]]:
         """Queue the texts of a request, of these lengths in tokens; return them in the order in which they go."""
         count = len(lengths)
-        is_long = count > 1 and sum(lengths) > self._limits.fair_window_tokens
-        if not is_long:
-            self._short_request_at = now
+        is_long = sum(lengths) > self._limits.fair_window_tokens
+        is_long_list = is_long and count > 1
+        if not is_long_list:
+            self._other_request_at = now
         # Neighbours in length share a batch; results have places of their own.
         order = sorted(range(count), key=lengths.__getitem__) if count > 1 else (0,)
         texts: list[QueuedText[Owner]] = []
@@ -80,7 +87,8 @@ class FairQueue(Generic[Owner]):
         for index in order:
             tag += lengths[index]
             self._queued_texts += 1
-            text = QueuedText(owner, index, lengths[index], is_long, (tag, self._queued_texts))
+            turn = (tag - tag % self._turn_tokens, self._queued_texts)
+            text = QueuedText(owner, index, lengths[index], is_long, is_long_list, turn)
             if texts:
                 texts[-1].follower = text
             texts.append(text)
@@ -99,21 +107,26 @@ class FairQueue(Generic[Owner]):
         if not self.ready_texts:
             self._ready.clear()
 
-    def pick(self, live_requests: int, free_runners: int, now: float) -> list[QueuedText[Owner]]:
+    def pick(self, live_requests: int, free_runners: int, long_is_run: bool, now: float) -> list[QueuedText[Owner]]:
         """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.
 
-        Nothing interrupts a run. So while short requests come, the texts of long ones run in batches of no more
-        tokens than the window, lest a short one wait for long, and apart from it, lest they make its run longer.
+        Nothing interrupts a run. So while other requests come, the texts of long lists run in batches of no more
+        tokens than the window, lest others wait for long, and apart from them, lest they make their runs longer. And
+        while a long request's text is run (`long_is_run`), a short one within the window goes before the next of
+        those, lest every runner be taken.
         """
         first = self._bring_within_window(live_requests)
         if first is None:
             return []
+        if long_is_run and first.is_long:
+            short = (text for texts in self._by_length.values() for text in texts if not text.is_long)
+            first = min(short, key=lambda text: text.turn, default=first)
         limits = self._limits
         max_tokens = limits.max_batch_tokens
-        without_long = False
-        if now < self._short_request_at + YIELD_S:
-            without_long = not first.is_long
-            if not without_long:
+        without_lists = False
+        if now < self._other_request_at + YIELD_S:
+            without_lists = not first.is_of_long_list
+            if not without_lists:
                 max_tokens = min(max_tokens, limits.fair_window_tokens)
         # Runners that are free at the same moment share what waits, or one would work and the rest look on.
         most = min(limits.max_batch_size, math.ceil(self.ready_texts / max(1, free_runners)))
@@ -125,7 +138,7 @@ class FairQueue(Generic[Owner]):
         for length in sorted(self._by_length, key=lambda other: abs(other - nearest_first)):
             longest_then = max(longest, length)
             for text in self._by_length[length]:
-                if text is first or (without_long and text.is_long):
+                if text is first or (without_lists and text.is_of_long_list):
                     continue
                 padded = longest_then * (len(picked) + 1)
                 padding = padded - tokens - length

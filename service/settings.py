@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         "Unset: 256 on CPU, 32768 on CUDA.",
     )
     max_batch_padding: float = Field(
-        default=0.2, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
+        default=0.1, ge=0, lt=1, description="Share of a batch's tokens that may be padding, between 0 and 1."
     )
     fair_window_tokens: int | None = Field(
         default=None,

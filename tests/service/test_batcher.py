@@ -128,6 +128,30 @@ def test_a_short_text_does_not_wait_behind_long_ones() -> None:
     assert batch.payloads == short.texts
 
 
+def test_texts_that_hardly_differ_in_length_go_in_the_order_in_which_they_came() -> None:
+    batcher, _ = make(limits(size=1, window=64))
+    callers = [Caller(batcher, [length]) for length in (31, 20, 10, 30, 5)]
+    assert [batch.payloads for batch in run_all(batcher)] == [caller.texts for caller in callers]
+
+
+def test_while_a_long_text_is_run_a_short_one_goes_before_the_next_long_one() -> None:
+    batcher, _ = make(limits(size=1, window=64))
+    for _ in range(3):
+        Caller(batcher, [65])
+    running = take_now(batcher)
+    assert running is not None
+    late = Caller(batcher, [64])  # by the fair order the last
+    batch = take_now(batcher)
+    assert batch is not None
+    assert batch.payloads == late.texts
+    batch.answer(compute(batch))
+    later = Caller(batcher, [64])
+    running.answer(compute(running))
+    batch = take_now(batcher)  # no long one is run any more: the fair order holds
+    assert batch is not None
+    assert batch.payloads != later.texts
+
+
 def test_a_single_text_does_not_wait_behind_another_callers_list() -> None:
     batcher, _ = make(limits(size=4, window=40))
     Caller(batcher, [10] * 500)

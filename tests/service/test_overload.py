@@ -110,3 +110,16 @@ def test_single_texts_do_not_wait_for_another_callers_lists(callers: int) -> Non
         return p99(seconds_of(singles))
 
     assert p99_of_singles(clients_with_lists=1) <= 3 * p99_of_singles(clients_with_lists=0)
+
+
+def test_short_texts_do_not_wait_for_as_many_callers_long_ones() -> None:
+    def p99_of_short_texts(callers_of_long_ones: int) -> float:
+        simulation = Simulation(limits(queue_s=60))
+        long = simulation.call(sentences(128, 256), callers_of_long_ones, 60)
+        simulation.pass_time(5)
+        short = simulation.call(sentences(4, 16), 16, 50)
+        simulation.run_until(math.inf)
+        assert len(long) >= 50 * callers_of_long_ones  # which are answered about once a second
+        return p99(seconds_of(short))
+
+    assert p99_of_short_texts(callers_of_long_ones=16) <= 2 * p99_of_short_texts(callers_of_long_ones=0)
