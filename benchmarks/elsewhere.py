@@ -28,11 +28,12 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.compression.evidence.table import put_into
-from benchmarks.origin import commit, machine_name
+from benchmarks.origin import commit
 from compression.artefact import read_graph, read_manifest, read_tokenizer
 from compression.batches import encode
 from compression.data import LabelledTexts, read_labelled_texts, targets_of
 from compression.evaluation import onnx_logits, score
+from compression.machine import machine_name
 from compression.onnx_session import OnnxSession
 from compression.teacher import load_teacher
 from compression.training import predict_logits

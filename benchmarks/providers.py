@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.origin import commit, machine_name
+from benchmarks.origin import commit
+from compression.machine import machine_name
 from service.artefact import Artefact, read_artefact, read_schema
 from service.backend import Backend
 from service.cores import available_cores

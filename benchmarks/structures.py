@@ -21,11 +21,12 @@ from transformers import BertForSequenceClassification
 
 from benchmarks.compression.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.latency import ENCODER_SHARE, RECIPES, cut, encoder_at, random_ranges
-from benchmarks.origin import commit, machine_name
+from benchmarks.origin import commit
 from compression.batches import encode
 from compression.bert_graph import build_bert_graph
 from compression.data import read_labelled_texts, targets_of
 from compression.graph_plan import GraphPlan
+from compression.machine import machine_name
 from compression.onnx_session import OnnxSession
 from compression.recipe import Recipe, load_recipe
 from compression.teacher import Teacher, load_teacher

@@ -18,7 +18,8 @@ from benchmarks.faults.load import Answers, closed_loop
 from benchmarks.faults.server import ServerProcess, started
 from benchmarks.faults.table import with_table
 from benchmarks.faults.texts import Texts
-from benchmarks.origin import commit, machine_name
+from benchmarks.origin import commit
+from compression.machine import machine_name
 from service.cores import available_cores
 
 RESULTS = Path(__file__).parent / "results" / "workers.json"

@@ -11,12 +11,13 @@ from typing import Any
 from compression.artefact import TOKENIZER_FILE, read_graph, read_manifest
 from compression.bert_graph import graph_inputs
 from compression.errors import OptionError
+from compression.machine import machine_name
 from compression.onnx_session import OnnxSession
 from compression.operator_profile import profile_operators
 from compression.standard_tools import TorchRunner, standard_graph
 from compression.student import load_student
 from compression.teacher import load_teacher
-from compression.timing import Runner, Shape, machine_name, time_in_turns
+from compression.timing import Runner, Shape, time_in_turns
 
 VERSIONS = ("onnxruntime", "torch", "onnx")
 

@@ -16,9 +16,10 @@ from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError
 from compression.evaluation import onnx_logits, score
 from compression.invariance import measure_invariance
+from compression.machine import machine_name
 from compression.onnx_session import OnnxSession
 from compression.teacher import load_teacher
-from compression.timing import machine_name, measure_latency
+from compression.timing import measure_latency
 from compression.training import predict_logits
 
 

@@ -26,10 +26,11 @@ from compression.half_precision import check_half, half_precision
 from compression.int8_guard import Guarded, guard_int8
 from compression.invariance import Invariance, measure_invariance
 from compression.latency import measure_target, timed_shape
+from compression.machine import machine_name
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
-from compression.timing import LATENCY_SHAPES, Shape, machine_name, measure_latency
+from compression.timing import LATENCY_SHAPES, Shape, measure_latency
 from compression.training import classify, predict_logits
 
 FP32_TOLERANCE = 1e-4

@@ -30,9 +30,10 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        # As the service loads it: the graph is final, and what is verified here is what runs there.
+        # As the service loads it: what is verified here is what runs there.
         level = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_BASIC
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if fuse else level.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.x64quantprecision", "1")
         options.log_severity_level = 3
         if profile is not None:
             options.enable_profiling = True

@@ -22,9 +22,10 @@ from compression.data import LabelledTexts, targets_of
 from compression.errors import DataError, OptionError
 from compression.evaluation import onnx_logits
 from compression.layers import LayerMatrix, read_layers
+from compression.machine import machine_name
 from compression.onnx_session import OnnxSession
 from compression.teacher import Teacher
-from compression.timing import machine_name, measure_latency
+from compression.timing import measure_latency
 from compression.training import predict_logits
 
 LATENCY_TOKENS = 64  # of the one text that a caller waits for

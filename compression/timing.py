@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,15 +93,3 @@ def ones(shape: Shape) -> Batch:
     """A batch without padding; which tokens it holds does not matter to a clock."""
     ids = torch.ones(shape, dtype=torch.int64)
     return Batch(ids, ids, torch.zeros_like(ids), ids[:, 0])
-
-
-def machine_name() -> str:
-    """The processor's name and number of cores."""
-    processor = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    cores = 0
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        processor, cores = (names[0] if names else processor), len(names)
-    return f"{processor or platform.machine()}, {cores or 'unknown number of'} cores"

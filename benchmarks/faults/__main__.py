@@ -26,6 +26,7 @@ from benchmarks.faults import (
     soak,
 )
 from benchmarks.faults.report import Options, Report
+from compression.machine import machine_name
 
 FAULTS: dict[str, Callable[[Options], Coroutine[None, None, Report]]] = {
     "overload": overload.measure,
@@ -74,8 +75,6 @@ def main() -> int:
 
 
 def _write(path: Path, name: str, report: Report) -> None:
-    from compression.timing import machine_name  # here, so that torch is not in the memory of who measures
-
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"faults": {}}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     found = results["faults"] | {name: {"commit": commit, **report.to_dict()}}

@@ -36,6 +36,7 @@ from benchmarks.serving.results import Point, Results
 from benchmarks.serving.servers import Server
 from benchmarks.serving.table import markdown
 from benchmarks.serving.texts import made_up_mix, made_up_sentences, read_texts, shuffled
+from compression.machine import processor_name
 from service.artefact import SCHEMA_FILE
 
 Level = tuple[str, int]  # a load and its concurrency
@@ -178,7 +179,7 @@ def _about(
         "command": shlex.join(["python", "-m", "benchmarks.serving.compare", *arguments]),
         "commit": _git("describe", "--always", "--dirty", "--exclude=*"),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": _processor(),
+        "machine": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "rounds": rounds,
         "seconds": pace.seconds,
@@ -199,14 +200,6 @@ def _without_folder(argument: str) -> str:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=MODULES_FOLDER, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _versions(peers: Path | None) -> dict[str, str]:

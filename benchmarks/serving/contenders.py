@@ -108,7 +108,7 @@ def pipeline() -> Contender:
 
 def _script(name: str, path: str, script: str, python: str) -> Contender:
     def command(graph: Graph, port: int) -> list[str]:
-        options = ["--graph", str(graph.file), "--tokenizer", str(graph.tokenizer)]
+        options = ["--graph", str(graph.peers_file), "--tokenizer", str(graph.tokenizer)]
         options += ["--max-length", str(graph.artefact.max_length), "--port", str(port)]
         return [python, str(PEERS / script), *options, "--labels", *graph.artefact.labels]
 

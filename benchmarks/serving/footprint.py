@@ -33,9 +33,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from benchmarks.origin import commit, machine_name
+from benchmarks.origin import commit
 from benchmarks.serving.processes import PROC
 from compression.artefact import SCHEMA_FILE, pack, read_graph, read_manifest
+from compression.machine import machine_name
 
 LOAD_LENGTHS = (4, 12, 28, 60, 120)  # words in a text
 LOAD_REQUESTS = 4

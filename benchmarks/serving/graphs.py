@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+
+import onnxruntime
+
 from service.artefact import MANIFEST_FILE, SCHEMA_FILE, TOKENIZER_FILE, Artefact, read_artefact, read_schema
+from service.onnx_backend import session_options
 
 TEACHER_MAX_LENGTH = 256
 
@@ -21,7 +27,8 @@ class Graph:
 
     key: str  # `teacher` or `student`
     artefact: Artefact
-    infinity: Path  # the same graph as a Hugging Face folder
+    peers_file: Path  # the same graph as ONNX Runtime computes it in our service
+    infinity: Path  # and that as a Hugging Face folder
     transformers: Path | None  # the PyTorch model that the graph was made of, where a contender runs it
 
     @property
@@ -30,18 +37,13 @@ class Graph:
         return self.artefact.folder.parent
 
     @property
-    def file(self) -> Path:
-        """The ONNX file that every contender loads."""
-        return self.artefact.folder / self.artefact.graph_file("auto")
-
-    @property
     def tokenizer(self) -> Path:
         """The tokenizer.json that every contender loads."""
         return self.artefact.folder / TOKENIZER_FILE
 
     def describe(self) -> dict[str, Any]:
         """What a reader of the results has to know about it."""
-        listed = self.artefact.manifest["files"][self.file.name]
+        listed = self.artefact.manifest["files"][self.artefact.graph_file("auto")]
         return {
             "name": self.artefact.name,
             "precision": listed["precision"],
@@ -75,15 +77,27 @@ def student_graph(source: Path, folder: Path) -> Graph:
 
 def _graph(key: str, artefact_folder: Path, infinity: Path, transformers: Path | None) -> Graph:
     artefact = read_artefact(artefact_folder, read_schema(artefact_folder.parent))
-    graph = Graph(key, artefact, infinity, transformers)
+    peers_file = infinity.with_suffix(".onnx")
+    write_as_computed(artefact.read(artefact.graph_file("auto")), peers_file)
+    graph = Graph(key, artefact, peers_file, infinity, transformers)
     _write_hugging_face_folder(graph)
     return graph
+
+
+def write_as_computed(graph: bytes, file: Path) -> None:
+    """Write a graph as ONNX Runtime computes it in our service.
+
+    On a processor without VNNI an int8 graph answers wrongly under the options of other servers: docs/artefact.md.
+    """
+    options = session_options()
+    options.optimized_model_filepath = str(file)
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _write_hugging_face_folder(graph: Graph) -> None:
     """Lay the graph out as Infinity's optimum engine expects it; the sizes in its config are not read."""
     (graph.infinity / "onnx").mkdir(parents=True)
-    shutil.copy(graph.file, graph.infinity / "onnx" / "model.onnx")
+    shutil.copy(graph.peers_file, graph.infinity / "onnx" / "model.onnx")
     shutil.copy(graph.tokenizer, graph.infinity / TOKENIZER_FILE)
     labels = graph.artefact.labels
     config = {

@@ -24,7 +24,7 @@ class InProcess:
     """A graph loaded as the service loads it, with one-thread runners on all cores."""
 
     def __init__(self, graph: Graph) -> None:
-        self.inference: Inference = load_inference(graph.artefact, graph.file.name, "cpu")
+        self.inference: Inference = load_inference(graph.artefact, graph.artefact.graph_file("auto"), "cpu")
         self.cores = available_cores()
         self._pool = ThreadPoolExecutor(self.cores)
         self._labels = graph.artefact.labels

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from service.artefact import Artefact, read_artefact, read_schema
 from service.errors import InferenceError
 from service.loading import load_inference
-from service.onnx_backend import OnnxBackend
+from service.onnx_backend import OnnxBackend, load_onnx_backend
 from tests.service.tiny_artefact import write_artefact
 
 
@@ -125,6 +126,41 @@ def test_threads_do_not_change_an_answer(artefact: Artefact) -> None:
     for tokens in (3, 8, 16):
         arrays = sample(1, tokens)
         np.testing.assert_allclose(shared.backend.run(*arrays), single.backend.run(*arrays), rtol=0, atol=1e-5)
+
+
+def test_int8_products_are_exact_on_every_processor() -> None:
+    """The largest products, whose sums of two do not fit 16 bits, as the graphs of students write them."""
+    weights = np.random.default_rng(0).choice(np.array([-127, 127], np.int8), (64, 24))
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["activations"], to=TensorProto.UINT8),
+        helper.make_node(
+            "MatMulIntegerToFloat",
+            ["activations", "weights", "activation_scale", "weight_scales", "activation_zero", "weight_zero"],
+            ["logits"],
+            domain="com.microsoft",
+        ),
+    ]
+    constants = {
+        "weights": weights,
+        "activation_scale": np.float32(1),
+        "weight_scales": np.ones(24, np.float32),
+        "activation_zero": np.uint8(0),
+        "weight_zero": np.int8(0),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", 64])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 24])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+    backend = load_onnx_backend(model.SerializeToString(), ["input_ids"], "logits", "cpu")
+    activations = np.full((5, 64), 255, np.int64)
+    found = backend.run(activations, np.ones_like(activations), np.zeros_like(activations))
+    assert (found == activations @ weights.astype(np.int64)).all()
 
 
 def test_each_provider_gets_the_graph_that_it_computes_fastest(artefact: Artefact) -> None:

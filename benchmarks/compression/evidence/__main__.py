@@ -32,7 +32,7 @@ from benchmarks.compression.evidence.cuts import CutRun, all_cuts
 from benchmarks.compression.evidence.results import Cut, Outcome, Results
 from benchmarks.compression.evidence.table import publish
 from compression.errors import CheckpointError, CompressionError, DataError, OptionError, TeacherError
-from compression.timing import machine_name
+from compression.machine import machine_name
 
 REPOSITORY = Path(__file__).parents[3]
 DEFAULT_STEPS = 400
