@@ -1,4 +1,4 @@
-"""One client sends lists of 512 texts all the time: single texts do not wait for them."""
+"""One client sends lists of 512 texts all the time: single texts do not wait for them, and it gets its share."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from benchmarks.faults.client import Connection
 from benchmarks.faults.figures import median
 from benchmarks.faults.load import Answers, closed_loop
 from benchmarks.faults.report import Options, Report, milliseconds
+from benchmarks.faults.scrape import scrape, texts_computed
 from benchmarks.faults.server import started
 from benchmarks.faults.texts import Texts
 
@@ -27,46 +28,52 @@ async def measure(options: Options) -> Report:
         for callers in CALLERS:
             alone: list[Answers] = []
             beside: list[Answers] = []
-            lists = 0
+            computed = answered = 0  # texts, beside the lists
             for _ in range(ROUNDS):
                 alone.append(await closed_loop(server.port, texts.short(), callers, seconds))
-                async with _lists(server.port, texts.lists(LIST)) as answered:
+                async with _lists(server.port, texts.lists(LIST)):
                     await asyncio.sleep(0.5)
+                    before = await scrape(server.port)
                     beside.append(await closed_loop(server.port, texts.short(), callers, seconds))
-                lists += len(answered)
+                    computed += texts_computed(before, await scrape(server.port))
+                answered += len(beside[-1].of(200))
             p99_alone, p99 = (median(part.percentile_s(0.99) for part in parts) for parts in (alone, beside))
             refused = sum(len(part.all) - len(part.of(200)) for part in (*alone, *beside))
             report.check(
                 f"{callers} single callers: p99 ≤ {LIMIT:g} × that without the lists",
-                f"{milliseconds(p99)} over {milliseconds(p99_alone)} = {p99 / p99_alone:.1f} ×, {lists} lists",
-                p99 <= LIMIT * p99_alone and lists > 0 and refused == 0,
+                f"{milliseconds(p99)} over {milliseconds(p99_alone)} = {p99 / p99_alone:.1f} ×",
+                p99 <= LIMIT * p99_alone and refused == 0,
+            )
+            share, fair = 1 - answered / computed, 1 / (callers + 1)
+            report.check(
+                f"{callers} single callers: the client of lists has at least one caller's share of the texts",
+                f"{share:.1%} of {computed}, a caller's is {fair:.1%}",
+                share >= fair,
             )
             report.figures |= {
                 f"alone_{callers}_p99_s": p99_alone,
                 f"beside_{callers}_p99_s": p99,
                 f"alone_{callers}_p50_s": median(part.percentile_s(0.5) for part in alone),
                 f"beside_{callers}_p50_s": median(part.percentile_s(0.5) for part in beside),
-                f"lists_{callers}": lists,
+                f"share_of_lists_{callers}": share,
             }
     return report
 
 
 @contextlib.asynccontextmanager
-async def _lists(port: int, requests: Iterator[bytes]) -> AsyncIterator[list[int]]:
-    """Send lists one after the other until the context is left; yields the statuses of the answered ones."""
+async def _lists(port: int, requests: Iterator[bytes]) -> AsyncIterator[None]:
+    """Send lists one after the other until the context is left."""
     connection = await Connection.open(port)
-    statuses: list[int] = []
 
     async def send() -> None:
         while True:
             answer = await connection.send(next(requests))
             if answer.status != 200:
                 raise RuntimeError(f"a list was answered {answer.status}")
-            statuses.append(answer.status)
 
     task = asyncio.create_task(send())
     try:
-        yield statuses
+        yield
     finally:
         task.cancel()
         connection.close()
