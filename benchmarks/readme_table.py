@@ -1,19 +1,23 @@
 """The README's table of the bundled students, from their manifests, what they answered over HTTP and `bench`'s times.
 
+The times without VNNI go into a page of their own.
+
 python -m benchmarks.readme_table
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.table import put_into
+from benchmarks.serving.table import MARKERS, put_into
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
+WITHOUT_VNNI = REPOSITORY / "docs" / "performance-without-vnni.md"
 RESULTS = Path(__file__).parent / "results"
 STUDENTS = ("sst2-ladabert-1", "sst2-ladabert-2", "sst2-ladabert-3", "sst2-ladabert-4", "sst2-latency")
 PAPER = {"sst2-ladabert-1": 99.3, "sst2-ladabert-2": 98.2, "sst2-ladabert-3": 96.1, "sst2-ladabert-4": 89.8}  # %
@@ -24,6 +28,7 @@ SHAPES = {
     (32, 16): "32 texts of 16 tokens",
 }
 GRAPH = "model.int8.onnx"
+TIMES = re.compile(MARKERS.pattern.replace("figures", "times"), MARKERS.flags)
 TEACHER_BYTES_PER_PARAMETER = 4  # fp32
 
 
@@ -60,9 +65,20 @@ def _rows(
         *(f"{100 * one['accuracy']:.2f} %" for one in answers),
     ]
     yield ["share of the teacher's accuracy (the paper's)", "", *map(_share, answers)]
+    yield from _times([manifest["name"] for manifest in manifests], bench)
+
+
+def times_table(bench: dict[str, Any]) -> str:
+    """The students' times alone, and the machine."""
+    rows = [["", "teacher", *(f"`{name}`" for name in STUDENTS)], ["---"] * (len(STUDENTS) + 2)]
+    rows += _times(STUDENTS, bench)
+    return f"{bench['machine']}.\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _times(names: Sequence[str], bench: dict[str, Any]) -> Iterator[list[str]]:
     times = {(row["name"], row["batch"], row["tokens"]): row for row in bench["table"]}
     for shape, title in SHAPES.items():
-        own = [times[f"{manifest['name']} int8", *shape] for manifest in manifests]
+        own = [times[f"{name} int8", *shape] for name in names]
         yield [
             f"{title}, one thread",
             f"{_milliseconds(times[bench['baseline'], *shape]['median_ms'])} ms",
@@ -96,8 +112,15 @@ def page() -> str:
     return put_into(README.read_text(encoding="utf-8"), table(manifests, served, _read(RESULTS / "bench.json")))
 
 
+def page_without_vnni() -> str:
+    """The page on processors without VNNI as it should be."""
+    figures = times_table(_read(RESULTS / "bench-without-vnni.json"))
+    return TIMES.sub(lambda match: match[1] + figures + match[2], WITHOUT_VNNI.read_text(encoding="utf-8"))
+
+
 def main() -> None:
     README.write_text(page(), encoding="utf-8")
+    WITHOUT_VNNI.write_text(page_without_vnni(), encoding="utf-8")
 
 
 if __name__ == "__main__":
