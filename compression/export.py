@@ -30,6 +30,7 @@ from compression.machine import machine_name
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.quantise import calibrate
+from compression.self_test import self_test
 from compression.timing import LATENCY_SHAPES, Shape, measure_latency
 from compression.training import classify, predict_logits
 
@@ -157,6 +158,11 @@ def export_artefact(
         "latency": latency,
         "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
         "calibration": asdict(calibration),
+        "self_test": self_test(
+            {GRAPH_FILES[name]: sessions[name] for name in precisions},
+            result.student.model.config.vocab_size,
+            _max_length(result),
+        ),
     }
     tokenizer = result.teacher.tokenizer.backend_tokenizer
     return write_artefact(out, {name: graphs[name] for name in precisions}, tokenizer, fields)

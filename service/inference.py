@@ -14,6 +14,10 @@ logger = logging.getLogger(__name__)
 
 Logits = list[float]
 
+# Of the logits' size that a graph may be off by where it was not exported. Half precision is off by a few hundredths,
+# int8 kernels that saturate by half and more.
+SELF_TEST_LIMIT = 0.2
+
 
 class Inference:
     """One artefact's tokenizer and graph; called from several threads at once."""
@@ -56,3 +60,24 @@ class Inference:
         pair = "warm" if self.artefact.task == "pair" else None
         for text in ("warm", "warm " * self.artefact.max_length):
             self.run([self.tokenizer.tokenize(TextInput(text, pair))])
+
+    def self_test(self, graph_file: str) -> None:
+        """Hold the backend to the answers that this graph gave where it was exported; raises InferenceError.
+
+        Artefacts exported before there was such a test pass.
+        """
+        sample = self.artefact.manifest.get("self_test", {"logits": {}})
+        if graph_file not in sample["logits"]:
+            return
+        expected = np.array(sample["logits"][graph_file], dtype=np.float32)  # (B, labels)
+        input_ids = np.array(sample["input_ids"], dtype=np.int64)  # (B, T)
+        logits = self.backend.run(input_ids, np.ones_like(input_ids), np.zeros_like(input_ids))
+        if logits.shape != expected.shape:
+            raise InferenceError(f"the manifest's self_test has logits of shape {expected.shape}, not {logits.shape}")
+        error = float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
+        if not error <= SELF_TEST_LIMIT:
+            raise InferenceError(
+                f"its answers here are not those where it was exported: the logits of the manifest's self_test are off "
+                f"by {error:.0%} of their size, {SELF_TEST_LIMIT:.0%} are allowed; serve another of its graphs "
+                "(LADABERT_PRECISION, LADABERT_PROVIDER), or export it on this kind of machine"
+            )

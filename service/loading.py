@@ -16,7 +16,7 @@ def load_inference(
     openvino_fixed_tokens: int = OPENVINO_FIXED_TOKENS,
     lone_text_threads: int = 1,
 ) -> Inference:
-    """Load tokenizer and graph and run them once; raises ArtefactError or ProviderError."""
+    """Load tokenizer and graph, try them and their self-test; raises ArtefactError or ProviderError."""
     try:
         tokenizer = TextTokenizer(artefact.read(TOKENIZER_FILE), artefact.max_length)
     except ArtefactError as error:
@@ -25,6 +25,7 @@ def load_inference(
         backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
         inference = Inference(artefact, tokenizer, backend)
         inference.warm_up()
+        inference.self_test(graph_file)
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{artefact.folder / graph_file}: {error}") from error
     return inference

@@ -47,11 +47,13 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_bundled_model_reached_its_ratio_and_stays_small() -> None:
+def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_stays_small() -> None:
     folders = [path.parent for path in (REPOSITORY / "models").glob("*/manifest.json")]
     assert folders
     for folder in folders:
-        made = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["compression"]
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        assert manifest["default_file"] in manifest["self_test"]["logits"]
+        made = manifest["compression"]
         assert abs(made["reached_ratio"] / made["requested_ratio"] - 1) < 0.02
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert total < 40e6
