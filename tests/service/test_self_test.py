@@ -44,7 +44,6 @@ def test_a_graph_that_answers_as_promised_or_nearly_so_is_loaded(folder: Path, f
 
 
 @pytest.mark.parametrize("factor", [1 / (1 + 1.1 * SELF_TEST_LIMIT), -1.0, 0.0])
-@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_a_graph_that_answers_otherwise_is_refused(folder: Path, factor: float) -> None:
     with pytest.raises(ArtefactError, match=r"model\.onnx: its answers here are not those where it was exported"):
         load_with(folder, factor * logits_of(folder))
@@ -53,6 +52,27 @@ def test_a_graph_that_answers_otherwise_is_refused(folder: Path, factor: float) 
 def test_logits_of_another_shape_are_refused(folder: Path) -> None:
     with pytest.raises(ArtefactError, match=r"self_test has logits of shape \(2, 3\), not \(2, 2\)"):
         load_with(folder, np.ones((2, 3)))
+
+
+def test_rows_of_different_lengths_are_refused(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["self_test"] = {"input_ids": [[7, 5], [8]], "logits": {"model.onnx": [[0.5, 1], [0.5, 1]]}}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match="self_test has rows of different lengths"):
+        load_inference(read_artefact(folder, read_schema(folder.parent)), "model.onnx", "cpu")
+
+
+@pytest.mark.parametrize(
+    "input_ids", [[[1] * 16] * 65, [[1] * 513], [[2**31]], [[-1]]], ids=["rows", "tokens", "large", "negative"]
+)
+def test_a_self_test_over_the_limits_is_refused_before_it_is_run(folder: Path, input_ids: list[list[int]]) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["self_test"] = {"input_ids": input_ids, "logits": {"model.onnx": [[0.5, 1]]}}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtefactError, match=r"\$\.self_test\.input_ids"):
+        read_artefact(folder, read_schema(folder.parent))
 
 
 def test_what_another_graph_answers_says_nothing_of_this_one(folder: Path) -> None:
