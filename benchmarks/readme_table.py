@@ -8,12 +8,11 @@ python -m benchmarks.readme_table
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving.table import MARKERS, put_into
+from benchmarks.serving.table import markers, put_into
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -28,7 +27,7 @@ SHAPES = {
     (32, 16): "32 texts of 16 tokens",
 }
 GRAPH = "model.int8.onnx"
-TIMES = re.compile(MARKERS.pattern.replace("figures", "times"), MARKERS.flags)
+TIMES = markers("times")
 TEACHER_BYTES_PER_PARAMETER = 4  # fp32
 
 
@@ -115,7 +114,7 @@ def page() -> str:
 def page_without_vnni() -> str:
     """The page on processors without VNNI as it should be."""
     figures = times_table(_read(RESULTS / "bench-without-vnni.json"))
-    return TIMES.sub(lambda match: match[1] + figures + match[2], WITHOUT_VNNI.read_text(encoding="utf-8"))
+    return put_into(WITHOUT_VNNI.read_text(encoding="utf-8"), figures, "times")
 
 
 def main() -> None:

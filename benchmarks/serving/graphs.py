@@ -78,13 +78,13 @@ def student_graph(source: Path, folder: Path) -> Graph:
 def _graph(key: str, artefact_folder: Path, infinity: Path, transformers: Path | None) -> Graph:
     artefact = read_artefact(artefact_folder, read_schema(artefact_folder.parent))
     peers_file = infinity.with_suffix(".onnx")
-    write_as_computed(artefact.read(artefact.graph_file("auto")), peers_file)
+    _write_as_computed(artefact.read(artefact.graph_file("auto")), peers_file)
     graph = Graph(key, artefact, peers_file, infinity, transformers)
     _write_hugging_face_folder(graph)
     return graph
 
 
-def write_as_computed(graph: bytes, file: Path) -> None:
+def _write_as_computed(graph: bytes, file: Path) -> None:
     """Write a graph as ONNX Runtime computes it in our service.
 
     On a processor without VNNI an int8 graph answers wrongly under the options of other servers: docs/artefact.md.

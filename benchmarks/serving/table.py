@@ -14,8 +14,15 @@ from benchmarks.serving.contenders import LIMIT, TITLES
 from benchmarks.serving.results import Results
 from benchmarks.serving.thresholds import GRAPHS, Promise, promises
 
-MARKERS = re.compile(r"(<!-- figures: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
 LOADS = {"sentence": "one sentence a request", "mixed": "mixed lengths, half short and half long"}
+
+
+def markers(name: str = "figures") -> re.Pattern[str]:
+    """What stands between a page's marker comments of this name, the comments included."""
+    return re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+MARKERS = markers()
 
 
 def markdown(results: Results) -> str:
@@ -30,9 +37,9 @@ def markdown(results: Results) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def put_into(page: str, figures: str) -> str:
-    """Return the page with these figures between its markers."""
-    return MARKERS.sub(lambda match: match[1] + figures + match[2], page)
+def put_into(page: str, figures: str, name: str = "figures") -> str:
+    """Return the page with these figures between its markers of this name."""
+    return markers(name).sub(lambda match: match[1] + figures + match[2], page)
 
 
 def write_page(page: Path, figures: str) -> None:

@@ -7,7 +7,6 @@ python -m benchmarks.compression.evidence.table benchmarks/results/evidence.json
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmarks.compression.evidence.contenders import (
 from benchmarks.compression.evidence.cuts import VARIANTS
 from benchmarks.compression.evidence.plot import plot_curve, plot_sizes
 from benchmarks.compression.evidence.results import Results, mean
+from benchmarks.serving import table as serving_table
 
 ROWS = ("ladabert", "plain", *BASELINES)
 EXTRA = ("pruning-distilled", "factorisation-distilled")
@@ -46,8 +46,7 @@ def sections(results: Results) -> dict[str, str]:
 def put_into(page: str, parts: dict[str, str]) -> str:
     """The page with these parts between their markers."""
     for name, part in parts.items():
-        markers = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-        page = markers.sub(lambda match, part=part: match[1] + part + match[2], page)  # type: ignore[misc]
+        page = serving_table.put_into(page, part, name)
     return page
 
 
