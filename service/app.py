@@ -4,14 +4,12 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable
 from importlib import metadata
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from service.access_log import log_call
 from service.call import Call
@@ -19,8 +17,8 @@ from service.cores import cores_per_worker
 from service.inference_route import InferenceRoute, Services
 from service.loading import load_inference
 from service.metrics import Metrics
-from service.middleware import RequestIdMiddleware
-from service.openapi import build_openapi
+from service.middleware import BodyMiddleware, RequestIdMiddleware
+from service.openapi import describe
 from service.problem import routing_problem
 from service.registry import Loader, load_registry
 from service.routes import classify, health, models
@@ -31,35 +29,7 @@ from service.tracing import start_tracer
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
 
-class Application(FastAPI):
-    """FastAPI, which inference does not wait for: its routes are called before middleware and routing."""
-
-    services: Services  # within the lifespan
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.inference = {route.path: route for route in INFERENCE_ROUTES}
-        for route in INFERENCE_ROUTES:  # for what the short cut leaves: a wrong method
-            self.router.routes.append(Route(route.path, route, methods=["POST"], include_in_schema=False))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or take part in the lifespan."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            route = self.inference.get(scope["path"])
-            if route is not None:
-                scope["app"] = self
-                await route(scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the documentation of every route."""
-        if self.openapi_schema is None:
-            self.openapi_schema = build_openapi(self, INFERENCE_ROUTES)
-        return self.openapi_schema
-
-
-def create_app(settings: Settings, load: Loader | None = None) -> Application:
+def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
     """Return the application; its lifespan loads the models (raising StartError) and stops them.
 
     `load` turns a verified artefact into something that computes; tests give their own.
@@ -72,7 +42,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> Application:
     )
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Application) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES])
         registry = load_registry(settings, metrics, load_model)
@@ -81,7 +51,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> Application:
             records.append(functools.partial(log_call, texts=settings.log_texts))
         if tracer is not None:
             records.append(tracer.record)
-        app.services = Services(settings, registry, metrics, records)
+        app.state.services = Services(settings, registry, metrics, records)
         try:
             yield
         finally:
@@ -89,7 +59,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> Application:
             if tracer is not None:
                 tracer.stop()
 
-    app = Application(
+    app = FastAPI(
         title="LadaBERT",
         version=_version(),
         description="Text classification with compressed BERT students.",
@@ -97,10 +67,14 @@ def create_app(settings: Settings, load: Loader | None = None) -> Application:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(BodyMiddleware, settings=settings)
+    app.add_middleware(RequestIdMiddleware)  # the outermost
     app.add_exception_handler(HTTPException, _routing_error)
+    for route in INFERENCE_ROUTES:
+        app.router.routes.append(Route(route.path, route, methods=["POST"], include_in_schema=False))
     for module in (models, health, metrics_route):
         app.include_router(module.router)
+    describe(app, INFERENCE_ROUTES)
     return app
 
 

@@ -1,35 +1,17 @@
-"""One HTTP request to an inference route, straight from ASGI: its id, its body, its caller, its answer."""
+"""One HTTP request to an inference route: its body, its caller, its deadline, its answer."""
 
 import asyncio
-import random
-import re
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
-from service.direct import DirectCycle
-from service.errors import CallerLeftError, DeadlineExceededError, TooLargeError
+from service.errors import CallerLeftError, DeadlineExceededError
 from service.metrics import UNKNOWN_MODEL
 from service.model import ModelBatcher, ModelTicket
 
-LINGER_S = 10.0
-LINGER_BYTES = 1 << 30
-HANG_UPS = "ladabert.hang_ups"  # ASGI extension: a set of calls to tell when the caller hangs up
-_source = random.Random()  # noqa: S311 - ids need to differ, not to be secret; no system call each
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """Return the caller's `x-request-id` if it is sane, else a new one."""
-    offered = headers.get(b"x-request-id")
-    if offered is not None:
-        text = offered.decode("latin-1")
-        if SANE_REQUEST_ID.fullmatch(text):
-            return text
-    return f"{_source.getrandbits(128):032x}"
+HANG_UPS = "ladabert.hang_ups"  # ASGI extension: its `callbacks`, a set, are called when the caller hangs up
 
 
 class Call:
@@ -40,28 +22,17 @@ class Call:
     ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
     _batcher: ModelBatcher  # that admitted it
     _alarm: asyncio.TimerHandle | None = None
-    _reading: asyncio.Task[Any] | None = None
-    _too_late_to_read = False
     _hang_up_watch: asyncio.Task[None] | None = None
 
-    def __init__(
-        self,
-        path: str,
-        headers: Mapping[bytes, bytes],
-        receive: Receive,
-        send: Send,
-        hang_ups: "set[Call] | None",
-        whole: DirectCycle | None = None,
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started_at = time.monotonic()
-        self.path = path
-        self.headers = headers
-        self.request_id = request_id_of(headers)
-        self.body_complete = whole is not None
+        self.path: str = scope["path"]
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.request_id: str = scope["state"]["request_id"]
+        self._scope = scope
         self._receive = receive
         self._send = send
-        self._hang_ups = hang_ups
-        self._whole = whole
+        self._hang_ups: set[Callable[[], None]] | None = scope.get("extensions", {}).get(HANG_UPS, {}).get("callbacks")
 
     @property
     def elapsed_s(self) -> float:
@@ -73,124 +44,59 @@ class Call:
         return self.headers.get(name, b"").decode("latin-1")
 
     def set_deadline(self, timeout_s: float) -> None:
-        """Let the call be late `timeout_s` after its headers were read; replaces an earlier deadline."""
+        """Set the deadline to `timeout_s` after the headers were read; replaces an earlier deadline."""
         self.deadline = self.started_at + timeout_s
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_at(self.deadline, self._expire)
 
-    def _expire(self) -> None:
-        if self.ticket is not None:
-            self._batcher.expire(self.ticket)
-        elif self._reading is not None:
-            self._too_late_to_read = True
-            self._reading.cancel()
+    async def read_body(self) -> bytes:
+        """Return the body; raises CallerLeftError on a hang-up and DeadlineExceededError at the deadline.
 
-    async def read_body(self, limit_bytes: int) -> bytes:
-        """Return the body; raises TooLargeError as soon as it is known, CallerLeftError on a hang-up.
-
-        A body that is not there by the deadline raises DeadlineExceededError.
+        What `receive` raises passes through.
         """
-        if self._whole is not None:
-            body = self._whole.body
-            if len(body) > limit_bytes:
-                raise TooLargeError("the body", len(body), limit_bytes, "bytes")
-            return body
-        declared = self.header(b"content-length")
-        if declared.isdecimal() and len(declared) < 20 and int(declared) > limit_bytes:
-            raise TooLargeError("the body", int(declared), limit_bytes, "bytes")
-        self._reading = asyncio.current_task()
-        assert self._reading is not None
-        try:
-            return await self._read_body(limit_bytes)
-        except asyncio.CancelledError:
-            if self._too_late_to_read and self._reading.uncancel() == 0:
-                raise DeadlineExceededError from None
-            raise
-        finally:
-            self._reading = None
-
-    async def _read_body(self, limit_bytes: int) -> bytes:
         chunks: list[bytes] = []
-        size_bytes = 0
-        while not self.body_complete:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise CallerLeftError
-            self.body_complete = not message.get("more_body", False)
-            chunk = message.get("body", b"")
-            size_bytes += len(chunk)
-            if size_bytes > limit_bytes:
-                raise TooLargeError("the body", size_bytes, limit_bytes, "bytes or more")
-            chunks.append(chunk)
+        more = True
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                while more:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise CallerLeftError
+                    chunks.append(message.get("body", b""))
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            raise DeadlineExceededError from None
         return b"".join(chunks)
 
     def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
         """Remember the ticket; until `forget`, give it back when the caller hangs up or the deadline passes."""
         self.ticket = ticket
         self._batcher = batcher
+        left_s = self.deadline - time.monotonic()
+        self._alarm = asyncio.get_running_loop().call_later(left_s, batcher.expire, ticket)
         if self._hang_ups is not None:
-            self._hang_ups.add(self)
+            self._hang_ups.add(self.hang_up)
         else:  # a server without the extension
             self._hang_up_watch = asyncio.ensure_future(self._wait_for_hang_up())
 
     async def _wait_for_hang_up(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.hung_up()
+        self.hang_up()
 
-    def hung_up(self) -> None:
+    def hang_up(self) -> None:
         """Take the ticket back: nobody reads the answer."""
         assert self.ticket is not None
         self._batcher.cancel(self.ticket)
 
     def forget(self) -> None:
-        """Do not care any more whether the caller hangs up or the deadline passes."""
+        """Ignore the deadline and the caller's hang-up from now on."""
         if self._alarm is not None:
             self._alarm.cancel()
         if self._hang_ups is not None:
-            self._hang_ups.discard(self)
+            self._hang_ups.discard(self.hang_up)
         if self._hang_up_watch is not None:
             self._hang_up_watch.cancel()
             self._hang_up_watch = None  # the task knows this call: a cycle would wait for the garbage collector
 
-    async def answer(self, body: bytes) -> None:
-        """Send a 200 with a JSON body."""
-        if self._whole is not None:
-            self._whole.answer(body, self.request_id)
-            return
-        headers = [
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-            (b"x-request-id", self.request_id.encode()),
-        ]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def answer_problem(self, response: Response) -> None:
-        """Send another answer; when the body was not read to its end, read it, so that the caller sees the answer.
-
-        Closing a socket with unread bytes resets the connection, and the answer is lost with it. What is read
-        here is thrown away; after LINGER_S or LINGER_BYTES the connection is closed all the same.
-        """
-        response.headers["x-request-id"] = self.request_id
-        if not self.body_complete:
-            response.headers["connection"] = "close"
-        headers = response.raw_headers
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        await self._send({"type": "http.response.body", "body": response.body, "more_body": not self.body_complete})
-        if not self.body_complete:
-            await self._discard_body()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _discard_body(self) -> None:
-        size_bytes = 0
-        try:
-            async with asyncio.timeout(LINGER_S):
-                while size_bytes < LINGER_BYTES:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
-                    size_bytes += len(message.get("body", b""))
-        except TimeoutError:
-            return
+    async def answer(self, response: Response) -> None:
+        """Send the answer."""
+        await response(self._scope, self._receive, self._send)

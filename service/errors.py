@@ -6,12 +6,15 @@ ServiceError
 │   └── ProviderError              the execution provider that was asked for is not there
 ├── InferenceError                 a run of the graph failed or gave an unusable output
 └── RequestError                   this request cannot be answered with 200
+    ├── MalformedRequestError      what came is not HTTP
     ├── NotJsonError               the body is not UTF-8 or not JSON
     ├── UnknownModelError          no model has that name
     ├── TooLargeError              body, number of inputs or one text over the limit
     ├── UnsupportedMediaError      the body is not declared as JSON
     ├── InvalidRequestError        JSON that does not fit the schema or the model
     ├── QueueFullError             more waits already than the limits allow
+    ├── HeadersTooLargeError       a request's headers or trailers are over the limit
+    ├── TooManyConnectionsError    every connection that the limit allows is busy
     ├── NotReadyError              the default model cannot answer now
     ├── DrainingError              the server is shutting down
     ├── ModelFailedError           the model failed on this request
@@ -53,6 +56,13 @@ class RequestError(ServiceError):
         super().__init__(detail)
         self.detail = detail
         self.retry_after_s = RETRY_AFTER_S
+
+
+class MalformedRequestError(RequestError):
+    """What came is not an HTTP request."""
+
+    def __init__(self) -> None:
+        super().__init__("this is not an HTTP request; the connection is closed")
 
 
 class NotJsonError(RequestError):
@@ -107,6 +117,20 @@ class QueueFullError(RequestError):
         self.retry_after_s = max(RETRY_AFTER_S, math.ceil(wait_s))
 
 
+class HeadersTooLargeError(RequestError):
+    """A request's headers or trailers are over the limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"headers and trailers may have {limit_bytes} bytes; the connection is closed")
+
+
+class TooManyConnectionsError(RequestError):
+    """Every connection that the limit allows is busy."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} connections are busy; try again later")
+
+
 class NotReadyError(RequestError):
     """The default model cannot answer now."""
 
@@ -151,12 +175,15 @@ class Outcome:
 
 
 OUTCOMES: dict[type[RequestError], Outcome] = {
+    MalformedRequestError: Outcome(400, "Malformed request"),
     NotJsonError: Outcome(400, "Body is not JSON"),
     UnknownModelError: Outcome(404, "Unknown model"),
     TooLargeError: Outcome(413, "Too large", rejected_reason="too_large"),
     UnsupportedMediaError: Outcome(415, "Unsupported media type"),
     InvalidRequestError: Outcome(422, "Invalid request"),
     QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full"),
+    HeadersTooLargeError: Outcome(431, "Headers too large"),
+    TooManyConnectionsError: Outcome(503, "Too many connections", retry=True),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),

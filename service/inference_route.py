@@ -1,9 +1,6 @@
-"""What every inference route shares: it is counted once, answered once, and never 500 for what a client sent.
+"""What every inference route shares: it is counted once, answered once, and never 500 for what a client sent."""
 
-Inference routes are called straight from ASGI; the framework's routing, request and response objects cost more
-than a small model's run.
-"""
-
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +9,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.call import HANG_UPS, Call
-from service.errors import OUTCOMES, ModelFailedError, RequestError
+from service.call import Call
+from service.errors import OUTCOMES, DrainingError, ModelFailedError, RequestError
 from service.metrics import Metrics
 from service.problem import problem_response, unexpected_problem
 from service.registry import Registry
@@ -29,7 +26,7 @@ class Services:
     settings: Settings
     registry: Registry
     metrics: Metrics
-    records: Sequence[Callable[[Call, int], None]]  # told of each call once it is answered, with its status
+    records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +42,41 @@ class InferenceRoute:
     tag: str = "inference"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Be the ASGI endpoint."""
-        hang_ups = scope.get("extensions", {}).get(HANG_UPS)
-        call = Call(scope["path"], dict(scope["headers"]), receive, send, hang_ups)
-        await self.respond(call, scope["app"].services)
-
-    async def respond(self, call: Call, services: Services) -> None:
-        """Answer one call and count it."""
+        """Answer one request and count it."""
+        services: Services = scope["app"].state.services
+        call = Call(scope, receive, send)
         services.metrics.began()
         status = 500
         reason: str | None = None
-        body = b""
-        problem: Response | None = None
         try:
-            body = await self.answer(call, services)
+            response = Response(await self.answer(call, services), media_type="application/json")
             status = 200
+        except asyncio.CancelledError:  # the server ends, and waits for nobody any more
+            status, reason, response = _refuse(DrainingError(), call)
         except RequestError as error:
-            outcome = OUTCOMES[type(error)]
-            status, reason = outcome.status, outcome.rejected_reason
-            problem = problem_response(error, call.request_id)
-            if isinstance(error, ModelFailedError):  # the answer says that the log has the cause
-                logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
-            error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
+            status, reason, response = _refuse(error, call)
         except Exception:
             logger.exception("a bug in request %s", call.request_id)
-            problem = unexpected_problem(call.request_id)
+            response = unexpected_problem(call.request_id)
         finally:
             call.forget()
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             for record in services.records:
-                record(call, status)
-        if problem is None:
-            await call.answer(body)
-        else:
-            await call.answer_problem(problem)
+                _record_safely(record, call, status)
+        await call.answer(response)
+
+
+def _refuse(error: RequestError, call: Call) -> tuple[int, str | None, Response]:
+    """Return status, reason of rejection if it is one, and the answer."""
+    outcome = OUTCOMES[type(error)]
+    if isinstance(error, ModelFailedError):  # the answer says that the log has the cause
+        logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
+    error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
+    return outcome.status, outcome.rejected_reason, problem_response(error, call.request_id)
+
+
+def _record_safely(record: Callable[[Call, int], None], call: Call, status: int) -> None:
+    try:
+        record(call, status)
+    except Exception:
+        logger.exception("request %s could not be recorded", call.request_id)

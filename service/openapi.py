@@ -4,15 +4,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.errors import OUTCOMES, RequestError
+from service.errors import (
+    OUTCOMES,
+    HeadersTooLargeError,
+    MalformedRequestError,
+    RequestError,
+    TooManyConnectionsError,
+)
 from service.inference_route import InferenceRoute
 from service.problem import MEDIA_TYPE
 from service.schemas import Problem
 
+# Answered on any path, before a route is found.
+CONNECTION_ERRORS = (MalformedRequestError, HeadersTooLargeError, TooManyConnectionsError)
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -36,17 +43,26 @@ def problem_responses(errors: Iterable[type[RequestError]]) -> dict[int | str, d
     return responses
 
 
-def build_openapi(app: FastAPI, inference: Iterable[InferenceRoute]) -> dict[str, Any]:
-    """Return the OpenAPI document: FastAPI's own for its routes, and these for the routes that it never sees."""
+def describe(app: FastAPI, inference: Iterable[InferenceRoute]) -> None:
+    """Let the application's OpenAPI document hold these routes, too, which FastAPI does not validate."""
     routes = list(inference)
-    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    own = app.openapi  # FastAPI's document of its own routes, made once
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _add_routes(own(), routes)
+        return own()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+
+
+def _add_routes(schema: dict[str, Any], routes: Iterable[InferenceRoute]) -> None:
+    models: set[tuple[type[BaseModel], str]] = set()
     for route in routes:
         schema["paths"][route.path] = {"post": _operation(route)}
-    models = {(route.request_model, "validation") for route in routes}
-    models |= {(route.response_model, "serialization") for route in routes}
+        models |= {(route.request_model, "validation"), (route.response_model, "serialization")}
     _, definitions = models_json_schema([*models, (Problem, "serialization")], ref_template=REFERENCE)  # type: ignore[list-item]
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-    return schema
 
 
 def _operation(route: InferenceRoute) -> dict[str, Any]:
@@ -55,7 +71,7 @@ def _operation(route: InferenceRoute) -> dict[str, Any]:
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "OK", "content": json_content(route.response_model)},
-        **problem_responses(route.errors),
+        **problem_responses([*route.errors, *CONNECTION_ERRORS]),
     }
     return {
         "tags": [route.tag],

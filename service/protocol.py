@@ -1,205 +1,344 @@
-"""Uvicorn's HTTP protocol, with a limit on the time for a request's headers and news of callers who hang up."""
+"""One HTTP connection: uvicorn's parser and request cycle behind limits on headers, time and what is held back."""
 
 import asyncio
-from collections.abc import Mapping
+import select
+import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.app import Application
-from service.call import HANG_UPS, Call
-from service.direct import DirectCycle, Steps
-from service.inference_route import InferenceRoute
+from service.call import HANG_UPS
+from service.errors import HeadersTooLargeError, MalformedRequestError, RequestError, TooManyConnectionsError
+from service.middleware import new_request_id
+from service.problem import problem_response
+from service.settings import Settings
+
+READ_BYTES = 16384  # of one read from a socket, and of the next requests held back while one is answered
+HEAD_PIECE_BYTES = 2048  # parsed at a time: few pipelined requests begin in it
+END_OF_CHUNKS = b"\r\n\r\n"
+FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte has six bytes around it
+SWEEP_S = 0.25
+LINGER_S = 2.0  # a refused caller may go on sending for so long: a reset would take the answer away
+DRAINING_WRITE_S = 2.0  # the write time-out once the server shuts down
 
 
-class JoinedWrites:
-    """A transport that sends what is written in one turn of the event loop as one piece.
+class Connections:
+    """Every connection of one server, least recently used first; closes those that take too long."""
 
-    Uvicorn writes a response's head and body apart: two system calls, and two packets that wake the caller twice.
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.draining = False
+        self.read_buffer = bytearray(READ_BYTES)  # shared: what a read brings is copied before the next one
+        self._connections: dict[Connection, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def idle(self) -> int:
+        """Connections on which no request is being answered."""
+        return sum(not connection.busy for connection in self._connections)
+
+    def add(self, connection: "Connection") -> bool:
+        """Take a new connection in, in the place of the longest idle one if need be; False when all are busy."""
+        if len(self._connections) >= self.settings.max_connections:
+            idle = next((other for other in self._connections if not other.busy), None)
+            if idle is None:
+                return False
+            del self._connections[idle]
+            idle.transport.abort()
+        self.used(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(SWEEP_S, self._sweep, connection.loop)
+        return True
+
+    def used(self, connection: "Connection") -> None:
+        """Count a connection as the most recently used one."""
+        self._connections.pop(connection, None)
+        self._connections[connection] = None
+
+    def remove(self, connection: "Connection") -> None:
+        """Forget a connection that ended."""
+        self._connections.pop(connection, None)
+        if not self._connections and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def drain(self) -> None:
+        """Let every answer from now on be its connection's last."""
+        self.draining = True
+        for connection in self._connections:
+            connection.expect_no_more()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(SWEEP_S, self._sweep, loop)
+        now = self.clock()
+        for connection in list(self._connections):
+            connection.check(now)
+
+
+class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """Uvicorn's protocol with bounds; `bounded_protocol` names the table that all connections of a server share.
+
+    The bytes of a next request wait unparsed while one is being answered, and when they are more than one read, they
+    wait in the kernel. So a caller who pipelines gets one request's turn like everybody else.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
-        self.is_closing = transport.is_closing
+    table: Connections
 
-    def write(self, data: bytes) -> None:
-        """Send with what else is written before the loop turns."""
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._hang_ups: set[Callable[[], None]] = set()
+        self._held = bytearray()  # received, not parsed yet
+        self._in_head = self._in_message = self._in_replay = False
+        self._is_chunked = self._needs_parser = False
+        self._framing_bytes = 0  # of this message: all but its body
+        self.tableowed_framing_bytes = 0
+        self._since = self.table.clock()  # when it became idle, or its headers began
+        self._refusal: RequestError | None = None  # nothing is parsed any more; sent once what was begun is answered
+        self._refused_at: float | None = None
+        self._unsent = 0  # bytes of answers at the last check
+        self._unsent_since = 0.0
 
-    def write_whole(self, data: bytes) -> None:
-        """Send at once, after what was written before."""
-        if self._pieces:
-            self._pieces.append(data)
-        else:
-            self._transport.write(data)
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
-    def close(self) -> None:
-        """Send what was written, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class TimedProtocol(HttpToolsProtocol):
-    """One connection; what is set on the subclass that `timed_protocol` makes is the same for all.
-
-    A body has the request's own deadline, and an idle connection uvicorn's keep-alive limit. A POST to an inference
-    route that comes in one piece does not go through uvicorn's task, but through a `DirectCycle`.
-    """
-
-    header_timeout_s: float
-    application: Application
-    routes: Mapping[bytes, InferenceRoute]  # by path
-    transport: JoinedWrites  # type: ignore[assignment]
-    cycle: RequestResponseCycle | DirectCycle  # type: ignore[assignment]
-    _header_alarm: asyncio.TimerHandle | None = None
-    _within_headers = False
-    _hang_ups: set[Call]
-    _whole: DirectCycle | None = None  # of the request whose body may come with its headers
-    _idle_alarm: asyncio.TimerHandle | None = None
-    _idle_since = 0.0
+    # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
-        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
-        self._hang_ups = set()
-        self._extensions = {HANG_UPS: self._hang_ups}
-        self._expect_headers()
+        super().connection_made(transport)
+        if not self.table.add(self):
+            self._refuse(TooManyConnectionsError(self.table.settings.max_connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever wants to know that the caller hung up."""
-        self._expect_nothing()
-        if self._idle_alarm is not None:
-            self._idle_alarm.cancel()
-            self._idle_alarm = None
+        """Tell the requests in progress that the caller hung up."""
+        self.table.remove(self)
+        self._held.clear()
         super().connection_lost(exc)
-        for call in list(self._hang_ups):
-            call.hung_up()
+        for hang_up in list(self._hang_ups):
+            hang_up()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the protocol's contract
+        """Return where the next read goes."""
+        return self.table.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(memoryview(self.table.read_buffer)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Expect the rest of the headers, where they did not come in one piece; answer what is whole."""
-        super().data_received(data)
-        if self._whole is not None:
-            self._answer_whole(self._whole)
-        if self._within_headers and self._header_alarm is None:
-            self._expect_headers()
+        """Parse what belongs to the current request and hold the rest back."""
+        if self._refusal is not None:
+            return
+        self._held += data
+        self._parse_held()
+
+    # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """Begin a request; one before it that is whole is answered while its url and headers are here."""
-        if self._whole is not None:
-            self._answer_whole(self._whole)
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers = []
-        self._within_headers = True
+        """Begin a request."""
+        if self._in_replay:
+            return
+        super().on_message_begin()
+        self.scope["extensions"] = {HANG_UPS: {"callbacks": self._hang_ups}}
+        self._in_head = self._in_message = True
+        self._framing_bytes = 0
+        self.tableowed_framing_bytes = self.table.settings.max_header_bytes
+        self._since = self.table.clock()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the request target."""
+        if not self._in_replay:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, which comes after the body, is none."""
+        if self._in_head and not self._in_replay:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Go on with the request."""
-        self._within_headers = False
-        if self._header_alarm is not None:
-            self._expect_nothing()
-        if (
-            self.url in self.routes
-            and self.parser.get_method() == b"POST"
-            and not self.expect_100_continue
-            and not self.parser.should_upgrade()
-            and (self.cycle is None or self.cycle.response_complete)
-        ):
-            keep_alive = self.parser.should_keep_alive()
-            self._whole = DirectCycle(keep_alive, self._finish)
-            self.cycle = self._whole
-        else:
-            self._leave_to_uvicorn()
+        """Start the request."""
+        self._in_head = False
+        if self._in_replay:
+            self._in_replay = False
+            return
+        self._is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        super().on_headers_complete()
+        if self.table.draining:
+            self.expect_no_more()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body; there is more than one only if it is long."""
-        whole = self._whole
-        if whole is not None and whole is self.cycle:
-            whole.pieces.append(body)
-        else:
-            super().on_body(body)
+        """Take a part of the body."""
+        self._framing_bytes -= len(body)
+        self.tableowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that the body is whole."""
-        whole = self._whole
-        if whole is not None and whole is self.cycle:
-            whole.more_body = False
-        else:
-            super().on_message_complete()
+        if self.parser.should_upgrade():  # its body comes now: see `_ignore_upgrade`
+            return
+        self._in_message = False
+        super().on_message_complete()
+        if self._is_chunked and self.cycle.keep_alive and not self.parser.should_keep_alive():
+            self._needs_parser = True  # a trailer said `connection: close`, and this one takes nothing more
+
+    # What uvicorn's request cycle and server call.
 
     def on_response_complete(self) -> None:
-        """Begin the next request, or wait for one."""
-        if self.pipeline or self.transport.is_closing():
-            super().on_response_complete()
-            return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
-        self._idle_since = self.loop.time()
-        if self._idle_alarm is None:  # one for many requests: a timer for each would cost as much as parsing it
-            self._idle_alarm = self.loop.call_later(self.timeout_keep_alive, self._close_when_idle)
-
-    def _answer_whole(self, whole: DirectCycle) -> None:
-        self._whole = None
+        """Go on with the next request."""
+        super().on_response_complete()
         if self.transport.is_closing():
             return
-        if whole.more_body:  # the rest comes later
-            self.cycle = None  # type: ignore[assignment]
-            self._leave_to_uvicorn()
-            assert isinstance(self.cycle, RequestResponseCycle)
-            self.cycle.body = bytearray(whole.body)
+        self._since = self.table.clock()
+        self.table.used(self)
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self._held:
+            self._parse_held()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Leave idle connections to `check`."""
+
+    def expect_no_more(self) -> None:
+        """Close the connection after the answer to the last request that came."""
+        if self.busy:
+            self.cycle.keep_alive = False
+
+    def check(self, now: float) -> None:
+        """End the connection when it takes too long; called a few times a second."""
+        settings = self.table.settings
+        if self._is_stuck(now):
+            self.transport.abort()
+        elif self._refused_at is not None:
+            if now - self._refused_at >= LINGER_S:
+                self.transport.abort()
+        elif self.busy:
+            if self.flow.read_paused and self._caller_left():
+                self.transport.abort()
+        elif now - self._since >= (settings.header_timeout_s if self._expects_headers else settings.keep_alive_s):
+            self.transport.abort() if self.transport.is_closing() else self.transport.close()
+
+    # How.
+
+    @property
+    def _expects_headers(self) -> bool:
+        return self.cycle is None or self._in_message
+
+    def _is_stuck(self, now: float) -> bool:
+        """Return whether the caller has taken nothing of what was written for the write time-out."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent or self._unsent == 0:
+            self._unsent_since = now
+        self._unsent = unsent
+        limit_s = DRAINING_WRITE_S if self.table.draining else self.table.settings.write_timeout_s
+        return unsent > 0 and now - self._unsent_since >= limit_s
+
+    def _caller_left(self) -> bool:
+        """Return whether the caller closed a connection from which nothing is read at the moment."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether what comes next belongs to a request that has to wait for another's answer."""
+        return bool(self.pipeline) or (self.busy and not self._in_message)
+
+    def _parse_held(self) -> None:
+        while self._held and self._refusal is None and not self._has_to_wait and not self.transport.is_closing():
+            size = self._piece_size()
+            if size == 0:
+                break
+            piece = bytes(self._held[:size])
+            del self._held[:size]
+            self._parse(piece)
+        if self._has_to_wait:
+            if len(self._held) > READ_BYTES:
+                self.flow.pause_reading()
+            else:  # uvicorn pauses for a pipelined request, and would not see a caller hang up
+                self.flow.resume_reading()
+
+    def _piece_size(self) -> int:
+        """Return how many bytes to parse now; a chunked message ends with a piece: see `on_message_complete`."""
+        if self._in_head or not self._in_message:
+            return HEAD_PIECE_BYTES
+        if not self._is_chunked:
+            return READ_BYTES
+        end = self._held.find(END_OF_CHUNKS)
+        if end >= 0:
+            return end + len(END_OF_CHUNKS)
+        unfinished = next(size for size in (3, 2, 1, 0) if self._held.endswith(END_OF_CHUNKS[:size]))
+        return len(self._held) - unfinished
+
+    def _parse(self, piece: bytes) -> None:
+        self._framing_bytes += len(piece)
+        if self._needs_parser:
+            self._needs_parser = False
+            self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._held[:0] = piece[upgrade.args[0] :]
+            self._ignore_upgrade()
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequestError())
             return
-        route = self.routes[self.url]
-        call = Call(route.path, dict(self.headers), whole.receive, whole.send, self._hang_ups, whole)
-        Steps(route.respond(call, self.application.services), self.loop, self.transport.close).step()
+        if self._in_message and self._framing_bytes > self.tableowed_framing_bytes:
+            self._refuse(HeadersTooLargeError(self.table.settings.max_header_bytes))
 
-    def _finish(self, answer: bytes, keep_alive: bool) -> None:
-        self.transport.write_whole(answer)
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+    def _ignore_upgrade(self) -> None:
+        """Go on with the body of a request that asks for another protocol, as HTTP allows.
 
-    def _leave_to_uvicorn(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
-        self.scope["headers"] = headers
-        # A task that waits for the disconnect message would cost each request as much as parsing it.
-        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
-        super().on_headers_complete()
+        The parser leaves that body alone; another one, which only hears how the body is framed, reads it.
+        """
+        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        self.parser = httptools.HttpRequestParser(self)
+        self._in_replay = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n")
 
-    def _close_when_idle(self) -> None:
-        self._idle_alarm = None
-        if self._within_headers or not self.cycle.response_complete:
-            return  # the next answer sets the next alarm
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self._idle_alarm = self.loop.call_later(left_s, self._close_when_idle)
-        elif not self.transport.is_closing():
-            self.transport.close()
-
-    def _expect_headers(self) -> None:
-        self._header_alarm = self.loop.call_later(self.header_timeout_s, self.transport.close)
-
-    def _expect_nothing(self) -> None:
-        if self._header_alarm is not None:
-            self._header_alarm.cancel()
-            self._header_alarm = None
+    def _refuse(self, error: RequestError) -> None:
+        """Answer what cannot be read, after the requests before it, and close."""
+        self._refusal = error
+        self._held.clear()
+        if self.busy and not (self._in_message and self.cycle.more_body and not self.pipeline):
+            return
+        if self.busy:  # with the request that cannot be read, as if its caller had hung up
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+        if not self.transport.is_closing():
+            self._refused_at = self.table.clock()
+            request_id = new_request_id()
+            answer = problem_response(error, request_id)
+            answer.headers["x-request-id"] = request_id
+            self.transport.write(_as_http(answer))
+            if self.transport.can_write_eof():
+                self.transport.write_eof()  # and go on reading for LINGER_S
+            self.flow.resume_reading()
 
 
-def timed_protocol(header_timeout_s: float, application: Application) -> type[TimedProtocol]:
-    """Return the protocol with its limit, in seconds; uvicorn makes an instance for each connection."""
-    routes = {path.encode(): route for path, route in application.inference.items()}
-    settings = {"header_timeout_s": header_timeout_s, "application": application, "routes": routes}
-    return type("TimedProtocol", (TimedProtocol,), settings)
+def _as_http(answer: Response) -> bytes:
+    """Return an answer that closes the connection as bytes."""
+    phrase = HTTPStatus(answer.status_code).phrase
+    head = [f"HTTP/1.1 {answer.status_code} {phrase}\r\nconnection: close\r\n".encode()]
+    head += [b"%b: %b\r\n" % header for header in answer.raw_headers]
+    return b"".join([*head, b"\r\n", bytes(answer.body)])
+
+
+def bounded_protocol(connections: Connections) -> type[Connection]:
+    """Return the protocol of these connections; uvicorn makes an instance for each."""
+
+    class BoundedConnection(Connection):
+        table = connections
+
+    return BoundedConnection

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.errors import FieldError, InvalidRequestError
+from service.errors import FieldError, InvalidRequestError, TooLargeError
 from service.scores import FunctionToApply
 from service.tokenizer import TruncationDirection
 
@@ -67,7 +67,7 @@ OneInput = Annotated[
 Inputs = Annotated[
     Annotated[Text, Tag("<text>")]
     | Annotated[TextPair, Tag("<object>")]
-    | Annotated[list[OneInput], Field(min_length=1), Tag("<list>")],
+    | Annotated[list[OneInput], Field(min_length=1, fail_fast=True), Tag("<list>")],
     Discriminator(
         _shape_of_inputs,
         custom_error_type="inputs_shape",
@@ -224,8 +224,19 @@ class Problem(BaseModel):
 _validate_classify_request = TypeAdapter(ClassifyRequest).validator.validate_python
 
 
-def parse_classify_request(value: Any) -> ClassifyRequest:
-    """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit."""
+def parse_classify_request(value: Any, max_inputs: int) -> ClassifyRequest:
+    """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit.
+
+    A list over `max_inputs` raises TooLargeError. That and unknown fields are found before the list is validated.
+    """
+    if isinstance(value, dict):
+        unknown = [name for name in value if name not in ClassifyRequest.model_fields]
+        if unknown:
+            errors = [FieldError(str(name)[:100], "no such field") for name in unknown[:MAX_REPORTED_ERRORS]]
+            raise InvalidRequestError(errors)
+        inputs = value.get("inputs")
+        if isinstance(inputs, list) and len(inputs) > max_inputs:
+            raise TooLargeError("inputs", len(inputs), max_inputs, "texts")
     try:
         request: ClassifyRequest = _validate_classify_request(value)
     except ValidationError as error:

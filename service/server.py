@@ -1,10 +1,13 @@
 """Runs the application on a socket until a signal asks it to stop, then lets it finish."""
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -15,14 +18,27 @@ import uvloop
 from service.app import create_app
 from service.cores import available_cores
 from service.errors import StartError
-from service.protocol import timed_protocol
+from service.protocol import Connections, bounded_protocol
 from service.registry import Registry
 from service.settings import Settings
 
-KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it never reuses a closed connection
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
 SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
-ACCEPT_S = 0.1  # after the signal: time to accept who is connected already
+ACCEPT_S = 0.1  # after the signal: time in which handshakes that have begun are finished
+IDLE_S = 1.0  # after the signal, but at most a quarter of the grace period: for idle callers to send one more request
+POLL_S = 0.02
+# A classic BPF program (code, jump if true, jump if false, operand): drop TCP segments that carry SYN without ACK.
+DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte with the flags
+        (0x54, 0, 0, 0x12),  # and SYN | ACK
+        (0x15, 0, 1, 0x02),  # equal SYN?
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep
+    )
+)
+SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
 ENDING_S = 1.0  # of the grace period, but at most half of it: to send the last answers and end the process
 HARD_STOP_S = 0.5  # of these: for callers to take the last answers
 
@@ -31,24 +47,44 @@ class Server(uvicorn.Server):
     """Uvicorn's server that drains first and does not die of the signal that it obeyed."""
 
     def __init__(
-        self, config: uvicorn.Config, registry: Registry, grace_period_s: float, started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        registry: Registry,
+        connections: Connections,
+        grace_period_s: float,
+        started: Callable[[], None],
     ) -> None:
         super().__init__(config)
         self._registry = registry
+        self._connections = connections
+        self._grace_period_s = grace_period_s
         self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
         config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell."""
+        """Listen, then report the start."""
         await super().startup(sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period."""
+        """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
+
+        Whoever completed a handshake is answered: the sockets close only once none waits in their backlog, and a
+        caller on an idle connection has a moment to send a last request, whose answer says that it is the last.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         self._registry.drain()
-        alarm = asyncio.get_running_loop().call_later(self._work_s, self._registry.abort)
-        await asyncio.sleep(ACCEPT_S)  # or who connected before the signal would be reset
+        self._connections.drain()
+        alarm = loop.call_later(self._work_s, self._registry.abort)
+        for listener in sockets or []:
+            refuse_handshakes(listener)
+        await asyncio.sleep(ACCEPT_S)
+        while any(map(backlog, sockets or [])) and loop.time() < began + self._work_s:
+            await asyncio.sleep(POLL_S)
+        while self._connections.idle and loop.time() < began + min(IDLE_S, self._grace_period_s / 4):
+            await asyncio.sleep(POLL_S)
         await super().shutdown(sockets)
         alarm.cancel()
 
@@ -83,6 +119,28 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def refuse_handshakes(listener: socket.socket) -> None:
+    """Let no new TCP handshake begin, while those that have begun can still be finished and accepted.
+
+    A listener that is closed at once resets whoever stands in its backlog. The filter drops segments that carry SYN
+    alone: who sends one tries again in a second, and is refused once the listener is closed. Works on Linux; elsewhere
+    nothing is filtered.
+    """
+    instructions = ctypes.create_string_buffer(DROP_SYN)
+    program = struct.pack("HP", len(DROP_SYN) // 8, ctypes.addressof(instructions))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def backlog(listener: socket.socket) -> int:
+    """Return how many connections wait to be accepted, 0 where that is not known."""
+    try:
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
+    except OSError:
+        return 0
+    return int.from_bytes(info[24:28], sys.byteorder)  # tcpi_unacked, which counts them on a listening socket
+
+
 def raise_descriptor_limit() -> None:
     """Allow as many connections as the system lets this process have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -100,20 +158,20 @@ def run_server(settings: Settings, listener: socket.socket, started: Callable[[R
 
 async def _serve(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
     app = create_app(settings)
+    connections = Connections(settings)
     config = uvicorn.Config(
         app,
-        http=timed_protocol(settings.header_timeout_s, app),
+        http=bounded_protocol(connections),
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
         access_log=False,  # service.access_log has more to say
         server_header=False,
         proxy_headers=False,  # nothing here reads the caller's address
-        timeout_keep_alive=KEEP_ALIVE_S,
     )
     async with app.router.lifespan_context(app):
-        registry: Registry = app.services.registry
-        server = Server(config, registry, settings.grace_period_s, lambda: started(registry))
+        registry: Registry = app.state.services.registry
+        server = Server(config, registry, connections, settings.grace_period_s, lambda: started(registry))
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()

@@ -107,6 +107,21 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=2097152, ge=1, description="Request body at most, in bytes; else 413.")
     max_inputs: int = Field(default=512, ge=1, description="Inputs in one request at most; else 413.")
     max_text_bytes: int = Field(default=65536, ge=1, description="One text at most, in UTF-8 bytes; else 413.")
+    max_bytes_in_flight: int = Field(
+        default=67108864,
+        ge=1,
+        description="Bytes of the bodies of all requests that are being answered, per worker; more are answered 429. "
+        "The last quarter is kept for bodies of up to 16 KiB.",
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        description="Connections, per worker; a new one takes the place of the longest idle one, or is answered 503 "
+        "when all are busy.",
+    )
+    max_header_bytes: int = Field(
+        default=32768, ge=1024, description="A request's headers and trailers at most, in bytes; else 431."
+    )
     default_timeout_ms: int = Field(
         default=30000,
         ge=1,
@@ -118,6 +133,20 @@ class Settings(BaseSettings):
         gt=0,
         le=3600,
         description="Time for a connection to send a request's headers; then it is closed.",
+    )
+    keep_alive_s: float = Field(
+        default=75.0,
+        gt=0,
+        le=3600,
+        description="Time for which a connection may be idle after an answer; longer than a load balancer's usual 60, "
+        "so that it never uses a closed one.",
+    )
+    write_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Time in which a caller has to take at least some of an answer that waits to be sent; then its "
+        "connection is closed.",
     )
     grace_period_s: float = Field(
         default=30.0,

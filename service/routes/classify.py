@@ -25,17 +25,21 @@ from service.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_c
 from service.settings import Settings
 from service.tokenizer import TextInput
 
+MAX_VALUES_PER_INPUT = 4  # JSON values in {"text": …, "text_pair": …}, and in the list around it
+MAX_VALUES_BESIDE = 64  # of the other fields
+
 
 async def classify(call: Call, services: Services) -> bytes:
     """Classify one input or a list of them; predictions come back in their order."""
     settings = services.settings
 
     # Validate.
-    check_content_type(call.headers)
     call.set_deadline(settings.default_timeout_ms / 1000)
-    payload = parse_json(await call.read_body(settings.max_body_bytes))
+    data = await call.read_body()
+    check_content_type(call.headers)
+    payload = parse_json(data, MAX_VALUES_PER_INPUT * settings.max_inputs + MAX_VALUES_BESIDE)
     call.model = _label(services.registry, payload)
-    body = parse_classify_request(payload)
+    body = parse_classify_request(payload, settings.max_inputs)
     if body.timeout_ms is not None:
         call.set_deadline(body.timeout_ms / 1000)
     model = services.registry.get(body.model)
@@ -84,8 +88,6 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
     if not isinstance(body.inputs, list):
         inputs = [_input(body.inputs, "inputs", limit_bytes)]
         paths = _path_of_one
-    elif len(body.inputs) > settings.max_inputs:
-        raise TooLargeError("inputs", len(body.inputs), settings.max_inputs, "texts")
     else:
         inputs = [_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
         paths = "inputs[{}]".format

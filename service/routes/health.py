@@ -27,7 +27,7 @@ async def live(request: Request) -> Response:  # noqa: ARG001 - Starlette's call
 )
 async def ready(request: Request) -> Response:
     """Answer 200 when the default model is loaded, all its runners live, and the server is not draining."""
-    registry: Registry = request.app.services.registry
+    registry: Registry = request.app.state.services.registry
     state = registry.get(None).state
     if state == "ready":
         return JSONResponse({"status": "ready"})

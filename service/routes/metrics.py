@@ -17,7 +17,7 @@ router = APIRouter(tags=["metrics"])
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return every series, of all workers: as OpenMetrics when the Accept header asks for it."""
-    services: Services = request.app.services
+    services: Services = request.app.state.services
     folder = os.environ.get(MULTIPROCESS_VARIABLE)
     if folder is None:
         snapshot = take_snapshot(services.metrics)

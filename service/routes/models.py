@@ -20,7 +20,7 @@ NAME_PARAMETER = {"parameters": [{"name": "name", "in": "path", "required": True
 @router.get("/models", summary="List the served models", response_model=ModelList)
 async def list_models(request: Request) -> Response:
     """List every served model by name."""
-    registry: Registry = request.app.services.registry
+    registry: Registry = request.app.state.services.registry
     models = [_summary(registry, registry.models[name]) for name in sorted(registry.models)]
     return JSONResponse({"default": registry.default, "models": models})
 
@@ -34,7 +34,7 @@ async def list_models(request: Request) -> Response:
 )
 async def show_model(request: Request) -> Response:
     """Show one model's manifest and live state."""
-    registry: Registry = request.app.services.registry
+    registry: Registry = request.app.state.services.registry
     try:
         model = registry.get(request.path_params["name"])
     except UnknownModelError as error:

@@ -69,7 +69,7 @@ class Gated:
 
     def wait_for_depth(self, depth: int) -> None:
         """Wait until so many requests are queued."""
-        batcher = self.server.app.services.registry.get(None).batcher
+        batcher = self.server.app.state.services.registry.get(None).batcher
         for _ in range(30000):
             if batcher.queue_depth == depth:
                 return

@@ -84,7 +84,7 @@ def test_every_request_is_in_progress_or_out_or_rejected_while_several_wait(mode
         check(waiting, sent=9, in_progress=5, rejected=4)
         assert server.post_raw(b"{").status_code == 400
         check(waiting, sent=10, in_progress=5, rejected=4)
-        server.app.services.registry.drain()
+        server.app.state.services.registry.drain()
         assert server.classify({"inputs": "a"}).status_code == 503
         check(waiting, sent=11, in_progress=5, rejected=5)
         waiting.backend.gate.set()

@@ -56,7 +56,7 @@ def test_a_wrong_method_is_a_405_problem_that_says_which_are_right(server: Serve
 
 def test_a_bug_is_a_500_problem_with_the_request_id(models: Path) -> None:
     with serving(models) as server:
-        server.app.services.registry.get = None  # type: ignore[method-assign,assignment]  # any bug will do
+        server.app.state.services.registry.get = None  # any bug will do
         response = server.classify({"inputs": "a"}, headers={"x-request-id": "my-id"})
         problem = check_problem(response, 500)
         assert problem["request_id"] == "my-id"

@@ -152,7 +152,7 @@ def test_many_requests_leave_no_object_thread_or_descriptor(models: Path) -> Non
                     ask, status = BAD[number // 5 % len(BAD)] if number % 5 == 0 else (GOOD, 200)
                     assert await caller.ask(ask) == status
 
-            model = site.app.services.registry.get(None)
+            model = site.app.state.services.registry.get(None)
 
             async def use_after_many() -> Use:
                 await asyncio.gather(*map(ask_often, callers))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.app import Application, create_app
+from service.app import create_app
 from service.artefact import TOKENIZER_FILE, Artefact
 from service.backend import FloatArray, IntArray
 from service.inference import Inference
@@ -38,8 +38,8 @@ class Stage:
         self.holds = False
         self._goes_on = threading.Semaphore(0)
         settings = Settings(models=models, runners=1, default_timeout_ms=BODY_TIMEOUT_S * 1000)
-        self.app: Application = create_app(settings, self._load)
-        self.site = Site(self.app, HEADER_TIMEOUT_S, KEEP_ALIVE_S)
+        self.app = create_app(settings, self._load)
+        self.site = Site(self.app, header_timeout_s=HEADER_TIMEOUT_S, keep_alive_s=KEEP_ALIVE_S)
 
     provider = "cpu"
 
@@ -243,5 +243,149 @@ def test_the_last_pipelined_request_may_ask_for_the_connections_end(models: Path
         stage.go_on()
         await loop.turn_until(lambda: connection.statuses == [200, 200])
         assert connection.closed_at is not None
+
+    on_a_connection(models, check)
+
+
+def test_headers_over_the_limit_are_431_in_one_piece_and_without_an_end(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        for data in (b"x: " + b"a" * 40000, b"a: b\r\n" * 8000, b"a" * 40000):
+            caller = stage.site.connect()
+            await caller.send(b"GET /health/live HTTP/1.1\r\n" + data)
+            assert caller.statuses == [431]
+            await caller.send(b"a" * 1000000)  # is thrown away
+            await loop.pass_time(3)
+            assert caller.statuses == [431]
+            assert caller.closed_at is not None
+
+    on_a_connection(models, check)
+
+
+CHUNKED = request({"inputs": "a"}, content_length="15", transfer_encoding="chunked").replace(
+    b"content-length: 15\r\n", b""
+)
+CHUNKED_HEAD = CHUNKED.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+CHUNK = b'f\r\n{"inputs": "a"}\r\n'
+
+
+def test_trailers_are_no_headers_and_are_limited_like_them(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        trailers = b"0\r\nx-request-id: forged\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
+        await stage.send(connection, CHUNKED_HEAD + CHUNK + trailers)
+        await stage.send(connection, POST)
+        assert connection.statuses == [200, 200]
+        assert "forged" not in connection.request_ids
+        await connection.send(CHUNKED_HEAD + CHUNK + b"0\r\n" + b"a: b\r\n" * 8000)
+        assert connection.statuses == [200, 200, 431]
+        await loop.turn_until(lambda: stage.site.app.state.services.registry.get(None).batcher.live_requests == 0)
+
+    on_a_connection(models, check)
+
+
+def test_what_is_not_http_is_a_400_problem_after_the_answers_to_the_requests_before_it(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        await connection.send(POST * 2 + b"\x01\r\n\r\n" + POST)
+        await loop.turn_until(lambda: len(connection.statuses) == 3)
+        assert connection.statuses == [200, 200, 400]
+        assert b"urn:ladabert:problem:malformed-request" in connection.received
+        assert len(connection.request_ids[2]) == 32
+        await loop.pass_time(3)
+        assert connection.closed_at is not None
+
+    on_a_connection(models, check)
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_request_that_asks_for_another_protocol_is_answered_over_this_one(
+    models: Path, protocol: str, pieces: int
+) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        ask = request({"inputs": "a good film"}, connection="upgrade", upgrade=protocol) + POST
+        step = -(-len(ask) // pieces)
+        for first in range(0, len(ask), step):
+            await connection.send(ask[first : first + step])
+        await loop.turn_until(lambda: connection.statuses == [200, 200])
+        assert stage.begun == 2
+
+    on_a_connection(models, check)
+
+
+def test_http_1_0_is_answered_and_closed(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        await stage.send(
+            connection, POST.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host: x", b"connection: keep-alive")
+        )
+        assert connection.statuses == [200]
+        assert b"connection: close\r\n" in connection.received
+        assert connection.closed_at is not None
+
+    on_a_connection(models, check)
+
+
+def test_a_caller_who_pipelines_and_hangs_up_is_not_computed(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        stage.holds = True
+        await stage.send(connection, POST)  # runs
+        leaver = stage.site.connect()
+        await leaver.send(POST * 3)  # is queued, with more behind it
+        await leaver.hang_up()
+        stage.go_on()
+        await loop.turn_until(lambda: connection.statuses == [200])
+        assert stage.site.app.state.services.registry.get(None).batcher.live_requests == 0
+        assert stage.begun == 1
+
+    on_a_connection(models, check)
+
+
+def test_of_what_is_pipelined_beside_a_request_only_a_little_is_taken(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        stage.holds = True
+        await stage.send(connection, POST)
+        sent = 0
+        while connection.reads and sent < 1000:
+            await connection.send(POST * 50)
+            sent += 50
+        assert sent * len(POST) < 100000
+        stage.holds = False
+        stage.go_on()
+        await loop.turn_until(lambda: len(connection.statuses) == 1 + sent)
+
+    on_a_connection(models, check)
+
+
+def test_an_answer_that_nobody_takes_is_given_up_after_the_write_timeout(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        await stage.send(connection, POST)
+        connection.stop_reading()
+        await loop.pass_time(29)
+        assert connection.closed_at is None
+        await loop.pass_time(3)
+        assert connection.closed_at is not None
+        connection.start_reading()
+
+    on_a_connection(models, check)
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_idles_longest(models: Path) -> None:
+    async def check(connection: Connection, stage: Stage, loop: ClockLoop) -> None:
+        stage.holds = True
+        await stage.send(connection, POST)
+        site = Site(stage.app, max_connections=3)
+        busy, first, second = (site.connect() for _ in range(3))
+        await busy.send(POST)
+        third = site.connect()
+        await loop.turn()
+        assert [caller.closed_at is None for caller in (busy, first, second, third)] == [True, False, True, True]
+        for caller in (second, third):
+            await caller.send(POST)
+        refused = site.connect()
+        assert refused.statuses == [503]
+        stage.holds = False
+        stage.go_on()
+        await loop.turn_until(lambda: all(caller.statuses == [200] for caller in (busy, second, third)))
+        for caller in (busy, second, third, refused):
+            await caller.hang_up()
+        assert len(site.connections) == 0
 
     on_a_connection(models, check)

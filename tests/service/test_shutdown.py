@@ -34,7 +34,9 @@ class Ending:
         """Ask, stop, and run a check."""
         async with self.app.router.lifespan_context(self.app):
             site = Site(self.app)
-            server = Server(site.config, self.app.services.registry, self.grace_period_s, lambda: None)
+            server = Server(
+                site.config, self.app.state.services.registry, site.connections, self.grace_period_s, lambda: None
+            )
             server.server_state = site.state
             server.servers = []
             server.lifespan = site.config.lifespan_class(site.config)

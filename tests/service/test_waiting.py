@@ -62,7 +62,7 @@ def test_draining_answers_what_was_admitted_and_refuses_the_rest(models: Path) -
     with gated(models) as waiting:
         admitted = waiting.ask()
         waiting.wait_at_gate()
-        waiting.server.app.services.registry.drain()
+        waiting.server.app.state.services.registry.drain()
         check_problem(waiting.server.get("/health/ready"), 503)
         response = waiting.server.classify({"inputs": "a"})
         check_problem(response, 503)
@@ -79,7 +79,7 @@ def test_what_outlasts_the_grace_period_is_503(models: Path) -> None:
     with gated(models) as waiting:
         admitted = waiting.ask()
         waiting.wait_at_gate()
-        waiting.server.app.services.registry.abort()
+        waiting.server.app.state.services.registry.abort()
         admitted.join()
         check_problem(waiting.answers[0], 503)
 

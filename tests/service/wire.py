@@ -8,10 +8,12 @@ from typing import Any
 from unittest import mock
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from service.app import Application
-from service.protocol import TimedProtocol, timed_protocol
+from service.protocol import Connection as Protocol
+from service.protocol import Connections, bounded_protocol
+from service.settings import Settings
 
 TURNS = 20  # of the event loop: more than what one event sets off
 PATIENCE = 100_000  # times as many: for what a runner thread computes
@@ -71,10 +73,12 @@ class FakeTransport(asyncio.Transport):
         self.written = b""
         self.closed_at: float | None = None
         self.takes_answers = True
+        self.wrote_eof = False
+        self.reads = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Remember it; what comes after the end is lost, as on a socket."""
-        if self.closed_at is None:
+        if self.closed_at is None and not self.wrote_eof:
             self.written += bytes(data)
 
     def is_closing(self) -> bool:
@@ -90,19 +94,37 @@ class FakeTransport(asyncio.Transport):
             if self.takes_answers:
                 loop.call_soon(self._protocol.connection_lost, None)
 
+    abort = close
+
+    def get_write_buffer_size(self) -> int:
+        """All that is written is taken, unless the caller stopped reading."""
+        return 0 if self.takes_answers else len(self.written)
+
+    def can_write_eof(self) -> bool:
+        """Whether one direction can be closed alone, as on a TCP socket."""
+        return True
+
+    def write_eof(self) -> None:
+        """End this direction; what comes later is lost."""
+        self.wrote_eof = True
+
     def pause_reading(self) -> None:
-        """Nothing comes by itself."""
+        """Let the caller's bytes wait in the kernel."""
+        self.reads = False
 
     def resume_reading(self) -> None:
-        """Nothing comes by itself."""
+        """Take the caller's bytes again."""
+        self.reads = True
 
 
 class Site:
     """What all connections of a server share; made on the event loop that serves."""
 
-    def __init__(self, app: Application, header_timeout_s: float = 4.0, keep_alive_s: int = 75) -> None:
+    def __init__(self, app: FastAPI, **limits: Any) -> None:
         self.app = app
-        self._protocol = timed_protocol(header_timeout_s, app)
+        settings = Settings(**{"header_timeout_s": 4.0, **limits})
+        self.connections = Connections(settings, asyncio.get_running_loop().time)
+        self._protocol = bounded_protocol(self.connections)
         self.config = uvicorn.Config(
             app,
             http=self._protocol,
@@ -111,12 +133,11 @@ class Site:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=keep_alive_s,
         )
         self.config.load()
         self.state = ServerState()
 
-    def protocol(self) -> TimedProtocol:
+    def protocol(self) -> Protocol:
         """Return a new connection's protocol."""
         return self._protocol(self.config, self.state, {})
 
@@ -128,7 +149,7 @@ class Site:
 class Connection:
     """A caller who sees what the server writes and when it hangs up."""
 
-    def __init__(self, protocol: TimedProtocol) -> None:
+    def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._transport = FakeTransport(protocol)
         protocol.connection_made(self._transport)
@@ -146,6 +167,17 @@ class Connection:
     def stop_reading(self) -> None:
         """Take no answer any more: the server's end stays open until its last byte is taken."""
         self._transport.takes_answers = False
+
+    def start_reading(self) -> None:
+        """Take answers again, and see the connection's end if it was ended."""
+        self._transport.takes_answers = True
+        if self._transport.closed_at is not None:
+            self._protocol.connection_lost(None)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the server takes what is sent."""
+        return self._transport.reads
 
     @property
     def received(self) -> bytes:
