@@ -88,9 +88,9 @@ class Artefact:
 
 def find_artefacts(models_folder: Path) -> list[Path]:
     """Return the folders that hold a manifest, by name; hidden ones, where writers work, are left out."""
-    if not models_folder.is_dir():
-        raise ArtefactError(f"{models_folder}: no such folder")
     try:
+        if not models_folder.is_dir():
+            raise ArtefactError(f"{models_folder}: no such folder")
         entries = sorted(models_folder.iterdir())
         return [entry for entry in entries if not entry.name.startswith(".") and _exists(entry / MANIFEST_FILE)]
     except OSError as error:
@@ -99,10 +99,14 @@ def find_artefacts(models_folder: Path) -> list[Path]:
 
 def read_artefact(folder: Path) -> Artefact:
     """Read and verify one artefact; raises ArtefactError with one line that says what does not match."""
-    if folder.is_symlink():
+    try:
+        mode = folder.lstat().st_mode
+    except OSError as error:
+        raise ArtefactError(f"{folder}: cannot be read: {error.strerror}") from error
+    if stat.S_ISLNK(mode):
         raise ArtefactError(f"{folder}: is a symbolic link; put the folder itself there")
-    if not folder.is_dir():
-        raise ArtefactError(f"{folder}: no such folder")
+    if not stat.S_ISDIR(mode):
+        raise ArtefactError(f"{folder}: not a folder")
     path = folder / MANIFEST_FILE
     manifest = _parse_object(path, _read_regular_file(path, MAX_MANIFEST_BYTES))
     _check_schema(path, manifest)

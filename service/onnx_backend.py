@@ -161,8 +161,11 @@ def _session(graph: bytes, providers: list[str], threads: int = 1) -> ort.Infere
         file.write(graph)
         file.flush()
         path = f"/proc/self/fd/{file.fileno()}"
+        may_fall_back = len(providers) > 1  # on the same provider it would print to stdout and fail again
         try:
-            session = ort.InferenceSession(path, session_options(threads), providers=providers)
+            session = ort.InferenceSession(
+                path, session_options(threads), providers=providers, enable_fallback=int(may_fall_back)
+            )
         except Exception as error:  # its exceptions share no base class
             raise ArtefactError(f"ONNX Runtime cannot load the graph: {error}") from error
     session.disable_fallback()

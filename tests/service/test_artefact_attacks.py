@@ -359,6 +359,14 @@ def test_a_bad_artefact_is_refused_in_one_line(models_folder: Path, attack: Brea
     assert line.startswith(str(models_folder / "tiny"))
 
 
+def test_an_error_that_is_no_text_is_refused_without_a_word_of_the_runtime(
+    models_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content("model.onnx", lambda data: b"\xf5mbedded".join(data.rsplit(b"embedded", 1)))(write_artefact(models_folder))
+    assert "ONNX Runtime cannot load the graph" in refusal(models_folder)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("place", ["working folder", "artefact", "absolute", "above"])
 def test_a_tensor_in_another_file_is_never_read(
     models_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
