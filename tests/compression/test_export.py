@@ -9,7 +9,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 from compression.answers import accuracy
-from compression.artefact import format_manifest, read_graph, read_manifest
+from compression.artefact import format_manifest, read_graph, read_manifest, validate_manifest
 from compression.bert_graph import build_bert_graph
 from compression.compress import CompressionResult, compress
 from compression.errors import ExportError, OptionError
@@ -258,3 +258,8 @@ def test_calibration_does_not_look_at_padding(result: CompressionResult) -> None
     for name, expected in alone.items():
         assert with_padding[name].low == pytest.approx(expected.low, abs=1e-4)
         assert with_padding[name].high == pytest.approx(expected.high, abs=1e-4)
+
+
+def test_a_figure_that_json_cannot_hold_is_refused_before_it_is_written() -> None:
+    with pytest.raises(ExportError, match="manifest: Out of range float"):
+        validate_manifest({"evaluation": {"teacher_accuracy": float("nan")}})
