@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from benchmarks.origin import commit
 from compression.machine import machine_name
-from service.artefact import Artefact, read_artefact, read_schema
+from service.artefact import read_artefact
 from service.backend import Backend
 from service.cores import available_cores
 from service.errors import ProviderError
@@ -63,8 +63,8 @@ def main() -> None:
 
     contenders = {BASELINE: load(options.baseline, "fp32", "cpu")}
     for folder in options.artefacts:
-        for file in read(folder).graph_files():
-            precision = read(folder).precision_of(file)
+        for file in read_artefact(folder).graph_files():
+            precision = read_artefact(folder).precision_of(file)
             for provider in options.providers.split(","):
                 name = f"{folder.name} {precision} {provider}"
                 try:
@@ -99,14 +99,9 @@ def about() -> dict[str, Any]:
     }
 
 
-def read(folder: Path) -> Artefact:
-    """An artefact, verified."""
-    return read_artefact(folder, read_schema(folder.parent))
-
-
 def load(folder: Path, precision: Precision, provider: Provider) -> Inference:
     """What the service would load."""
-    artefact = read(folder)
+    artefact = read_artefact(folder)
     return load_inference(artefact, artefact.graph_file(precision), provider)
 
 

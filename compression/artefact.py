@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def write_artefact(
     """Writes ``out`` under a temporary name, validates the manifest, and renames it into place.
 
     Args:
-        out: the artefact's folder; its name is the model's name, its parent holds the manifest's schema.
+        out: the artefact's folder; its name is the model's name.
         graphs: precision (``fp32``, ``int8``) to graph, the default first.
         tokenizer: written without truncation and padding.
         fields: the manifest's fields that do not follow from the files.
@@ -43,7 +43,7 @@ def write_artefact(
         The manifest.
 
     Raises:
-        ExportError: the schema is missing, the manifest does not fit it, or the disk is full; nothing is left behind.
+        ExportError: the manifest does not fit its schema, or the disk is full; nothing is left behind.
     """
     try:
         return _write_artefact(out, graphs, tokenizer, fields)
@@ -81,7 +81,7 @@ def _write_artefact(
             "produced_by": {name: metadata.version(name) for name in PRODUCERS},
         }
         manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
-        validate_manifest(manifest, out.parent)
+        validate_manifest(manifest)
         (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         replace_artefact(out, partial)
     return manifest
@@ -129,7 +129,7 @@ def pack(folder: Path, *, plain: bool = False) -> dict[str, Any]:
                 kept = {key: entry[key] for key in ("precision",) if key in entry}
                 manifest["files"][name] = {**kept, **store(partial, name, content, plain=plain)}
             manifest["compression"]["stored_bytes"] = manifest["files"][manifest["default_file"]]["bytes"]
-            validate_manifest(manifest, folder.parent)
+            validate_manifest(manifest)
             (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             replace_artefact(folder, partial)
     except OSError as error:
@@ -160,38 +160,34 @@ def check_out(out: Path) -> None:
     """Finds out before a long run whether an artefact can be written to ``out``.
 
     Raises:
-        ExportError: the schema is missing, the name cannot be a model's, or something else stands there.
+        ExportError: the name cannot be a model's, or something else stands there.
     """
-    pattern = read_schema(out.parent)["properties"]["name"]["pattern"]
+    pattern = read_schema()["properties"]["name"]["pattern"]
     if not re.fullmatch(pattern, out.name):
         raise ExportError(f"--out: {out.name!r} cannot be a model's name; use letters, digits, '.', '_' and '-'")
     if out.exists() and not (out / MANIFEST_FILE).is_file():
         raise ExportError(f"--out: {out} exists and is no artefact that could be replaced; name another folder")
 
 
-def read_schema(models: Path) -> dict[str, Any]:
-    """The manifest's schema in the folder of artefacts.
-
-    Raises:
-        ExportError: it is missing.
-    """
-    schema_file = models / SCHEMA_FILE
-    if not schema_file.is_file():
-        raise ExportError(f"{schema_file}: missing; copy it from the project's models/ folder")
-    schema: dict[str, Any] = json.loads(schema_file.read_text(encoding="utf-8"))
+def read_schema() -> dict[str, Any]:
+    """The manifest's schema, which is part of this package."""
+    schema: dict[str, Any] = json.loads(resources.files("compression").joinpath(SCHEMA_FILE).read_bytes())
     return schema
 
 
-def validate_manifest(manifest: Any, models: Path) -> None:
-    """Checks a manifest against the schema in the folder of artefacts.
+def validate_manifest(manifest: Any) -> None:
+    """Checks a manifest against its schema.
 
     Raises:
-        ExportError: names the field that does not fit.
+        ExportError: names the field that does not fit, or a number that JSON cannot hold.
     """
     try:
-        jsonschema.validate(manifest, read_schema(models))
+        json.dumps(manifest, allow_nan=False)
+        jsonschema.validate(manifest, read_schema())
     except jsonschema.ValidationError as error:
         raise ExportError(f"manifest: {error.json_path}: {error.message}") from error
+    except ValueError as error:
+        raise ExportError(f"manifest: {error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -204,7 +200,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder}: no readable {MANIFEST_FILE} there; expected models/NAME") from error
-    validate_manifest(manifest, folder.resolve().parent)
+    validate_manifest(manifest)
     for name, entry in manifest["files"].items():
         if not is_stored(folder, name, entry):
             raise ExportError(

@@ -146,7 +146,7 @@ def add_fp16(folder: Path) -> dict[str, Any]:
                 (copy / stored_name(name, files[name])).unlink()
             files[name] = {"precision": "fp16", **store(copy, name, fp16.SerializeToString())}
             manifest["version"] = artefact_version(files)
-            validate_manifest(manifest, folder.parent)
+            validate_manifest(manifest)
             (copy / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             replace_artefact(folder, copy)
     except OSError as error:

@@ -115,11 +115,11 @@ def _check(folder: Path) -> int:
     if not folder.is_dir():
         sys.stderr.write(f"ladabert-serve: {folder}: no such folder\n")
         return WRONG_USAGE
-    from service.artefact import read_artefact, read_schema
+    from service.artefact import read_artefact
     from service.loading import try_artefact
 
     folder = Path(os.path.normpath(folder.absolute()))
-    artefact = read_artefact(folder, read_schema(folder.parent))
+    artefact = read_artefact(folder)
     try_artefact(artefact)
     files = ", ".join(artefact.manifest["files"])
     _tell(f"{artefact.name}: version {artefact.version}, {artefact.task}, {files}: all as the manifest says")

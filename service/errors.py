@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RETRY_AFTER_S = 1  # where nothing better is known
+LONGEST_LINE = 1000  # characters
 
 
 class ServiceError(Exception):
@@ -34,7 +35,10 @@ class ServiceError(Exception):
 
 
 class StartError(ServiceError):
-    """The server cannot start; the message is the one line that the operator reads."""
+    """The server cannot start; the message is the one line that the operator reads, whatever its parts hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class ArtefactError(StartError):
@@ -47,6 +51,9 @@ class ProviderError(StartError):
 
 class InferenceError(ServiceError):
     """A run of the graph failed or gave an output of the wrong shape or without finite numbers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class RequestError(ServiceError):
@@ -172,6 +179,13 @@ class Outcome:
     title: str
     retry: bool = False  # whether asking again later may help: adds Retry-After
     rejected_reason: str | None = None
+
+
+def _one_line(text: str) -> str:
+    """Return a text that a terminal shows as one line: cut, and with escapes for what is not printable."""
+    line = " ".join(text[: 2 * LONGEST_LINE].split())
+    printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    return printable if len(printable) <= LONGEST_LINE else printable[:LONGEST_LINE] + "…"
 
 
 OUTCOMES: dict[type[RequestError], Outcome] = {

@@ -1,12 +1,17 @@
 """From an artefact's files to something that computes; the one place that chooses what computes."""
 
+import logging
+
 from service.artefact import TOKENIZER_FILE, Artefact
 from service.backend import Backend
 from service.errors import ArtefactError, InferenceError, ProviderError
 from service.inference import Inference
 from service.onnx_backend import load_onnx_backend
+from service.onnx_file import check_graph
 from service.settings import OPENVINO_FIXED_TOKENS, Provider
 from service.tokenizer import TextTokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def load_inference(
@@ -17,24 +22,48 @@ def load_inference(
     lone_text_threads: int = 1,
 ) -> Inference:
     """Load tokenizer and graph, try them and their self-test; raises ArtefactError or ProviderError."""
-    try:
-        tokenizer = TextTokenizer(artefact.read(TOKENIZER_FILE), artefact.max_length)
-    except ArtefactError as error:
-        raise ArtefactError(f"{artefact.folder}: {error}") from error
+    path = artefact.folder / graph_file
+    tokenizer = _load_tokenizer(artefact)
     try:
         backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
         inference = Inference(artefact, tokenizer, backend)
+        # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
+        logger.info("%s: trying %d tokens", path, artefact.max_length)
         inference.warm_up()
         inference.self_test(graph_file)
     except (ArtefactError, InferenceError) as error:
-        raise ArtefactError(f"{artefact.folder / graph_file}: {error}") from error
+        raise ArtefactError(f"{path}: {error}") from error
+    except (ProviderError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in the tokenizer is no Exception
+        logger.debug("%s: the trial failed", path, exc_info=True)
+        raise ArtefactError(f"{path}: the trial with {artefact.max_length} tokens failed: {error!r}") from error
     return inference
+
+
+def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
+    path = artefact.folder / TOKENIZER_FILE
+    content = artefact.read(TOKENIZER_FILE)
+    try:
+        tokenizer = TextTokenizer(content, artefact.max_length)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in the library is no Exception
+        raise ArtefactError(f"{path}: tokenizers cannot load it: {error}") from error
+    pairs = artefact.task == "pair"
+    special = tokenizer.special_tokens_of_pair if pairs else tokenizer.special_tokens_of_single
+    if special >= artefact.max_length:
+        raise ArtefactError(
+            f"{path}: adds {special} special tokens, which leave no room within max_length ({artefact.max_length})"
+        )
+    return tokenizer
 
 
 def _load_backend(
     artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int, lone_text_threads: int
 ) -> Backend:
     graph = artefact.read(graph_file)
+    check_graph(graph)
     is_fp32 = artefact.precision_of(graph_file) == "fp32"
     if provider != "openvino":
         # The products of an int8 graph are done before another thread has woken up.

@@ -63,9 +63,9 @@ class OnnxBackend:
                 logits = self._session.run([self._output], feeds)[0]
             else:
                 logits = self._run_bound(feeds)
+            return np.asarray(logits, dtype=np.float32)
         except Exception as error:  # its exceptions share no base class
             raise InferenceError(f"ONNX Runtime: {error}") from error
-        return np.asarray(logits, dtype=np.float32)
 
     def _run_shared(self, lone_session: ort.InferenceSession, feeds: Mapping[str, IntArray], texts: int) -> FloatArray:
         with self._lock:
@@ -149,15 +149,24 @@ def session_options(threads: int = 1) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors; what fails is raised and logged by us
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # the one that is checked before
+    options.log_severity_level = 4  # fatal; what fails is raised and logged by us
     return options
 
 
 def _session(graph: bytes, providers: list[str], threads: int = 1) -> ort.InferenceSession:
-    try:
-        session = ort.InferenceSession(graph, session_options(threads), providers=providers)
-    except Exception as error:  # its exceptions share no base class
-        raise ArtefactError(f"ONNX Runtime cannot load the graph: {' '.join(str(error).split())}") from error
+    # A session keeps the bytes that it is given for as long as it lives, of a file only the path; so they become one
+    # in memory, which nobody else can change between the check of its sha256 and the load.
+    with os.fdopen(os.memfd_create("graph"), "wb") as file:
+        file.write(graph)
+        file.flush()
+        path = f"/proc/self/fd/{file.fileno()}"
+        may_fall_back = len(providers) > 1  # on the same provider it would print to stdout and fail again
+        try:
+            session = ort.InferenceSession(
+                path, session_options(threads), providers=providers, enable_fallback=int(may_fall_back)
+            )
+        except Exception as error:  # its exceptions share no base class
+            raise ArtefactError(f"ONNX Runtime cannot load the graph: {error}") from error
     session.disable_fallback()
-    session._model_bytes = None  # the whole graph again, kept for the fallback alone
     return session

@@ -53,7 +53,7 @@ class OpenVinoBackend:
                 request.fill(name, arrays[name], padded)
             return request.run()
         except Exception as error:  # its exceptions share no base class
-            raise InferenceError(f"OpenVINO: {_one_line(error)}") from error
+            raise InferenceError(f"OpenVINO: {error}") from error
 
     def warm_up(self) -> None:
         """Make the kernels of one text of every padded length; raises InferenceError."""
@@ -115,7 +115,7 @@ def load_openvino_backend(
         if found_inputs == sorted(inputs) and output in found_outputs:
             return OpenVinoBackend(_compile_all(core, model, min(fixed_tokens, max_length)), inputs, output, max_length)
     except Exception as error:  # its exceptions share no base class
-        raise ArtefactError(f"OpenVINO cannot load the graph: {_one_line(error)}") from error
+        raise ArtefactError(f"OpenVINO cannot load the graph: {error}") from error
     if found_inputs != sorted(inputs):
         raise ArtefactError(f"the graph's inputs are {found_inputs}, the manifest says {sorted(inputs)}")
     raise ArtefactError(f"the graph's outputs are {found_outputs}, the manifest says {output!r}")
@@ -140,8 +140,3 @@ def _compile(core: openvino.Core, model: openvino.Model) -> openvino.CompiledMod
         "ENABLE_CPU_PINNING": False,  # the cores belong to the cgroup, not to this process alone
     }
     return core.compile_model(model, "CPU", options)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 500 else text[:500] + "…"

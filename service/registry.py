@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 
-from service.artefact import Artefact, find_artefacts, read_artefact, read_schema
+from service.artefact import Artefact, find_artefacts, read_artefact
 from service.cores import cores_per_worker
 from service.errors import ArtefactError, StartError, UnknownModelError
 from service.fair_queue import BatchLimits
@@ -75,8 +75,7 @@ def read_artefacts(settings: Settings) -> list[Artefact]:
     folders = find_artefacts(settings.models)
     if not folders:
         raise ArtefactError(f"{settings.models}: holds no artefact (make one with ladabert-compress)")
-    schema = read_schema(settings.models)
-    return [read_artefact(folder, schema) for folder in folders]
+    return [read_artefact(folder) for folder in folders]
 
 
 def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
     models: Path = Field(
         default=Path("models"),
-        description="Folder with one sub-folder per artefact and manifest.schema.json.",
+        description="Folder with one sub-folder per artefact; links are refused.",
     )
     default_model: str | None = Field(
         default=None,

@@ -32,7 +32,6 @@ from compression.recipe import BudgetRecipe, ExportRecipe, Recipe, ScheduleRecip
 from compression.teacher import TeacherCard, save_teacher
 from compression.training import TrainingConfig
 
-REPOSITORY = Path(__file__).parents[2]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZE_TOLERANCE = 0.03
 MEMORY_LIMIT_GB = 10.0
@@ -69,8 +68,6 @@ def main() -> None:
         config = BertConfig(architectures=["BertForSequenceClassification"])
         write_teacher(folder / "teacher", config)
         (folder / "models").mkdir()
-        schema = REPOSITORY / "models" / "manifest.schema.json"
-        (folder / "models" / schema.name).write_bytes(schema.read_bytes())
         rows = [measure(folder, config, row) for row in TABLE_2 if ratios is None or row.ratio in ratios]
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     figures = {

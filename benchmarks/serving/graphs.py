@@ -15,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 
 import onnxruntime
 
-from service.artefact import MANIFEST_FILE, SCHEMA_FILE, TOKENIZER_FILE, Artefact, read_artefact, read_schema
+from service.artefact import MANIFEST_FILE, SCHEMA_FILE, TOKENIZER_FILE, Artefact, read_artefact
 from service.onnx_backend import session_options
 
 TEACHER_MAX_LENGTH = 256
@@ -76,7 +76,7 @@ def student_graph(source: Path, folder: Path) -> Graph:
 
 
 def _graph(key: str, artefact_folder: Path, infinity: Path, transformers: Path | None) -> Graph:
-    artefact = read_artefact(artefact_folder, read_schema(artefact_folder.parent))
+    artefact = read_artefact(artefact_folder)
     peers_file = infinity.with_suffix(".onnx")
     _write_as_computed(artefact.read(artefact.graph_file("auto")), peers_file)
     graph = Graph(key, artefact, peers_file, infinity, transformers)

@@ -22,7 +22,7 @@ from compression.teacher import load_teacher
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT, for its shape")
-    parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
+    parser.add_argument("out", type=Path, help="the artefact's folder")
     parser.add_argument("--recipe", type=Path, default=RECIPES / f"{LATENCY_RECIPE}.toml", metavar="R.toml")
     parser.add_argument("--encoder", type=float, default=ENCODER_SHARE, help="share of the encoder that stays")
     parser.add_argument("--max-length", type=int, default=128)

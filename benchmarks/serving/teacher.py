@@ -24,7 +24,7 @@ TASK = "single"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT")
-    parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
+    parser.add_argument("out", type=Path, help="the artefact's folder")
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--usual-fusions", action="store_true", help="the graph of onnxruntime.transformers.optimizer")
     options = parser.parse_args()

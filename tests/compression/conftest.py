@@ -128,11 +128,9 @@ def labelled_texts(rows: int) -> LabelledTexts:
 
 
 def models_folder(parent: Path) -> Path:
-    """An empty models/ with the manifest's schema."""
+    """An empty models/."""
     folder = parent / "models"
     folder.mkdir()
-    schema = REPOSITORY / "models" / "manifest.schema.json"
-    (folder / schema.name).write_bytes(schema.read_bytes())
     return folder
 
 

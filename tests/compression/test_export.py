@@ -9,7 +9,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 from compression.answers import accuracy
-from compression.artefact import format_manifest, read_graph, read_manifest
+from compression.artefact import format_manifest, read_graph, read_manifest, validate_manifest
 from compression.bert_graph import build_bert_graph
 from compression.compress import CompressionResult, compress
 from compression.errors import ExportError, OptionError
@@ -114,7 +114,7 @@ def test_a_failed_export_leaves_the_old_artefact_and_nothing_else(
     with pytest.raises(ExportError, match=r"manifest: \$.evaluation.data_set"):
         export_artefact(result, models / "tiny", data_set=3)  # type: ignore[arg-type]
     assert (models / "tiny" / "manifest.json").read_bytes() == before
-    assert sorted(path.name for path in models.iterdir()) == ["manifest.schema.json", "tiny"]
+    assert sorted(path.name for path in models.iterdir()) == ["tiny"]
 
 
 def test_a_replacement_that_breaks_off_puts_the_old_artefact_back(
@@ -133,7 +133,7 @@ def test_a_replacement_that_breaks_off_puts_the_old_artefact_back(
     with pytest.raises(KeyboardInterrupt):
         export_artefact(result, models / "tiny", data_set="tiny")
     assert (models / "tiny" / "manifest.json").read_bytes() == before
-    assert sorted(path.name for path in models.iterdir()) == ["manifest.schema.json", "tiny"]
+    assert sorted(path.name for path in models.iterdir()) == ["tiny"]
 
 
 def test_fp32_alone_neither_builds_nor_judges_int8(
@@ -176,7 +176,7 @@ def test_a_graph_whose_answers_depend_on_the_batch_is_refused(
     monkeypatch.setattr("compression.export.measure_invariance", lambda *_: Invariance(40, 0.02, 0))
     with pytest.raises(ExportError, match=r"model\.int8\.onnx: a text's scores change by 0\.02 with its batch"):
         export_artefact(result, models / "tiny", data_set="tiny", precisions=("int8",))
-    assert [path.name for path in models.iterdir()] == ["manifest.schema.json"]
+    assert [path.name for path in models.iterdir()] == []
 
 
 def test_for_cuda_a_rule_chooses_and_int8_alone_is_refused(result: CompressionResult, models: Path) -> None:
@@ -258,3 +258,8 @@ def test_calibration_does_not_look_at_padding(result: CompressionResult) -> None
     for name, expected in alone.items():
         assert with_padding[name].low == pytest.approx(expected.low, abs=1e-4)
         assert with_padding[name].high == pytest.approx(expected.high, abs=1e-4)
+
+
+def test_a_figure_that_json_cannot_hold_is_refused_before_it_is_written() -> None:
+    with pytest.raises(ExportError, match="manifest: Out of range float"):
+        validate_manifest({"evaluation": {"teacher_accuracy": float("nan")}})

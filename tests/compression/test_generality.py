@@ -31,7 +31,7 @@ from compression.report import write_report
 from compression.student import load_student
 from compression.teacher import TeacherCard, load_teacher, save_teacher
 from compression.training import predict_logits
-from service.artefact import read_artefact, read_schema
+from service.artefact import read_artefact
 from service.loading import load_inference
 from service.scores import apply_function, default_function
 from service.tokenizer import TextInput
@@ -86,7 +86,7 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
     assert manifest["task"] == ("pair" if pairs else "single")
     assert "non-zero parameters" in format_manifest(manifest)
 
-    artefact = read_artefact(folder, read_schema(folder.parent))
+    artefact = read_artefact(folder)
     inference = load_inference(artefact, "model.onnx", "cpu")
     inputs = [TextInput(text, dev.pairs[row] if dev.pairs else None) for row, text in enumerate(dev.texts)]
     served = inference.run([inference.tokenizer.tokenize(text) for text in inputs])

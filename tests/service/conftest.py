@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.registry import Loader
 from service.settings import Settings
-from tests.service.tiny_artefact import write_artefact, write_models_folder
+from tests.service.tiny_artefact import write_artefact
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a models folder with a single-text, a pair and a multi-label model; do not change it."""
-    folder = write_models_folder(tmp_path_factory.mktemp("served") / "models")
+    folder = tmp_path_factory.mktemp("served")
     write_artefact(folder, "alpha", seed=1, precisions=("fp32", "int8"))
     write_artefact(folder, "pairs", task="pair", labels=("no", "maybe", "yes"), seed=2)
     write_artefact(folder, "topics", problem_type="multi_label", labels=("a", "b", "c"), temperature=2.0)
@@ -38,8 +38,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def models_folder(tmp_path: Path) -> Path:
-    """Return an empty models folder, with the schema, to fill and to break."""
-    return write_models_folder(tmp_path / "models")
+    """Return an empty models folder to fill and to break."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """Claims about running a graph: bound to a device or not, the answer is the same, from any thread."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from service.artefact import Artefact, read_artefact, read_schema
+from service.artefact import Artefact, read_artefact
 from service.errors import InferenceError
 from service.loading import load_inference
 from service.onnx_backend import OnnxBackend, load_onnx_backend
@@ -20,7 +21,7 @@ from tests.service.tiny_artefact import write_artefact
 @pytest.fixture(params=["single", "pair"])
 def artefact(request: pytest.FixtureRequest, models_folder: Path) -> Artefact:
     folder = write_artefact(models_folder, task=request.param, precisions=("int8", "fp32", "fp16"))
-    return read_artefact(folder, read_schema(folder.parent))
+    return read_artefact(folder)
 
 
 def sample(rows: int, tokens: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,6 +164,15 @@ def test_int8_products_are_exact_on_every_processor() -> None:
     assert (found == activations @ weights.astype(np.int64)).all()
 
 
+def test_a_loaded_graph_holds_neither_the_bytes_that_it_came_from_nor_a_file(artefact: Artefact) -> None:
+    graph = artefact.read("model.onnx")
+    references, files = sys.getrefcount(graph), len(list(Path("/proc/self/fd").iterdir()))
+    backend = load_onnx_backend(graph, artefact.inputs, artefact.output, "cpu", lone_text_threads=2)
+    assert backend.provider == "cpu"
+    assert sys.getrefcount(graph) == references
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
+
+
 def test_each_provider_gets_the_graph_that_it_computes_fastest(artefact: Artefact) -> None:
     assert artefact.graph_file("auto") == artefact.graph_file("auto", "cpu") == "model.int8.onnx"
     assert artefact.graph_file("auto", "cuda") == "model.fp16.onnx"
@@ -172,7 +182,7 @@ def test_each_provider_gets_the_graph_that_it_computes_fastest(artefact: Artefac
 
 def test_a_provider_takes_the_default_where_its_favourite_is_not_there(models_folder: Path) -> None:
     folder = write_artefact(models_folder, precisions=("int8",))
-    artefact = read_artefact(folder, read_schema(folder.parent))
+    artefact = read_artefact(folder)
     assert artefact.graph_file("auto", "cuda") == artefact.graph_file("auto", "openvino") == "model.int8.onnx"
 
 

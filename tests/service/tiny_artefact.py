@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCHEMA = REPOSITORY / "models" / "manifest.schema.json"
 MAX_LENGTH = 16
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -81,13 +79,6 @@ def build_graph(labels: int, vocabulary: int, seed: int, types: bool = False, po
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
-
-
-def write_models_folder(folder: Path) -> Path:
-    """Make an empty models folder that holds the real schema."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(SCHEMA, folder / SCHEMA.name)
-    return folder
 
 
 def write_artefact(
