@@ -13,13 +13,14 @@ from benchmarks.faults.load import MARGIN_S, Answers, closed_loop
 from benchmarks.faults.report import Options, Report, milliseconds
 from benchmarks.faults.server import ServerProcess, started
 from benchmarks.faults.texts import Texts
-from service.server import KEEP_ALIVE_S
+from service.settings import Settings
 
 CALLERS = 16
 ROUNDS = 4
 HEADER_TIMEOUT_S = 4
 BODY_TIMEOUT_MS = 4000
 SLACK_S = 1.5
+KEEP_ALIVE_S = Settings.model_fields["keep_alive_s"].default
 EARLY_S = 0.1  # a connection is timed from its first byte, the server counts from its opening
 DRIBBLE_S = 1.0  # between two bytes
 DRIBBLING = 200

@@ -25,7 +25,7 @@ from service.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_c
 from service.settings import Settings
 from service.tokenizer import TextInput
 
-MAX_VALUES_PER_INPUT = 4  # JSON values in {"text": …, "text_pair": …}, and in the list around it
+MAX_VALUES_PER_INPUT = 5  # commas, colons and brackets of {"text": …, "text_pair": …} in a list
 MAX_VALUES_BESIDE = 64  # of the other fields
 
 

@@ -50,9 +50,15 @@ def test_no_body_passes_that_holds_more_values_than_allowed(value: Any, ascii_on
     value = ["x" * 20000, value]  # long enough to be counted
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
     values = count(value)
-    assert parse_json(body, 2 * values) == value
+    assert parse_json(body, 3 * values) == value
     with pytest.raises(TooLargeError):
         parse_json(body, values // 2 - 1)
+
+
+def test_a_list_of_as_many_pairs_as_allowed_passes(models: Path) -> None:
+    with serving(models) as server:
+        pairs = [{"text": "a good film " * 2, "text_pair": "bad"}] * 512
+        assert server.classify({"inputs": pairs, "model": "pairs"}).status_code == 200
 
 
 def test_unknown_fields_and_long_lists_are_refused_before_the_rest_is_looked_at(server: Server) -> None:
