@@ -15,6 +15,8 @@ from tests.attacks.harness.judge import Verdict, judge
 from tests.attacks.harness.models import bundled_models
 from tests.attacks.harness.server import Models, started
 
+SHOWN = 4  # claims of an attack that did not hold
+
 
 def main() -> int:
     """Run the attacks that were asked for and return the exit code."""
@@ -53,7 +55,9 @@ def row(verdict: Verdict) -> str:
     state = "FAILED" if verdict.broken else "ok"
     answers = ", ".join(f"{number} × {outcome}" for outcome, number in sorted(verdict.answers.items()))
     lines = [f"{verdict.name:28} {state:6} {verdict.memory_mib:+6.0f} MiB  {waits or '-':28} {answers}"]
-    lines += [f"    not held: {claim.text}: {claim.measured}" for claim in verdict.broken]
+    lines += [f"    not held: {claim.text}: {claim.measured}" for claim in verdict.broken[:SHOWN]]
+    if len(verdict.broken) > SHOWN:
+        lines.append(f"    and {len(verdict.broken) - SHOWN} more, which --json lists")
     return "\n".join(lines) + "\n"
 
 

@@ -78,7 +78,7 @@ def judge(attack: Attack, server: Server, size: int, patience: float = 1.0) -> V
         Claim(f"and is back in {BACK_S:.0f} s", back, f"{left_mib:.0f} MiB left"),
         Claim("nothing admitted is left without an answer", idle),
         Claim("no connection is left open", closed, f"{server.descriptors() - resting_descriptors} descriptors"),
-        Claim("the log holds no traceback", "Traceback" not in log, log[-300:] if "Traceback" in log else ""),
+        Claim("the log holds no traceback", "Traceback" not in log, _last_line(log)),
         Claim("the server lives and answers as before", server.alive and _resting_answer(server) == before),
     ]
     waits_ms = {kind: waits.worst_ms for kind, waits in probes.waits.items()}
@@ -112,6 +112,12 @@ def _waits(attack: Attack, kind: str, waits: Waits, patience: float) -> Claim:
     text = f"{kind}: others get {', '.join(sorted(attack.probes))} within {hold_up_ms:.0f} ms"
     measured = f"{waits.worst_ms:.0f} ms" + (f", {wrong}" if wrong else "")
     return Claim(text, waits.worst_ms <= hold_up_ms and not wrong, measured)
+
+
+def _last_line(log: str) -> str:
+    """The line in which the first traceback ends."""
+    ends = (line for line in log.partition("Traceback")[2].splitlines()[1:] if line and not line.startswith(" "))
+    return next(ends, "")
 
 
 def _in_progress(server: Server) -> float:

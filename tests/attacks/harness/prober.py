@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -24,12 +23,12 @@ SHORT_TEXT = b'{"inputs": "a good film"}'
 class Waits:
     """How one kind of caller fared."""
 
-    answers: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, int] = field(default_factory=dict)
     worst_ms: float = 0.0
 
     def count(self, answer: str, wait_s: float) -> None:
         """Count an answer."""
-        self.answers[answer] += 1
+        self.answers[answer] = self.answers.get(answer, 0) + 1
         self.worst_ms = max(self.worst_ms, wait_s * 1000)
 
 
@@ -109,7 +108,7 @@ def probing(port: int) -> Iterator[Probing]:
         finally:
             process.stdin.close()
             for kind, seen in json.loads(process.stdout.read()).items():
-                result.waits[kind] = Waits(Counter(seen["answers"]), seen["worst_ms"])
+                result.waits[kind] = Waits(**seen)
 
 
 def main() -> None:
