@@ -36,7 +36,7 @@ def main() -> int:
             sys.stdout.flush()
     if options.json:
         options.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n")
-    held = sum(not verdict.broken for verdict in verdicts)
+    held = sum(not verdict.complaints for verdict in verdicts)
     sys.stdout.write(f"{held} of {len(verdicts)} attacks held\n")
     return int(held < len(verdicts))
 
@@ -52,12 +52,12 @@ def _attack(attack: Attack, models: Models, short: bool) -> Verdict:
 def row(verdict: Verdict) -> str:
     """Return a line for an attack, and one for each claim that did not hold."""
     waits = ", ".join(f"{kind} {wait:.0f} ms" for kind, wait in verdict.waits_ms.items())
-    state = "FAILED" if verdict.broken else "ok"
+    state = "FAILED" if verdict.complaints else "ok"
     answers = ", ".join(f"{number} × {outcome}" for outcome, number in sorted(verdict.answers.items()))
     lines = [f"{verdict.name:28} {state:6} {verdict.memory_mib:+6.0f} MiB  {waits or '-':28} {answers}"]
-    lines += [f"    not held: {claim.text}: {claim.measured}" for claim in verdict.broken[:SHOWN]]
-    if len(verdict.broken) > SHOWN:
-        lines.append(f"    and {len(verdict.broken) - SHOWN} more, which --json lists")
+    lines += [f"    not held: {complaint}" for complaint in verdict.complaints[:SHOWN]]
+    if len(verdict.complaints) > SHOWN:
+        lines.append(f"    and {len(verdict.complaints) - SHOWN} more, which --json lists")
     return "\n".join(lines) + "\n"
 
 

@@ -22,9 +22,8 @@ MEDIA_TYPES = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each body."""
-    seen = Seen()
     packed = gzip.compress(ask_for("a" * BOMB_BYTES), 9)
     requests = [
         post(packed, content_encoding="gzip"),
@@ -38,7 +37,6 @@ def run(server: Server, size: int) -> Seen:
     ]
     for request in requests * size:
         seen.count(ask(server.port, request))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=10, answers=frozenset({"200", "400", "413", "415", "422"}), answer_ms=250)

@@ -11,14 +11,12 @@ TEXT_BYTES = 65_000
 PIECES = ["\ufdfa", "e\u0301", "\u0301", "\u4e00", "\u200d", "\u1e9e", "\uac00", ".", "a.", "\u00a0", "[SEP]", "\x00"]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each piece over and over as one text."""
-    seen = Seen()
     for _ in range(size):
         for piece in PIECES:
             text = piece * (TEXT_BYTES // len(piece.encode()))
             seen.count(ask(server.port, post(ask_for(text))))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=4, answers=frozenset({"200", "413"}), answer_ms=250)

@@ -11,9 +11,8 @@ CALLERS = 4
 LIST = post(ask_for(["a good film " * 5_400] * 31))
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send lists from CALLERS connections."""
-    seen = Seen()
 
     def caller(_: int) -> None:
         for _ in range(size):
@@ -21,7 +20,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.count(connection.ask(LIST))
 
     together(caller, range(CALLERS))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=6, answers=frozenset({"200", "413", "429", "503", "504"}))

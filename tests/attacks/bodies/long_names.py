@@ -13,9 +13,8 @@ IDS = ["i" * 20_000, "i" * 300, "a b", '"', "\x7f", "\xff", "i\t", "<b>", ""]
 PATHS = ["/models/" + "m" * 20_000, "/models/%00", "/models/%0d%0aset-cookie:a", "/models/..%2f..", "/models/%ff"]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each name, path and id."""
-    seen = Seen()
     body = ask_for("a")
     requests = [
         *[post(ask_for("a", model=name)) for name in NAMES],
@@ -28,7 +27,6 @@ def run(server: Server, size: int) -> Seen:
     seen.claim("no answer carries a caller's header", not any("set-cookie" in answer.headers for answer in answers))
     seen.claim("every id is printable and short", all(sent.isprintable() and 0 < len(sent) <= 200 for sent in ids))
     seen.claim(f"no answer is over {ANSWER_BYTES} bytes", largest <= ANSWER_BYTES, largest)
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200", "400", "404", "413", "422"}))

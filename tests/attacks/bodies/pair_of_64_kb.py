@@ -11,16 +11,14 @@ LONG, HALF, SHORT = "a " * 32_000, "a b c d " * 4_000, "a"
 PAIRS = [(HALF, HALF), (LONG, SHORT), (SHORT, LONG), ("a" * 32_000, HALF)]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Ask about each pair, cut at either end."""
-    seen = Seen()
     for index in range(size):
         text, text_pair = PAIRS[index % len(PAIRS)]
         direction = ("right", "left")[index // len(PAIRS) % 2]
         inputs = {"text": text, "text_pair": text_pair}
         body = ask_for(inputs, model=server.models.pair, truncation_direction=direction)
         seen.count(ask(server.port, post(body)))
-    return seen
 
 
 ATTACK = Attack(run, short=4, full=16, answers=frozenset({"200", "413"}), answer_ms=100)

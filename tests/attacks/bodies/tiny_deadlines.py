@@ -11,9 +11,8 @@ CALLERS = 16
 REQUEST = post(ask_for(["a good film " * 100] * 8, timeout_ms=1))
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send requests that are too late."""
-    seen = Seen()
 
     def caller(_: int) -> None:
         with Caller(server.port) as connection:
@@ -21,7 +20,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.count(connection.ask(REQUEST))
 
     together(caller, range(CALLERS))
-    return seen
 
 
 ATTACK = Attack(run, short=160, full=3_200, answers=frozenset({"200", "429", "504"}))

@@ -14,16 +14,14 @@ REQUEST = post(b" " * BODY_BYTES)[:-1]
 STALL_S = 2.0
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send all bodies, and read the answers of those that were refused."""
-    seen = Seen()
     callers = [Caller(server.port) for _ in range(size)]
     together(lambda caller: caller.send(REQUEST, stall_s=STALL_S, stop_when_answered=True), callers)
     for caller in callers:
         with caller:
             if select.select([caller.socket], [], [], 0)[0]:
                 seen.count(caller.answer())
-    return seen
 
 
 ATTACK = Attack(run, short=100, full=400, answers=frozenset({"413", "429", "503"}))

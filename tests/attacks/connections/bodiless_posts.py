@@ -13,9 +13,8 @@ REQUESTS = [b"POST /classify HTTP/1.1\r\nhost: localhost\r\n\r\n", get("/nothing
 STATUS = b"HTTP/1.1 4"
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send all requests of a connection while another thread reads its answers."""
-    seen = Seen()
 
     def read(caller: Caller) -> None:
         answered, tail = 0, b""
@@ -38,7 +37,6 @@ def run(server: Server, size: int) -> Seen:
             together(lambda role: role(caller), [send, read])
 
     together(attack, range(CONNECTIONS))
-    return seen
 
 
 ATTACK = Attack(run, short=1_000, full=20_000, answers=frozenset())

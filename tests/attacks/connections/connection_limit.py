@@ -12,9 +12,8 @@ SHORT_TEXT = post(ask_for("a good film"))
 BACK_S = 5.0
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Use up the limit, ask on all connections, then close them and ask again."""
-    seen = Seen()
     callers = [Caller(server.port) for _ in range(LIMIT + size)]
     outcomes = [seen.count(caller.ask(SHORT_TEXT)).outcome for caller in callers]
     seen.claim("within the limit: 200", set(outcomes[: LIMIT - 8]) == {"200"}, outcomes[:3])
@@ -22,7 +21,6 @@ def run(server: Server, size: int) -> Seen:
     for caller in callers:
         caller.socket.close()
     seen.claim("room again afterwards", wait_until(lambda: _live(server), BACK_S))
-    return seen
 
 
 def _live(server: Server) -> bool:

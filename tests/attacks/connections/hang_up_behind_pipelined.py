@@ -13,9 +13,8 @@ PAIRS = 512
 SHARE = 0.5  # that may be computed before the hang-up is known
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send, hang up, and count what was computed all the same."""
-    seen = Seen()
     inputs = [{"text": "a good film", "text_pair": "not a bad film"}] * PAIRS
     request = post(json.dumps({"inputs": inputs, "model": server.models.pair}).encode())
     for behind in (request, b"POST /classify HT"):
@@ -27,7 +26,6 @@ def run(server: Server, size: int) -> Seen:
         computed = _computed(server) - before
         limit = SHARE * PAIRS * size
         seen.claim(f"of {size * PAIRS} pairs at most {limit:.0f} are computed", computed <= limit, f"{computed:.0f}")
-    return seen
 
 
 def _computed(server: Server) -> float:

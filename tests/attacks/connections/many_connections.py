@@ -10,9 +10,8 @@ from tests.attacks.harness.wire import Caller, get, post
 BEGINNING = post(b"", content_length="5")[:40]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Open connections, ask on one more, and close them."""
-    seen = Seen()
     callers = []
     try:
         for index in range(size):
@@ -24,7 +23,6 @@ def run(server: Server, size: int) -> Seen:
     finally:
         for caller in callers:
             caller.socket.close()
-    return seen
 
 
 ATTACK = Attack(run, short=1_000, full=10_000, answers=frozenset({"200", "503"}), probes=frozenset({"200", "503"}))

@@ -12,9 +12,8 @@ WRITE_TIMEOUT_S = 1
 CLOSED_S = 8.0
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Ask until nothing is taken, and wait for the server to let go."""
-    seen = Seen()
     before = server.descriptors()
     callers = [Caller(server.port, receive_bytes=4096) for _ in range(size)]
     together(lambda caller: caller.send(REQUESTS, stall_s=0.5), callers)
@@ -23,7 +22,6 @@ def run(server: Server, size: int) -> Seen:
     seen.claim(f"connections are closed within {CLOSED_S:.0f} s", closed, f"{left} of {size} open")
     for caller in callers:
         caller.socket.close()
-    return seen
 
 
 ATTACK = Attack(run, short=20, full=400, answers=frozenset(), options=("--write-timeout-s", str(WRITE_TIMEOUT_S)))

@@ -13,16 +13,15 @@ READ = 20
 REQUESTS = [post(ask_for("a good film")), post(b'{"inputs": []}'), get("/health/live"), get("/models")]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send until nothing is taken, then read a few answers, and reset the connection."""
-    seen = Seen()
 
     def attack(request: bytes) -> None:
         piece = request * (MIB // len(request))
         taken = 0
         with Caller(server.port, receive_bytes=4096) as caller:
             for _ in range(size):
-                sent = caller.send(piece, stall_s=1)
+                sent = caller.send(piece, stall_s=2)
                 taken += sent
                 if sent < len(piece):
                     break
@@ -32,7 +31,6 @@ def run(server: Server, size: int) -> Seen:
             caller.reset()
 
     together(attack, REQUESTS)
-    return seen
 
 
 ATTACK = Attack(run, short=20, full=256, answers=frozenset({"200", "422", "429"}))

@@ -18,9 +18,8 @@ REQUESTS = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Scrape, CALLERS at once."""
-    seen = Seen()
 
     def caller(_: int) -> None:
         with Caller(server.port) as connection:
@@ -28,7 +27,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.count(connection.ask(REQUESTS[index % len(REQUESTS)]))
 
     together(caller, range(CALLERS))
-    return seen
 
 
 ATTACK = Attack(run, short=12, full=300, answers=frozenset({"200", "429", "503"}))

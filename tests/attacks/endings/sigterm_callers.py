@@ -17,13 +17,11 @@ BODY = ask_for("a good film")
 KEPT, CLOSING = post(BODY), post(BODY, connection="close")
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Stop servers of its own under load."""
-    seen = Seen()
     for _ in range(size):
         for workers in (1, 2):
             _stop(server.models, workers, seen)
-    return seen
 
 
 def _stop(models: Models, workers: int, seen: Seen) -> None:

@@ -15,9 +15,8 @@ GRACE_S, WRITE_TIMEOUT_S = 10, 1
 EXIT_S = 5.0
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Stop a server of its own, and measure how long it takes."""
-    seen = Seen()
     options = ("--grace-period-s", str(GRACE_S), "--write-timeout-s", str(WRITE_TIMEOUT_S))
     for kinds in ([UNREAD], PARTS):
         with started(server.models, *options) as target:
@@ -33,7 +32,6 @@ def run(server: Server, size: int) -> Seen:
             )
             for caller, _ in callers:
                 caller.socket.close()
-    return seen
 
 
 ATTACK = Attack(run, short=10, full=200, answers=frozenset(), ends=True)

@@ -25,9 +25,8 @@ KINDS: Mapping[str, tuple[bytes, bytes]] = {  # how the body begins, and what co
 }
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each kind, all at once."""
-    seen = Seen()
 
     def attack(kind: str) -> None:
         start, piece = KINDS[kind]
@@ -43,7 +42,6 @@ def run(server: Server, size: int) -> Seen:
             seen.claim(f"{kind}: {TAKEN_MIB} MiB are taken at most", taken < TAKEN_MIB * MIB, f"{taken / MIB:.0f} MiB")
 
     together(attack, KINDS)
-    return seen
 
 
 ATTACK = Attack(run, short=20, full=256, answers=frozenset({"400", "413", "431", "closed"}))

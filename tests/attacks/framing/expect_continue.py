@@ -24,9 +24,8 @@ TOO_LONG = post(b"", expect="100-continue", content_length="100000000")
 EMPTY = post(b"", expect="100-continue", content_length=str(len(BODY)))
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each request, then refuse to go on, or leave."""
-    seen = Seen()
     for request in AT_ONCE * size:
         with Caller(server.port) as caller:
             seen.count(caller.ask(request))
@@ -41,7 +40,6 @@ def run(server: Server, size: int) -> Seen:
         with Caller(server.port) as caller:
             caller.send(EMPTY)
             seen.count(caller.ask(BODY))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200", "400", "404", "405", "413", "417"}), answer_ms=1000)

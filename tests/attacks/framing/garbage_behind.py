@@ -17,9 +17,8 @@ GARBAGE = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send two good requests and garbage."""
-    seen = Seen()
     pairs = [(first, second) for first in GOOD for second in GOOD]
     for garbage in GARBAGE * size:
         for pair in pairs:
@@ -30,7 +29,6 @@ def run(server: Server, size: int) -> Seen:
                 wanted = [*[STATUSES[request] for request in pair], 400]
                 seen.claim(f"{wanted} before {garbage[:12]!r}", found == wanted, [answer.outcome for answer in answers])
                 seen.claim("and hung up", caller.closed(within_s=5))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=10, answers=frozenset({"200", "400", "404", "422"}), answer_ms=250)

@@ -11,9 +11,8 @@ BODY = ask_for("a good film")
 ROUTES = ["/classify", "/nothing"]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Ask in HTTP/1.0."""
-    seen = Seen()
     kept = [post(BODY, path, version="1.0", connection="keep-alive") for path in ROUTES]
     for request in [*kept, get("/health/live", connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0")]:
         with Caller(server.port) as caller:
@@ -26,7 +25,6 @@ def run(server: Server, size: int) -> Seen:
         with Caller(server.port) as caller:
             seen.count(caller.ask(post(BODY, path, version="1.0")))
             seen.claim("without keep-alive in the request it is closed", caller.closed(within_s=2))
-    return seen
 
 
 ATTACK = Attack(run, short=3, full=1_000, answers=frozenset({"200", "404"}), answer_ms=250)

@@ -33,16 +33,14 @@ LENGTHS = [
 SIZES = [b"1x", b"0x1", b"-1", b"+1", b" 1", b"1 ", b"fffffffffffffffff", b"", b"1\n", b"1;\n"]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each length and each chunk size, with a request behind."""
-    seen = Seen()
     head = b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     for lines in LENGTHS * size:
         _try(server, seen, head + b"\r\n".join(lines) + b"\r\n\r\n" + BODY, str(lines))
     for chunk_size in SIZES * size:
         body = chunk_size + b"\r\n{\r\n0\r\n\r\n"
         _try(server, seen, head + CHUNKED + b"\r\n\r\n" + body, f"a chunk of {chunk_size!r}")
-    return seen
 
 
 def _try(server: Server, seen: Seen, request: bytes, what: str) -> None:

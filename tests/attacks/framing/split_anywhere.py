@@ -17,9 +17,8 @@ REQUESTS = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each pair of requests whole, in two pieces, and byte by byte."""
-    seen = Seen()
     for request in REQUESTS:
         whole = _answers(server, seen, [request])
         for cut in range(1, len(request), size):
@@ -28,7 +27,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.claim(f"{request[:20]!r} cut at {cut}: the same answers", holds=False)
         single = [request[index : index + 1] for index in range(len(request))]
         seen.claim("byte by byte: the same answers", _answers(server, seen, single) == whole)
-    return seen
 
 
 def _answers(server: Server, seen: Seen, pieces: list[bytes]) -> list[object]:

@@ -14,9 +14,8 @@ TRAILERS = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each trailer with a good request, whole and cut before it, and a plain request behind."""
-    seen = Seen()
     for trailer in TRAILERS * size:
         head = post(b"", content_length=None, transfer_encoding="chunked", x_request_id="from-a-header", te="trailers")
         body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
@@ -30,7 +29,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.claim(f"{trailer}: the connection stays", answer.headers.get("connection") != "close")
                 following = seen.count(caller.ask(post(BODY)))
                 seen.claim(f"{trailer}: the next is answered", following.status == 200, following.outcome)
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200"}), answer_ms=250)

@@ -14,9 +14,8 @@ CALLERS = 4
 STATUSES = ("200", "400", "404", "413", "422", "429", "504")
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send mutated bodies, CALLERS at once, each from its own seed."""
-    seen = Seen()
     pair = {"text": "a good film", "text_pair": "not a bad film"}
     bodies = [
         ask_for("a good film"),
@@ -36,7 +35,6 @@ def run(server: Server, size: int) -> Seen:
         connection.socket.close()
 
     together(caller, range(CALLERS))
-    return seen
 
 
 ATTACK = Attack(run, short=400, full=10_000, answers=frozenset(STATUSES), answer_ms=1000)

@@ -45,9 +45,8 @@ STATUSES = (
 )
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send mutated heads, CALLERS at once, each from its own seed."""
-    seen = Seen()
 
     def caller(seed: int) -> None:
         random = Random(seed)
@@ -62,7 +61,6 @@ def run(server: Server, size: int) -> Seen:
                 seen.count(connection.answer(bodiless=head.startswith(b"HEAD")))
 
     together(caller, range(CALLERS))
-    return seen
 
 
 ATTACK = Attack(run, short=400, full=10_000, answers=frozenset({*STATUSES, "closed"}), answer_ms=1000)

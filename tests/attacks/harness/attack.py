@@ -66,7 +66,7 @@ class Attack:
     Memory is over the server's resting size; others are held up when `/health/live` or a short text waits longer.
     """
 
-    run: Callable[[Server, int], Seen]
+    run: Callable[[Server, int, Seen], None]
     short: int
     full: int
     answers: frozenset[str]

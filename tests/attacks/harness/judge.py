@@ -25,9 +25,9 @@ class Verdict:
     waits_ms: dict[str, float]
 
     @property
-    def broken(self) -> list[Claim]:
-        """The claims that did not hold."""
-        return [claim for claim in self.claims if not claim.holds]
+    def complaints(self) -> list[str]:
+        """A line for each claim that did not hold."""
+        return [f"{claim.text}: {claim.measured}" for claim in self.claims if not claim.holds]
 
 
 class Sampler(threading.Thread):
@@ -86,12 +86,12 @@ def judge(attack: Attack, server: Server, size: int, patience: float = 1.0) -> V
 
 
 def _run(attack: Attack, server: Server, size: int) -> Seen:
+    seen = Seen()
     try:
-        return attack.run(server, size)
+        attack.run(server, size, seen)
     except (OSError, GivenUpError) as error:
-        seen = Seen()
         seen.claim("the attack is answered to its end", False, f"{type(error).__name__}: {error}")
-        return seen
+    return seen
 
 
 def _answers(attack: Attack, seen: Seen) -> list[Claim]:

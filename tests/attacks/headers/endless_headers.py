@@ -24,9 +24,8 @@ KINDS: Mapping[str, tuple[bytes, bytes]] = {  # how it begins, and what comes ag
 }
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each kind, all at once."""
-    seen = Seen()
 
     def attack(kind: str) -> None:
         start, piece = KINDS[kind]
@@ -43,7 +42,6 @@ def run(server: Server, size: int) -> Seen:
             seen.claim(f"{kind}: hung up", caller.closed(within_s=5))
 
     together(attack, KINDS)
-    return seen
 
 
 ATTACK = Attack(run, short=20, full=256, answers=frozenset({"400", "414", "431", "closed"}))

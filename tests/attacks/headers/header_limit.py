@@ -13,16 +13,14 @@ UNDER, OVER = LIMIT_BYTES - 1_024, LIMIT_BYTES + 1_024
 PIECES = [None, 1_000, 7]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send headers under and over the limit."""
-    seen = Seen()
     for piece in PIECES * size:
         for header_bytes, wanted in ((UNDER, "200"), (OVER, "431")):
             for request in (post(BODY, cookie="c" * header_bytes), post(BODY, **_many(header_bytes))):
                 with Caller(server.port) as caller:
                     answer = seen.count(_in_pieces(caller, request, piece))
                 seen.claim(f"{header_bytes} bytes get {wanted}", answer.outcome == wanted, answer.outcome)
-    return seen
 
 
 def _many(total_bytes: int) -> dict[str, str]:

@@ -22,9 +22,8 @@ ROUTES = [
 BODY = ask_for("a good film")
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Ask for each route by each method, then for liveness on the same connection if it is kept."""
-    seen = Seen()
     for route in ROUTES * size:
         for method in METHODS:
             for request in (
@@ -32,7 +31,6 @@ def run(server: Server, size: int) -> Seen:
                 post(BODY, route).replace(b"POST", method.encode(), 1),
             ):
                 _try(server, seen, method, route, request)
-    return seen
 
 
 def _try(server: Server, seen: Seen, method: str, route: str, request: bytes) -> None:

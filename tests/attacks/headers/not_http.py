@@ -29,15 +29,13 @@ STARTS = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Send each start."""
-    seen = Seen()
     for start in STARTS * size:
         with Caller(server.port) as caller:
             answer = seen.count(caller.ask(start))
             if answer.outcome == "400":
                 seen.claim(f"{start[:30]!r}: a 400 ends the connection", caller.closed(within_s=5))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200", "400", "404", "405", "505"}), answer_ms=250)

@@ -47,9 +47,8 @@ OTHERS = [
 HOSTS = ["", "x y", "x" * 5_000, "a,b", "[::1", "x:99999", "\xff", "../.."]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """POST to each target, and with each host."""
-    seen = Seen()
     for target in ROUTED * size:
         answer = seen.count(ask(server.port, post(BODY, target)))
         seen.claim(f"{target} is routed", answer.status == 200, answer.outcome)
@@ -60,7 +59,6 @@ def run(server: Server, size: int) -> Seen:
     twice = post(BODY).replace(b"\r\n", b"\r\nhost: y\r\n", 1)
     seen.count(ask(server.port, twice))
     seen.count(ask(server.port, post(BODY, host=None)))
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200", "307", "400", "404", "405"}), answer_ms=250)

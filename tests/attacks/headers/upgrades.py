@@ -19,9 +19,8 @@ OFFERS = [
 ]
 
 
-def run(server: Server, size: int) -> Seen:
+def run(server: Server, size: int, seen: Seen) -> None:
     """Make each offer with a POST and a GET, whole and in pieces, then ask again."""
-    seen = Seen()
     for offer in OFFERS * size:
         for request in (post(BODY, **offer), get("/health/live", **offer)):
             for middle in (len(request), len(request) - 3, 40):
@@ -31,7 +30,6 @@ def run(server: Server, size: int) -> Seen:
                     if "close" not in offer.get("connection", "") and answer.status == 200:
                         following = seen.count(caller.ask(post(BODY)))
                         seen.claim(f"{offer}: the next is answered", following.status == 200, following.outcome)
-    return seen
 
 
 ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200"}), answer_ms=250)
