@@ -4,8 +4,8 @@ Size: how many send at once.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, at_once
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import post
 
 DEPTH = 1_000_000
 BODIES = [

@@ -7,8 +7,9 @@ import gzip
 import zlib
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import ask, ask_for, post
+from tests.attacks.harness.wire import ask
 
 BODY = ask_for("a good film")
 BOMB_BYTES = 20_000_000

@@ -4,8 +4,9 @@ Size: lists of each caller. Tokenising them is work of seconds, which must not h
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 CALLERS = 4
 LIST = post(ask_for(["a good film " * 5_400] * 31))

@@ -4,8 +4,9 @@ Size: rounds. An answer must not hand back what is long or breaks its headers.
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import ask, ask_for, get, post
+from tests.attacks.harness.wire import ask
 
 ANSWER_BYTES = 4_096
 NAMES = ["m" * 60_000, "m\r\nset-cookie: a=b", "../../etc/passwd", "%2e%2e%2f", "m\x00", "\u202e", "<script>", "m\n"]

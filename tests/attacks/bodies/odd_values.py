@@ -4,8 +4,9 @@ Size: rounds over the bodies.
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import ask, post
+from tests.attacks.harness.wire import ask
 
 VALUES = [
     *["0", "-1", "1e999", "-1e999", "1e-999", "NaN", "Infinity", "9" * 5_000, "0." + "9" * 100_000, "1.0", "1e2"],

@@ -4,8 +4,9 @@ Size: requests, one after the other. A tokenizer that keeps what it cuts off mak
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import ask, ask_for, post
+from tests.attacks.harness.wire import ask
 
 LONG, HALF, SHORT = "a " * 32_000, "a b c d " * 4_000, "a"
 PAIRS = [(HALF, HALF), (LONG, SHORT), (SHORT, LONG), ("a" * 32_000, HALF)]

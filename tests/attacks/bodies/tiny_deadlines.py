@@ -4,8 +4,9 @@ Size: requests, 16 at once.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 CALLERS = 16
 REQUEST = post(ask_for(["a good film " * 100] * 8, timeout_ms=1))

@@ -4,8 +4,8 @@ Size: how many send at once. The first unknown key is enough to refuse them.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, at_once
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import post
 
 KEYS = ",".join(f'"k{index}":1' for index in range(150_000))
 SAME = ",".join(['"inputs":1'] * 150_000)

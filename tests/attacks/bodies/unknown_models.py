@@ -4,8 +4,9 @@ Size: names. The metrics' series must stay the same, or the names fill the memor
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 
 def run(server: Server, size: int, seen: Seen) -> None:

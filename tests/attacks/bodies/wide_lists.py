@@ -4,8 +4,8 @@ Size: how many send at once. What is no list of texts must be refused before eac
 """
 
 from tests.attacks.harness.attack import Attack, Seen, at_once
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import post
 
 BODY_BYTES = 2_000_000
 ENTRIES = ["1", "{}", "[]", '""', "null", '{"text":1}', '{"a":1}', "1e9", "[[]]"]

@@ -3,11 +3,10 @@
 Size: connections. What the server holds for all of them together must have a bound: the others get a 429 or 503.
 """
 
-import select
-
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, post
+from tests.attacks.harness.wire import Caller
 
 BODY_BYTES = 2_000_000
 REQUEST = post(b" " * BODY_BYTES)[:-1]
@@ -20,7 +19,7 @@ def run(server: Server, size: int, seen: Seen) -> None:
     together(lambda caller: caller.send(REQUEST, stall_s=STALL_S, stop_when_answered=True), callers)
     for caller in callers:
         with caller:
-            if select.select([caller.socket], [], [], 0)[0]:
+            if caller.spoken():
                 seen.count(caller.answer())
 
 

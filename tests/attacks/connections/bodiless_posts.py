@@ -4,8 +4,9 @@ Size: requests of each connection. Each is refused at once; together they must n
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import get
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import RECEIVE_BYTES, Caller, get
+from tests.attacks.harness.wire import RECEIVE_BYTES, Caller
 
 CONNECTIONS = 4
 PIECE = 1_000

@@ -4,8 +4,9 @@ Size: connections over the limit.
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server, wait_until
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 LIMIT = 64
 SHORT_TEXT = post(ask_for("a good film"))

@@ -6,8 +6,9 @@ Size: callers, one after the other. The server must see that they left, and comp
 import json
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server, wait_until
-from tests.attacks.harness.wire import Caller, post
+from tests.attacks.harness.wire import Caller
 
 PAIRS = 512
 SHARE = 0.5  # that may be computed before the hang-up is known

@@ -4,8 +4,9 @@ Size: connections. Others may be refused by a 503, but the server stays small an
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, get, post
+from tests.attacks.harness.wire import Caller
 
 BEGINNING = post(b"", content_length="5")[:40]
 

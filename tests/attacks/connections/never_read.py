@@ -4,8 +4,9 @@ Size: connections. The write time-out must close each, so that they do not pile 
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import get
 from tests.attacks.harness.server import Server, wait_until
-from tests.attacks.harness.wire import Caller, get
+from tests.attacks.harness.wire import Caller
 
 REQUESTS = get("/openapi.json") * 2_000
 WRITE_TIMEOUT_S = 1

@@ -4,8 +4,9 @@ Size: MiB that each connection sends at most. The server must stop reading while
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 MIB = 1 << 20
 TAKEN_MIB = 16  # what socket buffers hold on both sides, generously

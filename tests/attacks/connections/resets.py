@@ -4,8 +4,9 @@ Size: rounds.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 LIST = post(ask_for(["a good film"] * 200))
 STATES = [b"", b"P", LIST[:60], LIST[:-100], LIST, LIST * 3, get("/openapi.json"), get("/metrics"), b"\x00\r\n\r\n"]

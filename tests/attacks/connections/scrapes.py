@@ -4,8 +4,9 @@ Size: requests of each caller.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import get
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, get
+from tests.attacks.harness.wire import Caller
 
 CALLERS = 8
 REQUESTS = [

@@ -7,8 +7,9 @@ import threading
 from collections import Counter
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Models, Server, started, wait_until
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 EACH = 8  # callers of a kind
 ASKED = 100  # answers before the signal

@@ -6,8 +6,9 @@ Size: MiB that are sent at most.
 from collections.abc import Mapping
 
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, post
+from tests.attacks.harness.wire import Caller
 
 MIB = 1 << 20
 TAKEN_MIB = 16  # what socket buffers hold on both sides, generously

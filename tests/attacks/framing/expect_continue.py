@@ -6,8 +6,9 @@ Size: rounds. A body over the limit must be refused before it is sent, and a lea
 import time
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a good film")
 AT_ONCE = [

@@ -4,8 +4,9 @@ Size: rounds.
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 GOOD = [post(ask_for("a good film")), post(b'{"inputs": []}'), get("/health/live"), get("/nothing")]
 STATUSES = {GOOD[0]: 200, GOOD[1]: 422, GOOD[2]: 200, GOOD[3]: 404}

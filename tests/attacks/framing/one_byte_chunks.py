@@ -4,8 +4,9 @@ Size: kilobytes of a body, CALLERS at once.
 """
 
 from tests.attacks.harness.attack import Attack, Seen, at_once
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import ask, ask_for, post
+from tests.attacks.harness.wire import ask
 
 CALLERS = 8
 BODY = ask_for("a good film")

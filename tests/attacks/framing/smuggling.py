@@ -4,8 +4,9 @@ Size: rounds. A proxy in front may read the other length, so that nothing behind
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a")
 HIDDEN = b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-request-id: hidden\r\n\r\n"

@@ -3,9 +3,11 @@
 Size: every how many bytes there is a cut.
 """
 
+from tests.attacks.harness.answer import Answer
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Answer, Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a good film")
 TWO_CHUNKS = b"5\r\n%s\r\n%x;a=b\r\n%s\r\n0\r\nx: y\r\n\r\n" % (BODY[:5], len(BODY) - 5, BODY[5:])

@@ -4,8 +4,9 @@ Size: rounds.
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a good film")
 TRAILERS = [

@@ -7,8 +7,9 @@ from random import Random
 
 from tests.attacks.fuzz.mutation import mutate
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 CALLERS = 4
 STATUSES = ("200", "400", "404", "413", "422", "429", "504")

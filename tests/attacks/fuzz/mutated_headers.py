@@ -4,14 +4,14 @@ Size: requests. A mutated length may leave the server waiting for a body; then t
 """
 
 import contextlib
-import select
 import socket
 from random import Random
 
 from tests.attacks.fuzz.mutation import mutate
 from tests.attacks.harness.attack import Attack, Seen, together
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 CALLERS = 16
 WAITS_S = 0.25  # for an answer before the caller ends its side
@@ -55,7 +55,7 @@ def run(server: Server, size: int, seen: Seen) -> None:
             head = mutate(head, random)
             with Caller(server.port) as connection:
                 connection.send(head + body, stop_when_answered=True)
-                if not select.select([connection.socket], [], [], WAITS_S)[0]:
+                if not connection.spoken(WAITS_S):
                     with contextlib.suppress(OSError):
                         connection.socket.shutdown(socket.SHUT_WR)
                 seen.count(connection.answer(bodiless=head.startswith(b"HEAD")))

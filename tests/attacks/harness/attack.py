@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import tests.attacks
+from tests.attacks.harness.answer import Answer
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Answer, ask
+from tests.attacks.harness.wire import ask
 
 MEMORY_MIB = 100
 LEFT_MIB = 50

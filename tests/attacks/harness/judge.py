@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tests.attacks.harness.attack import BACK_S, LEFT_MIB, Attack, Claim, GivenUpError, Seen
 from tests.attacks.harness.prober import SHORT_TEXT, Waits, probing
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server, wait_until
-from tests.attacks.harness.wire import Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 SAMPLE_S = 0.02
 OTHERS = 8  # descriptors that come and go for other reasons

@@ -50,13 +50,17 @@ class Server:
         """What it wrote to stderr."""
         return self._log.read_text(errors="replace")
 
+    def children(self) -> list[int]:
+        """Its child processes."""
+        return _children(self.process.pid)
+
     def memory_mib(self) -> float:
         """Resident memory of the process and its children; 0 once it ended."""
-        return sum(_resident_mib(pid) for pid in [self.process.pid, *_children(self.process.pid)])
+        return sum(_resident_mib(pid) for pid in [self.process.pid, *self.children()])
 
     def descriptors(self) -> int:
         """Open files and connections of the process and its children."""
-        return sum(_descriptors(pid) for pid in [self.process.pid, *_children(self.process.pid)])
+        return sum(_descriptors(pid) for pid in [self.process.pid, *self.children()])
 
     def get(self, path: str, timeout_s: float = 30.0) -> tuple[int, bytes]:
         """GET a path on a connection of its own."""

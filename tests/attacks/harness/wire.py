@@ -1,47 +1,19 @@
-"""Raw connections: requests byte by byte as an attack wants them, and answers as they came."""
+"""Raw connections: bytes go out as an attack wants them, and answers are read as they came."""
 
 import contextlib
-import json
 import re
 import select
 import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+
+from tests.attacks.harness.answer import Answer
 
 PATIENCE_S = 10.0
 RECEIVE_BYTES = 1 << 16
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\Z")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer; status 0 when none came, and `end` says why: closed, silence, cut or garbage."""
-
-    status: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    end: str = ""
-    wait_ms: float = 0.0  # since it was asked for
-
-    @property
-    def outcome(self) -> str:
-        """The status, with what is wrong about the answer's form, or how the connection ended instead."""
-        if self.end:
-            return self.end
-        if "x-request-id" not in self.headers:
-            return f"{self.status} without id"
-        if self.status >= 400 and self.headers.get("content-type", "").partition(";")[0] != "application/problem+json":
-            return f"{self.status} not a problem"
-        return str(self.status)
-
-    @property
-    def predictions(self) -> list[tuple[str, float]]:
-        """Label and score of each prediction in a 200, to five digits."""
-        found = json.loads(self.body)["predictions"]
-        return [(entry["label"], round(entry["score"], 5)) for entry in found]
 
 
 class Caller:
@@ -69,18 +41,20 @@ class Caller:
     def send(self, data: bytes, stall_s: float | None = None, stop_when_answered: bool = False) -> int:
         """Send until all is gone, the server hung up, or it took nothing for `stall_s`; return the bytes taken."""
         rest = memoryview(data)
-        watched = [self.socket] if stop_when_answered else []
+        wait_s = self.patience_s if stall_s is None else stall_s
         while rest:
-            readable, writable, _ = select.select(
-                watched, [self.socket], [], self.patience_s if stall_s is None else stall_s
-            )
-            if readable or not writable:
+            ready = self._ready(select.POLLOUT | (select.POLLIN if stop_when_answered else 0), wait_s)
+            if not ready & select.POLLOUT or ready & select.POLLIN:
                 break
             try:
                 rest = rest[self.socket.send(rest[: 1 << 20]) :]
             except OSError:
                 break
         return len(data) - len(rest)
+
+    def spoken(self, within_s: float = 0.0) -> bool:
+        """Whether the server answers or hangs up in time."""
+        return bool(self._ready(select.POLLIN, within_s))
 
     def answer(self, bodiless: bool = False) -> Answer:
         """Read the next answer, whole; `bodiless` for a HEAD."""
@@ -119,7 +93,7 @@ class Caller:
         end = time.monotonic() + within_s
         with contextlib.suppress(ConnectionError):
             while (left := end - time.monotonic()) > 0:
-                if select.select([self.socket], [], [], left)[0] and not self.socket.recv(RECEIVE_BYTES):
+                if self.spoken(left) and not self.socket.recv(RECEIVE_BYTES):
                     return True
             return False
         return True
@@ -128,6 +102,11 @@ class Caller:
         """Hang up by a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
+
+    def _ready(self, events: int, within_s: float) -> int:
+        poll = select.poll()  # select() takes no descriptor over 1023
+        poll.register(self.socket, events)
+        return next((found for _, found in poll.poll(within_s * 1000)), 0)
 
     def _until(self, mark: bytes, end: float) -> bytes | Answer:
         while mark not in self._unread:
@@ -169,24 +148,6 @@ class Caller:
             return "closed"
         self._unread += data
         return "" if data else "closed"
-
-
-def post(body: bytes, path: str = "/classify", version: str = "1.1", **headers: str | None) -> bytes:
-    """A POST of a body; in header names, _ stands for -, and None leaves a header out."""
-    fields = {"host": "x", "content_type": "application/json", "content_length": str(len(body)), **headers}
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items() if value is not None]
-    return f"POST {path} HTTP/{version}\r\n{''.join(lines)}\r\n".encode("latin-1") + body
-
-
-def ask_for(inputs: Any, **fields: Any) -> bytes:
-    """The body that asks for inputs."""
-    return json.dumps({"inputs": inputs, **fields}).encode()
-
-
-def get(path: str, method: str = "GET", **headers: str) -> bytes:
-    """A request without a body."""
-    lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in {"host": "x", **headers}.items()]
-    return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
 def ask(port: int, data: bytes) -> Answer:

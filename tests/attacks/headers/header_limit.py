@@ -3,9 +3,11 @@
 Size: rounds. The limit must be the server's own, whatever the pieces.
 """
 
+from tests.attacks.harness.answer import Answer
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Answer, Caller, ask_for, post
+from tests.attacks.harness.wire import Caller
 
 LIMIT_BYTES = 16_384
 BODY = ask_for("a good film")

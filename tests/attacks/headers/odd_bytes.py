@@ -4,8 +4,9 @@ Size: rounds. What is accepted must be answered as ever; what is not ends the co
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a good film")
 LINES = [

@@ -4,8 +4,9 @@ Size: rounds. The offer is ignored and the request answered, as is what comes be
 """
 
 from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, get, post
 from tests.attacks.harness.server import Server
-from tests.attacks.harness.wire import Caller, ask_for, get, post
+from tests.attacks.harness.wire import Caller
 
 BODY = ask_for("a good film")
 WEBSOCKET = {"sec_websocket_key": "dGhlIHNhbXBsZSBub25jZQ==", "sec_websocket_version": "13"}
