@@ -14,7 +14,7 @@ from tests.attacks.harness.wire import Caller
 from tests.service.tiny_artefact import write_artefact, write_models_folder
 
 GOOD_CALLERS = 8
-GOOD, POISONED = post(ask_for(["a good film"] * 3)), post(ask_for("bad"))
+GOOD, POISONED = post(ask_for(["a good film"] * 20)), post(ask_for("a bad film"))
 
 
 def run(server: Server, size: int, seen: Seen) -> None:
@@ -34,7 +34,7 @@ def run(server: Server, size: int, seen: Seen) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = write_models_folder(Path(folder) / "models")
         write_artefact(models, poison="bad")
-        with started(Models(models, pair="")) as target:
+        with started(Models(models, pair=""), "--runners", "1") as target:
             together(ask, range(1 + GOOD_CALLERS))
             ready = target.get("/health/ready")[0]
     seen.claim("good texts get 200", set(good) == {"200"}, f"{good.count('503')} of {len(good)} got 503")

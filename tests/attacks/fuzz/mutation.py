@@ -2,7 +2,7 @@
 
 from random import Random
 
-MOST_CHANGES = 6
+MOST_CHANGES = 2
 TOKENS = [
     *[
         b"",
