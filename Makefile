@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: serve test check format clean
+.PHONY: serve test check attack format clean
 
 serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
 	$(BIN)/ladabert-serve --host $(HOST) --port $(PORT) --workers $(WORKERS) --models $(MODELS)
@@ -21,6 +21,9 @@ check: $(VENV)/development  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+attack: $(VENV)/development  ## every attack on a server, in full
+	$(BIN)/python -m tests.attacks
 
 format: $(VENV)/development  ## put the code into shape
 	$(BIN)/ruff check --fix .

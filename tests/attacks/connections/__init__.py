@@ -1,0 +1,1 @@
+"""Attacks by many connections, or by what a caller does not read or send."""

@@ -1,0 +1,1 @@
+"""Attacks around SIGTERM: each starts and stops servers of its own."""

@@ -1,0 +1,1 @@
+"""Attacks by how requests are cut, joined and ended."""

@@ -1,0 +1,35 @@
+"""Trailers with names that mean something in a header: they must change nothing, in this request and the next.
+
+Size: rounds.
+"""
+
+from tests.attacks.harness.attack import Attack, Seen
+from tests.attacks.harness.requests import ask_for, post
+from tests.attacks.harness.server import Server
+from tests.attacks.harness.wire import Caller
+
+BODY = ask_for("a good film")
+TRAILERS = [
+    *["x-request-id: from-a-trailer", "content-type: text/plain", "connection: close", "content-length: 5"],
+    *["transfer-encoding: chunked", "host: y", "expect: 100-continue", "upgrade: h2c", "authorization: Bearer a"],
+]
+
+
+def run(server: Server, size: int, seen: Seen) -> None:
+    """Send each trailer with a good request, whole and cut before it, and a plain request behind."""
+    for trailer in TRAILERS * size:
+        head = post(b"", content_length=None, transfer_encoding="chunked", x_request_id="from-a-header", te="trailers")
+        body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+        for pieces in ([head + body, trailer.encode() + b"\r\n\r\n"], [head + body + trailer.encode() + b"\r\n\r\n"]):
+            with Caller(server.port) as caller:
+                for piece in pieces[:-1]:
+                    caller.send(piece)
+                answer = seen.count(caller.ask(pieces[-1]))
+                request_id = answer.headers.get("x-request-id")
+                seen.claim(f"{trailer}: the id is the header's", request_id in ("from-a-header", None), request_id)
+                seen.claim(f"{trailer}: the connection stays", answer.headers.get("connection") != "close")
+                following = seen.count(caller.ask(post(BODY)))
+                seen.claim(f"{trailer}: the next is answered", following.status == 200, following.outcome)
+
+
+ATTACK = Attack(run, short=1, full=20, answers=frozenset({"200"}), answer_ms=250)

@@ -1,0 +1,1 @@
+"""Mutated requests, the same ones at every run."""

@@ -1,0 +1,26 @@
+"""The models folders that are attacked: tiny ones in the short form, the bundled students in the full one."""
+
+import shutil
+from pathlib import Path
+
+from tests.attacks.harness.server import REPOSITORY, Models
+from tests.service.tiny_artefact import write_artefact, write_models_folder
+
+BUNDLED = REPOSITORY / "models"
+SINGLE, PAIR = "sst2-latency", "mrpc-ladabert-2"
+
+
+def tiny_models(folder: Path) -> Models:
+    """Write a tiny model for single texts and one for pairs."""
+    write_models_folder(folder)
+    write_artefact(folder, "alpha", seed=1)
+    write_artefact(folder, "pairs", task="pair", seed=2)
+    return Models(folder, "pairs")
+
+
+def bundled_models(folder: Path) -> Models:
+    """Copy the two bundled students that attacks need."""
+    write_models_folder(folder)
+    for name in (SINGLE, PAIR):
+        shutil.copytree(BUNDLED / name, folder / name)
+    return Models(folder, PAIR)

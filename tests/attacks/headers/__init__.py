@@ -1,0 +1,1 @@
+"""Attacks by a request's line and headers."""
