@@ -128,7 +128,7 @@ class HeadersTooLargeError(RequestError):
     """A request's headers or trailers are over the limit."""
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"headers and trailers may have {limit_bytes} bytes; the connection is closed")
+        super().__init__(f"headers, trailers and chunk sizes may have {limit_bytes} bytes; the connection is closed")
 
 
 class TooManyConnectionsError(RequestError):

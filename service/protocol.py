@@ -9,7 +9,7 @@ from typing import Any
 
 import httptools
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.call import HANG_UPS
 from service.errors import HeadersTooLargeError, MalformedRequestError, RequestError, TooManyConnectionsError
@@ -20,7 +20,7 @@ from service.settings import Settings
 READ_BYTES = 16384  # of one read from a socket, and of the next requests held back while one is answered
 HEAD_PIECE_BYTES = 2048  # parsed at a time: few pipelined requests begin in it
 END_OF_CHUNKS = b"\r\n\r\n"
-FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte has six bytes around it
+FRAMING_PER_BODY_BYTE = 1  # beyond what headers may have: chunks of a few bytes are more work than their body
 SWEEP_S = 0.25
 LINGER_S = 2.0  # a refused caller may go on sending for so long: a reset would take the answer away
 DRAINING_WRITE_S = 2.0  # the write time-out once the server shuts down
@@ -48,11 +48,14 @@ class Connections:
     def add(self, connection: "Connection") -> bool:
         """Take a new connection in, in the place of the longest idle one if need be; False when all are busy."""
         if len(self._connections) >= self.settings.max_connections:
-            idle = next((other for other in self._connections if not other.busy), None)
-            if idle is None:
+            idle = [other for other in self._connections if not other.busy]
+            if not idle:
                 return False
-            del self._connections[idle]
-            idle.transport.abort()
+            longest = next(
+                (other for other in idle if other.cycle is None), idle[0]
+            )  # without a request, if there is one
+            del self._connections[longest]
+            longest.transport.abort()
         self.used(connection)
         if self._timer is None:
             self._timer = connection.loop.call_later(SWEEP_S, self._sweep, connection.loop)
@@ -99,7 +102,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._in_head = self._in_message = self._in_replay = False
         self._is_chunked = self._needs_parser = False
         self._framing_bytes = 0  # of this message: all but its body
-        self.tableowed_framing_bytes = 0
+        self._max_header_bytes = self.table.settings.max_header_bytes
+        self._allowed_framing_bytes = self._max_header_bytes
+        self._answered: RequestResponseCycle | None = None  # the request whose turn it is
         self._since = self.table.clock()  # when it became idle, or its headers began
         self._refusal: RequestError | None = None  # nothing is parsed any more; sent once what was begun is answered
         self._refused_at: float | None = None
@@ -123,6 +128,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Tell the requests in progress that the caller hung up."""
         self.table.remove(self)
         self._held.clear()
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True  # uvicorn does so only for the last of several pipelined requests
+            self._answered.message_event.set()
         super().connection_lost(exc)
         for hang_up in list(self._hang_ups):
             hang_up()
@@ -152,7 +160,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.scope["extensions"] = {HANG_UPS: {"callbacks": self._hang_ups}}
         self._in_head = self._in_message = True
         self._framing_bytes = 0
-        self.tableowed_framing_bytes = self.table.settings.max_header_bytes
+        self._allowed_framing_bytes = self._max_header_bytes
         self._since = self.table.clock()
 
     def on_url(self, url: bytes) -> None:
@@ -172,14 +180,18 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._in_replay = False
             return
         self._is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._max_header_bytes:
+            raise HeadersTooLargeError(self._max_header_bytes)
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
         if self.table.draining:
             self.expect_no_more()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._framing_bytes -= len(body)
-        self.tableowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
+        self._allowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -195,6 +207,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
+        self._answered = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -261,7 +274,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             piece = bytes(self._held[:size])
             del self._held[:size]
             self._parse(piece)
-        if self._has_to_wait:
+        if self._has_to_wait and not self.transport.is_closing():
             if len(self._held) > READ_BYTES:
                 self.flow.pause_reading()
             else:  # uvicorn pauses for a pipelined request, and would not see a caller hang up
@@ -289,11 +302,12 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._held[:0] = piece[upgrade.args[0] :]
             self._ignore_upgrade()
-        except httptools.HttpParserError:
-            self._refuse(MalformedRequestError())
+        except httptools.HttpParserError as error:
+            cause = error.__context__  # what a callback raised
+            self._refuse(cause if isinstance(cause, RequestError) else MalformedRequestError())
             return
-        if self._in_message and self._framing_bytes > self.tableowed_framing_bytes:
-            self._refuse(HeadersTooLargeError(self.table.settings.max_header_bytes))
+        if self._framing_bytes > self._allowed_framing_bytes:
+            self._refuse(HeadersTooLargeError(self._max_header_bytes))
 
     def _ignore_upgrade(self) -> None:
         """Go on with the body of a request that asks for another protocol, as HTTP allows.
@@ -313,6 +327,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             return
         if self.busy:  # with the request that cannot be read, as if its caller had hung up
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
             self.cycle.message_event.set()
             if self.cycle.response_started:
                 self.transport.abort()

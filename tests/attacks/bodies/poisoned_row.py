@@ -11,7 +11,7 @@ from tests.attacks.harness.attack import Attack, Seen, together
 from tests.attacks.harness.requests import ask_for, post
 from tests.attacks.harness.server import Models, Server, started
 from tests.attacks.harness.wire import Caller
-from tests.service.tiny_artefact import write_artefact, write_models_folder
+from tests.service.tiny_artefact import write_artefact
 
 GOOD_CALLERS = 8
 GOOD, POISONED = post(ask_for(["a good film"] * 20)), post(ask_for("a bad film"))
@@ -32,7 +32,7 @@ def run(server: Server, size: int, seen: Seen) -> None:
                 good.append(seen.count(caller.ask(GOOD)).outcome)
 
     with tempfile.TemporaryDirectory() as folder:
-        models = write_models_folder(Path(folder) / "models")
+        models = Path(folder)
         write_artefact(models, poison="bad")
         with started(Models(models, pair=""), "--runners", "1") as target:
             together(ask, range(1 + GOOD_CALLERS))

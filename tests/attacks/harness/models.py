@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from tests.attacks.harness.server import REPOSITORY, Models
-from tests.service.tiny_artefact import write_artefact, write_models_folder
+from tests.service.tiny_artefact import write_artefact
 
 BUNDLED = REPOSITORY / "models"
 SINGLE, PAIR = "sst2-latency", "mrpc-ladabert-2"
@@ -12,7 +12,7 @@ SINGLE, PAIR = "sst2-latency", "mrpc-ladabert-2"
 
 def tiny_models(folder: Path) -> Models:
     """Write a tiny model for single texts and one for pairs."""
-    write_models_folder(folder)
+    folder.mkdir()
     write_artefact(folder, "alpha", seed=1)
     write_artefact(folder, "pairs", task="pair", seed=2)
     return Models(folder, "pairs")
@@ -20,7 +20,7 @@ def tiny_models(folder: Path) -> Models:
 
 def bundled_models(folder: Path) -> Models:
     """Copy the two bundled students that attacks need."""
-    write_models_folder(folder)
+    folder.mkdir()
     for name in (SINGLE, PAIR):
         shutil.copytree(BUNDLED / name, folder / name)
     return Models(folder, PAIR)
