@@ -88,15 +88,10 @@ def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) ->
 
 
 def _serve(settings: Settings) -> int:
-    # Imported here: --help stays quick, and prometheus_client must not be imported before the variable
-    # that tells it of several workers is set or removed.
-    from service.workers import MULTIPROCESS_VARIABLE, run_workers
+    from service.server import announcement, bind, raise_descriptor_limit, run_server  # so that --help stays quick
+    from service.workers import run_workers
 
-    os.environ.pop(MULTIPROCESS_VARIABLE, None)
     configure_logging(settings)
-
-    from service.server import announcement, bind, raise_descriptor_limit, run_server
-
     raise_descriptor_limit()
     listener = bind(settings)
     if settings.workers > 1:
