@@ -24,15 +24,17 @@ from service.registry import Loader, load_registry
 from service.routes import classify, health, models
 from service.routes import metrics as metrics_route
 from service.settings import LONE_TEXT_THREADS, Settings
+from service.tallies import WorkerTallies
 from service.tracing import start_tracer
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
 
-def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
+def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> FastAPI:
     """Return the application; its lifespan loads the models (raising StartError) and stops them.
 
-    `load` turns a verified artefact into something that computes; tests give their own.
+    `load` turns a verified artefact into something that computes; tests give their own. `workers` is where this
+    process and the others count, by default in memory of its own.
     """
     load_model = load or functools.partial(
         load_inference,
@@ -44,8 +46,9 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
-        metrics = Metrics([route.path for route in INFERENCE_ROUTES])
+        metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
         registry = load_registry(settings, metrics, load_model)
+        metrics.start()
         records: list[Callable[[Call, int], None]] = []
         if settings.access_log:
             records.append(functools.partial(log_call, texts=settings.log_texts))
@@ -56,6 +59,7 @@ def create_app(settings: Settings, load: Loader | None = None) -> FastAPI:
             yield
         finally:
             registry.stop()
+            metrics.stop()
             if tracer is not None:
                 tracer.stop()
 

@@ -1,13 +1,17 @@
 """`ladabert-serve`: serve a folder of artefacts, check one, or ask a running server for its health."""
 
 import argparse
+import contextlib
+import http.client
 import os
+import queue
 import sys
-import urllib.error
-import urllib.request
+import threading
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import NoReturn, get_args
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -88,15 +92,10 @@ def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) ->
 
 
 def _serve(settings: Settings) -> int:
-    # Imported here: --help stays quick, and prometheus_client must not be imported before the variable
-    # that tells it of several workers is set or removed.
-    from service.workers import MULTIPROCESS_VARIABLE, run_workers
+    from service.server import announcement, bind, raise_descriptor_limit, run_server  # so that --help stays quick
+    from service.workers import run_workers
 
-    os.environ.pop(MULTIPROCESS_VARIABLE, None)
     configure_logging(settings)
-
-    from service.server import announcement, bind, raise_descriptor_limit, run_server
-
     raise_descriptor_limit()
     listener = bind(settings)
     if settings.workers > 1:
@@ -127,20 +126,40 @@ def _check(folder: Path) -> int:
 
 
 def _health(url: str) -> int:
-    address = url.rstrip("/") + "/health/ready"
-    if not address.startswith(("http://", "https://")):
-        sys.stderr.write(f"ladabert-serve: --url must start with http:// or https://, got {url!r}\n")
-        return WRONG_USAGE
     try:
-        with urllib.request.urlopen(address, timeout=HEALTH_TIMEOUT_S):  # noqa: S310 - checked above
-            _tell("ready")
-            return 0
-    except urllib.error.HTTPError as error:
-        with error:
-            sys.stderr.write(f"ladabert-serve: {address}: status {error.code}\n")
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"ladabert-serve: {address}: {error}\n")
+        parts = urlsplit(url)
+        make = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
+        server = make(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_S)
+    except (KeyError, ValueError, http.client.InvalidURL):
+        server = None
+    if server is None or not server.host or parts.query or parts.fragment:
+        sys.stderr.write(f"ladabert-serve: --url must be like http://HOST:PORT or http://HOST/PATH, got {url!r}\n")
+        return WRONG_USAGE
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    path = parts.path.rstrip("/") + "/health/ready"
+    # In a thread, because the time-out of a socket bounds neither the look-up of a name nor an answer that trickles in.
+    threading.Thread(target=lambda: answers.put(_ask(server, path)), daemon=True).start()
+    try:
+        answer = answers.get(timeout=HEALTH_TIMEOUT_S)
+    except queue.Empty:
+        answer = f"no answer within {HEALTH_TIMEOUT_S} s"
+    if answer == "ready":
+        _tell(answer)
+        return 0
+    line = f"{url.rstrip('/')}/health/ready: {answer}"
+    sys.stderr.write(f"ladabert-serve: {line.encode('unicode_escape').decode()}\n")
     return FAILED
+
+
+def _ask(server: http.client.HTTPConnection, path: str) -> str:
+    """Return `ready` when the path answers 200, else what was wrong."""
+    try:
+        with contextlib.closing(server):
+            server.request("GET", path)
+            status = server.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    return "ready" if status == HTTPStatus.OK else f"status {status}"
 
 
 def _tell(text: str) -> None:

@@ -210,7 +210,7 @@ class Model:
         scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
         best = scores[0]
         length = len(tokens.ids)
-        metrics.predictions[best["label"]].steps += 1
+        metrics.predictions[best["label"]].inc()
         metrics.prediction_score.observe(best["score"])
         metrics.input_tokens.observe(length)
         return {

@@ -21,6 +21,7 @@ from service.errors import StartError
 from service.protocol import Connections, bounded_protocol
 from service.registry import Registry
 from service.settings import Settings
+from service.tallies import WorkerTallies
 
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
 SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
@@ -147,17 +148,27 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def run_server(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
+def run_server(
+    settings: Settings,
+    listener: socket.socket,
+    started: Callable[[Registry], None],
+    workers: WorkerTallies | None = None,
+) -> None:
     """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
     # Until the server takes over the signals, while models load, they end the process in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener, started))
+        runner.run(_serve(settings, listener, started, workers))
 
 
-async def _serve(settings: Settings, listener: socket.socket, started: Callable[[Registry], None]) -> None:
-    app = create_app(settings)
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    started: Callable[[Registry], None],
+    workers: WorkerTallies | None,
+) -> None:
+    app = create_app(settings, workers=workers)
     connections = Connections(settings)
     config = uvicorn.Config(
         app,

@@ -7,9 +7,13 @@ from service.call import Call
 from service.errors import StartError
 from service.settings import Settings
 
+HEADER_CHARACTERS = (
+    512  # of a caller's trace headers, as the standard asks; the library may read a long one for seconds
+)
+
 
 class CallTracer(Protocol):
-    """Told of each request once it is answered."""
+    """Records each request once it is answered."""
 
     def record(self, call: Call, status: int) -> None:
         """Make the spans of one request; must not block."""
@@ -31,7 +35,7 @@ def start_tracer(settings: Settings) -> CallTracer | None:
 
 
 class _OtlpTracer:
-    """Spans are made after the answer, from the times that the request's steps left: nothing is done in between.
+    """Makes spans after the answer, from the times that the request's steps left, so that a request costs no more.
 
     The SDK's own variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, …) apply.
     """
@@ -58,9 +62,10 @@ class _OtlpTracer:
             return int((epoch_s + moment_s) * 1e9)
 
         carrier = {name: call.header(name.encode()) for name in ("traceparent", "tracestate")}
+        carrier = {name: value for name, value in carrier.items() if 0 < len(value) <= HEADER_CHARACTERS}
         root = self._tracer.start_span(
             f"POST {call.path}",
-            context=self._propagator.extract({name: value for name, value in carrier.items() if value}),
+            context=self._propagator.extract(carrier),
             kind=self._trace.SpanKind.SERVER,
             start_time=nanoseconds(call.started_at),
             attributes={

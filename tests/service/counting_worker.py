@@ -1,15 +1,19 @@
-"""A worker that counts requests when told, and nothing else: `python -m tests.service.counting_worker COUNT`."""
+"""A worker that counts requests when told, and nothing else.
+
+`python -m tests.service.counting_worker COUNT DESCRIPTOR WORKERS PLACE`, the descriptor that of shared tallies.
+"""
 
 import sys
 
 from service.metrics import Metrics
+from service.tallies import SharedTallies
 
 OUTCOMES = ((200, None), (429, "queue_full"), (504, "deadline"), (200, None), (422, None))
 
 
-def main(count: int) -> None:
+def main(count: int, descriptor: int, workers: int, place: int) -> None:
     """Begin `count` requests, say so, wait for a line, and end them one after the other."""
-    metrics = Metrics(["/classify"])
+    metrics = Metrics(["/classify"], SharedTallies(workers, descriptor).of_worker(place))
     metrics.add_requests_series("alpha")
     for _ in range(count):
         metrics.began()
@@ -23,4 +27,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

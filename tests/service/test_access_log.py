@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,33 @@ def test_a_text_cannot_forge_a_log_line(models: Path, caplog: pytest.LogCaptureF
 
 def test_no_request_writes_a_line_by_default(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert lines(models, caplog) == []
+
+
+ODD = ["\n", "\r", "\x1b[2J", "\x85", "\u2028", "\ud800", "\0", "\u202e"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+def test_nothing_that_is_quoted_forges_a_log_line_or_reaches_the_terminal_as_a_control_character(odd: str) -> None:
+    text = f"it said {odd}2026-01-01 00:00:00,000 ERROR service: forged"
+    try:
+        raise ValueError(text)
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed: %s", "args": (text,), "exc_info": sys.exc_info()})
+    first, *others = TextFormatter().format(record).split("\n")
+    assert "failed: it said" in first
+    assert all(line.startswith("  ") for line in others)
+    assert all(line.isprintable() for line in [first, *others])
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert line.isprintable()
+    assert text in json.loads(line)["traceback"]
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, {(1, 2): 3}, object(), float("nan"), [[[]]] * 3], ids=repr)
+def test_a_value_that_json_does_not_know_is_written_all_the_same(value: object) -> None:
+    holds_itself = [value]
+    holds_itself.append(holds_itself)
+    for field in (value, holds_itself):
+        record = logging.makeLogRecord({"msg": "answered", "fields": {"status": 200, "value": field}})
+        json.loads(JsonFormatter().format(record))
+        assert " status=200 value=" in TextFormatter().format(record)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.errors import OUTCOMES
-from service.metrics import MULTIPROCESS_VARIABLE, render, take_snapshot_of_workers
+from service.errors import OUTCOMES, StartError
+from service.metrics import Metrics, ModelLabels, ModelMetrics
+from service.tallies import SharedTallies, Tallies, WorkerTallies, own_tallies
 from tests.service.conftest import Server
 from tests.service.gated import Gated, gated, hang_up_while_waiting
 from tests.service.tiny_artefact import REPOSITORY
@@ -121,43 +124,52 @@ def test_the_sum_is_right_at_every_scrape_while_callers_come_and_go(models: Path
 
 
 @contextlib.contextmanager
-def counting_workers(folder: Path, number: int, requests: int) -> "Iterator[list[subprocess.Popen[str]]]":
+def counting_workers(tallies: SharedTallies, requests: int) -> "Iterator[list[subprocess.Popen[str]]]":
     """Worker processes that have begun their requests and end them when told."""
+    workers = len(tallies.everyone)
     with contextlib.ExitStack() as stack:
-        workers = [
+        processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "tests.service.counting_worker", str(requests)],
+                    [sys.executable, "-m", "tests.service.counting_worker"]
+                    + [str(number) for number in (requests, tallies.descriptor, workers, place)],
                     cwd=REPOSITORY,
-                    env={**os.environ, MULTIPROCESS_VARIABLE: str(folder)},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
+                    pass_fds=[tallies.descriptor],
                     text=True,
                 )
             )
-            for _ in range(number)
+            for place in range(workers)
         ]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "began\n"
-        yield workers
+        for process in processes:
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "began\n"
+        yield processes
+
+
+def tell(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("end them\n")
+    process.stdin.flush()
+
+
+def scrape_workers(tallies: SharedTallies) -> Page:
+    return Page(generate_latest(Metrics([], WorkerTallies(own_tallies().own, tallies.everyone)).registry).decode())
 
 
 @pytest.mark.parametrize("number", [2, 3])
-def test_the_sum_over_several_workers_is_right_at_every_scrape(tmp_path: Path, number: int) -> None:
-    def scrape() -> Page:
-        return Page(render(take_snapshot_of_workers(tmp_path), "")[0].decode())
-
+def test_the_sum_over_several_workers_is_right_at_every_scrape(number: int) -> None:
     requests = 5000
-    with counting_workers(tmp_path, number, requests) as workers:
-        assert scrape().in_progress == number * requests
+    tallies = SharedTallies(number)
+    with counting_workers(tallies, requests) as workers:
+        assert scrape_workers(tallies).in_progress == number * requests
         for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("end them\n")
-            worker.stdin.flush()
+            tell(worker)
         seen = []
         for _ in range(SCRAPES):
-            page = scrape()
+            page = scrape_workers(tallies)
             assert page.taken_in == number * requests
             assert page.refusals == page.rejected
             seen.append(page.in_progress)
@@ -166,3 +178,67 @@ def test_the_sum_over_several_workers_is_right_at_every_scrape(tmp_path: Path, n
         assert seen[-1] == 0
         assert seen == sorted(seen, reverse=True)
         assert any(0 < in_progress < number * requests for in_progress in seen)
+
+
+def test_a_worker_that_is_stopped_or_killed_at_any_moment_neither_holds_up_a_scrape_nor_spoils_it() -> None:
+    requests = 100_000
+    tallies = SharedTallies(1)
+    with counting_workers(tallies, requests) as (worker,):
+        tell(worker)
+        for _ in range(100):
+            worker.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+            page = scrape_workers(tallies)
+            assert (page.taken_in, page.refusals) == (requests, page.rejected)
+            worker.send_signal(signal.SIGCONT)
+        worker.kill()
+        worker.wait()
+        tallies.everyone[0].end()
+        last = scrape_workers(tallies)
+    assert page.out <= last.out
+    assert (last.in_progress, last.refusals) == (0, last.rejected)
+
+
+def test_counters_never_fall_and_take_no_more_room_however_often_a_worker_is_killed() -> None:
+    tallies = SharedTallies(2)
+    model = ModelLabels("alpha", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
+    rows = set()
+    for process in range(1, 101):
+        metrics = Metrics(["/classify"], tallies.of_worker(0))
+        model_metrics = ModelMetrics(metrics, model)
+        model_metrics.ready.set(1)
+        model_metrics.queue_depth_changed(7)
+        for _ in range(3):  # one of them is never answered
+            metrics.began()
+        metrics.ended("alpha", "/classify", 200, 0.001, None)
+        metrics.ended("alpha", "/classify", 429, 0.001, "queue_full")
+        page = scrape_workers(tallies)
+        assert (page.out, page.rejected, page.in_progress) == (process, process, 1)
+        tallies.everyone[0].end()
+        page = scrape_workers(tallies)
+        assert (page.out, page.rejected, page.in_progress) == (process, process, 0)
+        rows.add(len(tallies.everyone[0].rows()))
+    assert len(rows) == 1
+
+
+def test_what_a_process_left_half_written_when_it_was_killed_does_not_count() -> None:
+    memory = bytearray(4096)
+    first = Tallies(memoryview(memory))
+    first.row(("whole",), 3)
+    used = memory[:8]
+    index = first.row(("a row with a long name, whose last word was not written",), 3)
+    first.numbers[index] = 5.0
+    memory[:8] = used
+    second = Tallies(memoryview(memory))
+    assert list(second.rows()) == [("whole",)]
+    index = second.row(("next",), 40)
+    assert second.numbers[index : index + 40].tolist() == [0.0] * 40
+    assert list(second.rows()) == [("whole",), ("next",)]
+
+
+def test_more_models_than_there_is_room_for_stop_the_start_with_a_reason() -> None:
+    tallies = Tallies(memoryview(bytearray(1024)))
+    tallies.row(("ladabert_queue_depth", "alpha"), 100)
+    with pytest.raises(StartError, match="no room"):
+        tallies.row(("ladabert_queue_depth", "beta"), 100)
+    assert list(tallies.rows()) == [("ladabert_queue_depth", "alpha")]

@@ -1,12 +1,16 @@
 """Claims about GET /metrics."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from service.metrics import DURATION_BUCKETS_S
 from tests.service.conftest import Server, serving
@@ -131,20 +135,96 @@ def test_what_is_served_can_be_read(fresh: Server) -> None:
     assert value(series, "ladabert_model_ready", model="alpha") == 1
 
 
-def test_openmetrics_is_sent_when_asked_for(fresh: Server) -> None:
-    accept = "application/openmetrics-text; version=1.0.0"
+OPENMETRICS = "application/openmetrics-text"
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1"
+    ";q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        OPENMETRICS,
+        f"{OPENMETRICS}; version=1.0.0",
+        f"{OPENMETRICS};version=0.0.1, {OPENMETRICS};version=1.0.0",
+        f"text/plain;q=0.5,{OPENMETRICS.upper()} ; Q=0.6",
+        PROMETHEUS,
+    ],
+)
+def test_openmetrics_is_sent_when_it_is_preferred(fresh: Server, accept: str) -> None:
     response = fresh.get("/metrics", headers={"accept": accept})
-    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.headers["content-type"] == f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
     assert list(openmetrics.text_string_to_metric_families(response.text))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(
-    "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=x", "text/plain; version=..", ",;=,"]
+    "accept",
+    [
+        "",
+        "*/*",
+        "text/html",
+        f"{OPENMETRICS}; version=x",
+        f"{OPENMETRICS}; version=999.0.0",
+        f"{OPENMETRICS}; version={'9' * 60_000}",
+        f"{OPENMETRICS}; q=0",
+        f"{OPENMETRICS}; q=nan",
+        f"{OPENMETRICS}; q=-1",
+        f"{OPENMETRICS}; q=x",
+        f"{OPENMETRICS}; q=0.1, text/plain",
+        "text/plain; version=..",
+        "text/plain; version=1.0.0",
+        ",;=,",
+        ";" * 60_000,
+        "text/plain," * 6_000,
+    ],
+    ids=lambda accept: accept[:60],
 )
 def test_any_other_accept_header_gets_plain_text(fresh: Server, accept: str) -> None:
     response = fresh.get("/metrics", headers={"accept": accept})
     assert response.status_code == 200
-    assert response.headers["content-type"].startswith("text/plain")
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_scrapes_that_come_while_one_is_made_share_one_page(fresh: Server) -> None:
+    metrics = fresh.app.state.services.metrics
+    pages = 0
+
+    class Counting(Collector):
+        def collect(self) -> list[Metric]:
+            nonlocal pages
+            pages += 1
+            return []
+
+    metrics.registry.register(Counting())
+
+    async def scrape_often() -> list[bytes]:
+        made = await asyncio.gather(*(metrics.page("") for _ in range(500)))
+        return [page for page, _ in made]
+
+    bodies = fresh.call(scrape_often)
+    assert len(bodies) == 500
+    assert pages <= 3
+
+
+def test_a_scrape_that_is_given_up_leaves_the_page_to_the_others(fresh: Server) -> None:
+    metrics = fresh.app.state.services.metrics
+
+    async def give_up_one() -> Any:
+        first, second = (asyncio.ensure_future(metrics.page("")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        page, _ = await second
+        return page
+
+    assert b"ladabert_requests_total" in fresh.call(give_up_one)
+
+
+def test_metrics_that_cannot_be_read_are_a_503_that_says_when_to_come_again(fresh: Server) -> None:
+    fresh.app.state.services.metrics.stop()
+    response = fresh.get("/metrics")
+    assert (response.status_code, response.headers["content-type"]) == (503, "application/problem+json")
+    assert response.headers["retry-after"]
 
 
 def test_two_apps_in_one_process_count_apart(models: Path, fresh: Server) -> None:

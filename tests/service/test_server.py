@@ -85,14 +85,16 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def started(models: Path, *options: str, module: str = "service", **environment: str) -> Iterator[Process]:
+def started(
+    models: Path, *options: str, module: str = "service", stderr: Any = subprocess.DEVNULL, **environment: str
+) -> Iterator[Process]:
     """Start a server on a free port and wait until it says that it listens."""
     process = subprocess.Popen(
         [*COMMAND, module, "--models", str(models), "--port", "0", "--provider", "cpu", *options],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         text=True,
     )
     try:

@@ -61,6 +61,19 @@ def test_each_step_of_a_request_is_a_span_below_the_callers(models: Path) -> Non
             assert span.end_time_unix_nano <= root.end_time_unix_nano
 
 
+def test_trace_headers_of_any_length_cost_nothing_and_only_short_ones_are_continued(models: Path) -> None:
+    long = ",".join(f"{name}={'x' * 200}" for name in "abc")
+    with collecting() as (endpoint, spans):
+        with serving(models, trace_endpoint=endpoint) as server:
+            for state in (long[:201], long, " " * 60_000):
+                headers = {"traceparent": PARENT, "tracestate": state}
+                assert server.classify({"inputs": []}, headers=headers).status_code == 422
+            headers = {"traceparent": PARENT + " " * 60_000}
+            assert server.classify({"inputs": []}, headers=headers).status_code == 422
+        assert [span.trace_state for span in spans] == [long[:201], "", "", ""]
+        assert [span.parent_span_id.hex() for span in spans] == [PARENT.split("-")[2]] * 3 + [""]
+
+
 def test_a_refused_request_is_a_span_with_its_status(models: Path) -> None:
     with collecting() as (endpoint, spans):
         with serving(models, trace_endpoint=endpoint) as server:
