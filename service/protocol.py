@@ -9,6 +9,7 @@ from typing import Any
 
 import httptools
 from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.call import HANG_UPS
@@ -86,6 +87,19 @@ class Connections:
             connection.check(now)
 
 
+class ReadingFlow(FlowControl):
+    """Flow control that reads on only while the connection holds little: uvicorn resumes with each part of a body."""
+
+    def __init__(self, transport: asyncio.Transport, held: bytearray) -> None:
+        super().__init__(transport)
+        self._held = held
+
+    def resume_reading(self) -> None:
+        """Read on, if there is room."""
+        if len(self._held) <= READ_BYTES:
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     """Uvicorn's protocol with bounds; `bounded_protocol` names the table that all connections of a server share.
 
@@ -121,6 +135,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
         super().connection_made(transport)
+        self.flow = ReadingFlow(transport, self._held)
         if not self.table.add(self):
             self._refuse(TooManyConnectionsError(self.table.settings.max_connections))
 

@@ -40,6 +40,7 @@ DROP_SYN = b"".join(
     )
 )
 SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
+SOCKET_BUFFER_BYTES = 262144
 ENDING_S = 1.0  # of the grace period, but at most half of it: to send the last answers and end the process
 HARD_STOP_S = 0.5  # of these: for callers to take the last answers
 
@@ -112,6 +113,11 @@ def bind(settings: Settings) -> socket.socket:
         raise StartError(f"cannot listen on {where}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for buffer in (
+            socket.SO_RCVBUF,
+            socket.SO_SNDBUF,
+        ):  # of each connection: the kernel would let it grow to megabytes
+            listener.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER_BYTES)
         listener.bind(address)
     except OSError as error:
         listener.close()
