@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from service.batcher import Batcher, Ticket
+from service.batcher import Batcher, Preparation, Ticket
 from service.errors import QueueFullError
 from service.fair_queue import BatchLimits
 
@@ -83,7 +83,7 @@ class Simulation:
                 self.at(self.now, answered)
 
         try:
-            ticket = self.batcher.admit(lengths, sum(lengths), math.inf, answer)
+            ticket = self.batcher.admit(lengths, sum(lengths), sum(lengths), math.inf, answer)
         except QueueFullError as error:
             self.refused.append((self.now, error))
             return None
@@ -101,9 +101,9 @@ class Simulation:
             self.at(self.now + RUN_S + batch.padded_tokens / TOKENS_PER_S, end)
 
 
-def _prepare(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    for length in lengths:
-        yield length, length
+def _prepare(lengths: Sequence[int]) -> Preparation[int]:
+    yield from lengths[:-1]
+    return [(length, length) for length in lengths]
 
 
 def _deliver(tickets: Sequence[SimulatedTicket]) -> None:
