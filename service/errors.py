@@ -12,6 +12,7 @@ ServiceError
     ├── UnsupportedMediaError      the body is not declared as JSON
     ├── InvalidRequestError        JSON that does not fit the schema or the model
     ├── QueueFullError             more waits already than the limits allow
+    ├── NotLiveError               only a restart of the process helps
     ├── NotReadyError              the default model cannot answer now
     ├── DrainingError              the server is shutting down
     ├── ModelFailedError           the model failed on this request
@@ -107,6 +108,10 @@ class QueueFullError(RequestError):
         self.retry_after_s = max(RETRY_AFTER_S, math.ceil(wait_s))
 
 
+class NotLiveError(RequestError):
+    """Only a restart of the process helps: a model's runs hang and cannot be replaced any more."""
+
+
 class NotReadyError(RequestError):
     """The default model cannot answer now."""
 
@@ -158,6 +163,7 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     InvalidRequestError: Outcome(422, "Invalid request"),
     QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full"),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
+    NotLiveError: Outcome(503, "Not live", retry=True),
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
     ModelFailedError: Outcome(503, "Model failed", retry=True),
