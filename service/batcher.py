@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
 PIECE_BYTES = 8192  # of text that a runner prepares before other requests get their turn
+ASSUMED_BYTES_PER_TOKEN = 100  # that are prepared in the time that a token is computed, until it is measured
 DECAY = 0.95  # weight of a measurement relative to the next one
 
 Preparation = Generator[int, None, Sequence[tuple[Payload, int]]]
@@ -275,19 +276,18 @@ class Batcher(Generic[Request, Payload, Result]):
                 self._free_runners -= 1
 
     def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
-        continued = False  # at most one piece of a long request is prepared before a batch is taken
         while True:
-            while not (self._closed or self._arrived or self._queue or self._may_continue):
+            while not (self._closed or self._arrived or self._queue or self._long_may_go_on):
                 if not self._changed.wait(timeout_s):
                     return None
             if self._closed:
                 return None
             if self._arrived:
                 self._prepare_and_queue(self._next_arrived())
-            elif self._may_continue and not (continued and self._queue):
+            elif self._long_may_go_on and next(iter(self._unfinished))._virtual_start <= self._queue.first_tag:
                 if self._queue:
                     self._changed.notify()  # another runner can take a batch meanwhile
-                self._long_in_preparation = continued = True
+                self._long_in_preparation = True
                 self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
                 self._long_in_preparation = False
             else:
@@ -301,7 +301,7 @@ class Batcher(Generic[Request, Payload, Result]):
                     return self._start(texts, now)
 
     @property
-    def _may_continue(self) -> bool:
+    def _long_may_go_on(self) -> bool:
         return bool(self._unfinished) and not self._long_in_preparation
 
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
@@ -323,10 +323,11 @@ class Batcher(Generic[Request, Payload, Result]):
         for ticket, size_bytes in zip(tickets, sizes, strict=True):
             if ticket.settled:
                 continue
-            # Preparation counts as work, like the tokens that could have been computed in its time.
+            # Preparation counts as work, like the tokens that could have been computed in its time. Who waited for it
+            # could not use the runners meanwhile, and is owed nothing for that.
             tokens = self._as_tokens(size_bytes)
-            ticket._virtual_start += tokens
             self._queue.virtual_time += tokens / len(self._live)
+            ticket._virtual_start = max(ticket._virtual_start + tokens, self._queue.virtual_time)
             self._set_waiting(ticket, ticket._waiting_tokens, max(0, ticket._waiting_bytes - size_bytes))
             if ticket._prepared:
                 self._add(ticket)
@@ -334,8 +335,10 @@ class Batcher(Generic[Request, Payload, Result]):
                 self._unfinished[ticket] = None
 
     def _as_tokens(self, size_bytes: int) -> float:
-        s_per_token = self._inference_speed.seconds_per_unit
-        return size_bytes * self._preparation_speed.seconds_per_unit / s_per_token if s_per_token else 0.0
+        s_per_byte, s_per_token = self._preparation_speed.seconds_per_unit, self._inference_speed.seconds_per_unit
+        if not (s_per_byte and s_per_token):
+            return size_bytes / ASSUMED_BYTES_PER_TOKEN
+        return size_bytes * s_per_byte / s_per_token
 
     def drain(self) -> None:
         """Admit nothing from now on; what was admitted is still answered."""

@@ -71,6 +71,14 @@ class FairQueue(Generic[Owner]):
         """Whether there may be texts that wait: the heaps forget those that were removed late."""
         return bool(self.ready_texts or self._beyond)
 
+    @property
+    def first_tag(self) -> float:
+        """The least tag of the texts that wait, rounded; infinite when none does."""
+        for heap in (self._ready, self._beyond):
+            while heap and not heap[0][1].waiting:
+                heapq.heappop(heap)
+        return min((heap[0][0][0] for heap in (self._ready, self._beyond) if heap), default=math.inf)
+
     def add(
         self, owner: Owner, virtual_start: float, lengths: Sequence[int], now: float
     ) -> Sequence[QueuedText[Owner]]:
@@ -153,16 +161,12 @@ class FairQueue(Generic[Owner]):
 
     def _bring_within_window(self, live_requests: int) -> QueuedText[Owner] | None:
         """Make the texts ready that are within the window from the least tag on; return the text that has it."""
-        while self._ready and not self._ready[0][1].waiting:
-            heapq.heappop(self._ready)
-        while self._beyond and not self._beyond[0][1].waiting:
-            heapq.heappop(self._beyond)
-        heads = [heap[0][0][0] for heap in (self._ready, self._beyond) if heap]
-        if not heads:
+        first_tag = self.first_tag
+        if first_tag == math.inf:
             return None
         # A request that is alone holds nobody up.
         window = self._limits.fair_window_tokens if live_requests > 1 else self._limits.max_batch_tokens
-        horizon = min(heads) + window
+        horizon = first_tag + window
         while self._beyond and self._beyond[0][0][0] <= horizon:
             entry = heapq.heappop(self._beyond)
             text = entry[1]
