@@ -137,10 +137,6 @@ class Batch(Generic[Request, Payload, Result]):
         self.answered = True
         self._batcher._answer(self, results, timed)
 
-    def fail(self, error: Exception) -> None:
-        """Give every text the same error."""
-        self.answer([error] * len(self._texts), timed=False)
-
 
 class Batcher(Generic[Request, Payload, Result]):
     """The queue of one model; every method may be called from any thread.

@@ -50,9 +50,9 @@ class _Template(NamedTuple):
 class TextTokenizer:
     """Tokenises for one model; safe to call from several threads at once.
 
-    Truncation and special tokens are added here. The library keeps its truncation in the tokenizer, which threads
-    share, and keeps what it cuts off, in gigabytes for a pair of long texts. Of its methods only those for batches
-    release the interpreter lock.
+    Truncation and special tokens are done here, because the library's truncation is a state that threads share, and
+    keeps the overflow: gigabytes for a pair of long texts. Only the library's batch methods release the interpreter
+    lock.
     """
 
     def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
@@ -129,9 +129,10 @@ class TextTokenizer:
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of each text of a pair fit into `room`, one after the other taken from the longer one.
+    """Return how many tokens to keep of each text of a pair, so that both fit into `room`.
 
-    Of two that end up equally long the shorter one before has the smaller half.
+    Tokens are taken from the longer text, one by one. When both lose some, the text that was shorter keeps the
+    smaller half.
     """
     if first + second <= room:
         return first, second

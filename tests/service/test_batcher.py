@@ -113,6 +113,10 @@ def compute(batch: TextBatch) -> list[str]:
     return [text.name for text in batch.payloads]
 
 
+def fail(batch: TextBatch) -> None:
+    batch.answer([ModelFailedError("tiny", "a fault")] * len(batch.payloads), timed=False)
+
+
 def take_now(batcher: TextBatcher) -> TextBatch | None:
     return batcher.take(timeout_s=0)
 
@@ -577,7 +581,7 @@ def test_a_failed_batch_answers_each_of_its_callers() -> None:
     callers = [Caller(batcher, [10]) for _ in range(3)]
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny", "a fault"))
+    fail(batch)
     assert [caller.answers for caller in callers] == [1, 1, 1]
     assert all(isinstance(caller.ticket.error, ModelFailedError) for caller in callers)
 
@@ -597,7 +601,7 @@ def test_the_rest_of_a_failed_request_is_not_computed() -> None:
     caller = Caller(batcher, [10, 10, 10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny", "a fault"))
+    fail(batch)
     assert take_now(batcher) is None
     assert (caller.answers, record.depth, batcher.queued_tokens) == (1, 0, 0)
 
@@ -746,7 +750,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(batch=consumes(running))
     def fail(self, batch: TextBatch | None) -> None:
         if batch:
-            batch.fail(ModelFailedError("tiny", "a fault"))
+            fail(batch)
 
     @invariant()
     def everybody_is_answered_at_most_once(self) -> None:
