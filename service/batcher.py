@@ -1,44 +1,65 @@
-"""Admits requests, shares the runners fairly among them and hands out batches of near-equal length.
+"""Admits requests, prepares their texts and hands out batches of near-equal length to the runners.
 
-There is no timer: a batch is what waits when a runner becomes free. Knows neither HTTP nor ONNX. Whose turn it is:
-`fair_queue.py`.
+There is no timer: a free runner takes what waits. The batcher knows neither HTTP nor ONNX; `fair_queue.py` decides
+whose turn it is.
 """
 
-import itertools
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from service.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 from service.fair_queue import BatchLimits, FairQueue, QueuedText
-from service.wakeup import LastInFirstOut
+from service.wakeup import LifoCondition
 
 Request = TypeVar("Request")
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
 
-TEXTS_AT_A_TIME = 16  # of a long list that are worked on before what else waits gets its turn
-DECAY = 0.95  # a batch's weight in the measured speed, relative to the batch after it
+TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
+PIECE_BYTES = 8192  # of text that a runner prepares before other requests get their turn
+ASSUMED_BYTES_PER_TOKEN = 100  # that are prepared in the time that a token is computed, until it is measured
+DECAY = 0.95  # weight of a measurement relative to the next one
+
+Preparation = Generator[int, None, Sequence[tuple[Payload, int]]]
 
 
 class BatcherObserver(Protocol):
-    """Told of what happens inside; called with the batcher's lock held, so it must not block."""
+    """Receives what happens inside; called with the batcher's lock held, so it must not block."""
 
     def queue_depth_changed(self, depth: int) -> None:
-        """`depth` requests have texts that wait."""
+        """Report that `depth` requests have texts that wait."""
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
-        """A runner took a batch of `size` texts."""
+        """Report that a runner took a batch of `size` texts."""
+
+
+class Speed:
+    """Seconds per unit of work, as measured; recent measurements count more."""
+
+    def __init__(self) -> None:
+        self._amount = 0.0
+        self._seconds = 0.0
+
+    def measure(self, amount: int, seconds: float) -> None:
+        """Add one measurement."""
+        self._amount = self._amount * DECAY + amount
+        self._seconds = self._seconds * DECAY + seconds
+
+    @property
+    def seconds_per_unit(self) -> float:
+        """The weighted mean, 0 before the first measurement."""
+        return self._seconds / self._amount if self._amount else 0.0
 
 
 class Ticket(Generic[Request, Payload, Result]):
     """One admitted request, settled exactly once.
 
-    Settled means `results` holds one result per text in their order, or `error` says why there is none.
-    `payloads` are its prepared texts. Times are the batcher's clock, in seconds; `waiter` is the caller's own.
+    Once it is settled, `results` holds one result per text in their order, or `error` says why there is none.
+    `payloads` are its prepared texts. Times are seconds on the batcher's clock; `waiter` belongs to the caller.
     """
 
     error: BaseException | None = None
@@ -46,10 +67,12 @@ class Ticket(Generic[Request, Payload, Result]):
     queued_at = math.nan  # its texts were prepared
     started_at = math.nan  # a runner took the first of them
     settled_at = math.nan
-    _preparing: Iterator[tuple[Payload, int]] | None = None
+    _preparation: "Preparation[Payload] | None" = None
     _texts: "Texts[Request, Payload, Result]" = ()  # in the order in which they go
     _waiting_tokens = 0  # an estimate until the texts are prepared
-    _contended = 0  # of these, what others have to wait for
+    _waiting_bytes = 0  # to prepare, at most
+    _contended_tokens = 0  # of these, how many other requests may have to wait for
+    _contended_bytes = 0
     _unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
     _unanswered = 0
 
@@ -61,10 +84,10 @@ class Ticket(Generic[Request, Payload, Result]):
         self._virtual_start = virtual_start
         self.payloads: Sequence[Payload] = ()
         self.results: list[Result] = []
-        self._prepared: list[tuple[Payload, int]] = []
+        self._prepared: Sequence[tuple[Payload, int]] = ()
 
     def steps(self) -> list[tuple[str, float, float]]:
-        """Return name, begin and end of each step that was gone through: tokenize, queue, inference."""
+        """Return name, begin and end of each completed step: tokenize, queue, inference."""
         times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else math.nan)
         return [
             (name, begin, end)
@@ -102,35 +125,31 @@ class Batch(Generic[Request, Payload, Result]):
         """Tokens that the model computes, padding included."""
         return self.longest * len(self._texts)
 
-    def answer(self, results: Sequence[Result | Exception]) -> None:
-        """Give each text its result, or the error that its caller gets, in the order of `payloads`."""
+    def answer(self, results: Sequence[Result | Exception], timed: bool = True) -> None:
+        """Give each text its result, or the error for its caller, in the order of `payloads`.
+
+        `timed` says whether the time since `started_at` tells how fast the model is.
+        """
         if len(results) != len(self._texts):
             raise ValueError(f"{len(results)} results for a batch of {len(self._texts)}")
-        self._answer(results, worked=True)
-
-    def fail(self, error: Exception) -> None:
-        """Give every text the same error."""
-        self._answer([error] * len(self._texts), worked=False)
-
-    def _answer(self, results: Sequence[Result | Exception], worked: bool) -> None:
         if self.answered:
             raise RuntimeError("this batch was answered before")
         self.answered = True
-        self._batcher._answer(self, results, worked)
+        self._batcher._answer(self, results, timed)
 
 
 class Batcher(Generic[Request, Payload, Result]):
     """The queue of one model; every method may be called from any thread.
 
-    `prepare` yields a request's texts with their lengths in tokens, or raises what its caller gets; it runs in
-    the thread that calls `take`. `deliver` is told the tickets that were settled, without the lock; it is
-    called from any thread and must not block.
+    `prepare` runs in the threads that call `take`. It returns a request's texts with their lengths in tokens, or
+    raises the error for its caller. After each piece of work but the last it yields the bytes that it prepared.
+    `deliver` gets the tickets that were settled, from any thread and without the lock; it must not block.
     """
 
     def __init__(
         self,
         limits: BatchLimits,
-        prepare: Callable[[Request], Iterator[tuple[Payload, int]]],
+        prepare: Callable[[Request], Preparation[Payload]],
         deliver: Callable[[Sequence[Ticket[Request, Payload, Result]]], None],
         observer: BatcherObserver,
         clock: Callable[[], float] = time.monotonic,
@@ -141,17 +160,20 @@ class Batcher(Generic[Request, Payload, Result]):
         self._deliver = deliver
         self._observer = observer
         self._lock = threading.Lock()
-        self._changed = LastInFirstOut(self._lock)
+        self._changed = LifoCondition(self._lock)
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
-        self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # prepared in part
+        self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # long
         self._queue: FairQueue[Ticket[Request, Payload, Result]] = FairQueue(limits)
         self._waiting_requests = 0
         self._waiting_tokens = 0
-        self._contended = 0
+        self._waiting_bytes = 0  # to prepare
+        self._contended_tokens = 0
+        self._contended_bytes = 0
         self._tokens_per_estimate = 1.0
-        self._measured_tokens = 0.0
-        self._measured_s = 0.0
+        self._inference_speed = Speed()  # seconds per token
+        self._preparation_speed = Speed()  # seconds per byte
+        self._long_in_preparation = False  # by one runner at a time: the others stay free for short requests
         self._free_runners = 0
         self._running = 0  # batches
         self._running_tokens = 0
@@ -176,46 +198,48 @@ class Batcher(Generic[Request, Payload, Result]):
 
     @property
     def free_runners(self) -> int:
-        """Threads in `take`: each waits, or prepares what arrived."""
+        """Threads in `take`: each waits, or prepares texts."""
         return self._free_runners
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: `take` gives nothing any more."""
+        """Whether `close` was called; then `take` returns None."""
         return self._closed
 
     @property
     def expected_wait_s(self) -> float:
-        """Seconds that a text which came now would wait, as fast as the last batches went; 0 before the first."""
-        if not self._measured_tokens:
-            return 0.0
+        """Seconds that a short text would wait if it came now, at the speed of the last batches; 0 before the first."""
         runners = max(1, self._free_runners + self._running)
-        return (self._contended + self._running_tokens) * self._measured_s / self._measured_tokens / runners
+        tokens_s = (self._contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
+        return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / runners
 
     def admit(
-        self, request: Request, tokens: int, deadline: float, waiter: Any = None
+        self, request: Request, tokens: int, preparation_bytes: int, deadline: float, waiter: Any = None
     ) -> Ticket[Request, Payload, Result]:
-        """Accept a request of at most `tokens` tokens; raises QueueFullError or DrainingError."""
+        """Accept a request of at most so many tokens and bytes; raises QueueFullError or DrainingError."""
         with self._lock:
             if self._draining:
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
+            is_long = preparation_bytes > PIECE_BYTES
             if self._waiting_requests:
-                self._refuse_when_full(estimate)
+                self._refuse_when_full(estimate, is_long)
             ticket: Ticket[Request, Payload, Result] = Ticket(
                 request, deadline, waiter, self.clock(), self._queue.virtual_time
             )
             self._live[ticket] = None
             self._waiting_requests += 1
-            self._set_waiting_tokens(ticket, estimate)
-            self._arrived[ticket] = None
+            self._set_waiting(ticket, estimate, preparation_bytes)
+            (self._unfinished if is_long else self._arrived)[ticket] = None
             self._observer.queue_depth_changed(self._waiting_requests)
             self._changed.notify()
             return ticket
 
-    def _refuse_when_full(self, tokens: int) -> None:
+    def _refuse_when_full(self, tokens: int, is_long: bool) -> None:
         limits = self._limits
         wait_s = self.expected_wait_s
+        if is_long:  # which waits for the whole preparation of others, not for a piece of it
+            wait_s += (self._waiting_bytes - self._contended_bytes) * self._preparation_speed.seconds_per_unit
         if self._waiting_requests >= limits.max_queue_requests:
             raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
         if self._waiting_tokens + tokens > limits.max_queue_tokens:
@@ -239,7 +263,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self.fail(ticket, DeadlineExceededError())
 
     def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
-        """Prepare what arrived and return a batch; None once closed, or when `timeout_s` passed without any."""
+        """Prepare texts and return a batch; None once closed, or when `timeout_s` passed without any."""
         with self._lock:
             self._free_runners += 1
             try:
@@ -248,47 +272,76 @@ class Batcher(Generic[Request, Payload, Result]):
                 self._free_runners -= 1
 
     def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
-        continued = False  # at most one long list goes on being prepared before a batch is taken
         while True:
-            while not (self._closed or self._arrived or self._queue or self._unfinished):
+            while not (self._closed or self._arrived or self._queue or self._long_may_go_on):
                 if not self._changed.wait(timeout_s):
                     return None
             if self._closed:
                 return None
             if self._arrived:
                 self._prepare_and_queue(self._next_arrived())
-            elif self._unfinished and not (continued and self._queue):
+            elif self._long_may_go_on and next(iter(self._unfinished))._virtual_start <= self._queue.first_tag:
+                if self._queue:
+                    self._changed.notify()  # another runner can take a batch meanwhile
+                self._long_in_preparation = True
                 self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
-                continued = True
+                self._long_in_preparation = False
             else:
                 now = self.clock()
                 texts = self._queue.pick(len(self._live), self._free_runners, self._running_long > 0, now)
                 late = self._settle_late(texts, now)
                 if late:
-                    with self._changed.unlocked:
+                    with self._changed.released:
                         self._deliver(late)
                 elif texts:
                     return self._start(texts, now)
 
+    @property
+    def _long_may_go_on(self) -> bool:
+        return bool(self._unfinished) and not self._long_in_preparation
+
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
         """Return a free runner's share of the requests that arrived, longest wait first."""
         share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self._free_runners))
-        return [self._arrived.popitem(last=False)[0] for _ in range(share)]
+        tickets: list[Ticket[Request, Payload, Result]] = []
+        size_bytes = 0
+        while len(tickets) < share and size_bytes < PIECE_BYTES:
+            tickets.append(self._arrived.popitem(last=False)[0])
+            size_bytes += tickets[-1]._waiting_bytes
+        return tickets
 
     def _prepare_and_queue(self, tickets: Sequence[Ticket[Request, Payload, Result]]) -> None:
-        """Prepare the next texts of each of these, without the lock, and queue those that have all of theirs."""
-        with self._changed.unlocked:
-            prepared = [ticket for ticket in tickets if self._prepare_some(ticket)]
-        for ticket in prepared:
-            if not ticket.settled:
+        """Prepare a piece of each request, without the lock, and queue those that are complete."""
+        began = self.clock()
+        with self._changed.released:
+            sizes = [self._prepare_piece(ticket) for ticket in tickets]
+        self._preparation_speed.measure(sum(sizes), self.clock() - began)
+        for ticket, size_bytes in zip(tickets, sizes, strict=True):
+            if ticket.settled:
+                continue
+            # Preparation counts as work, like the tokens that could have been computed in its time. Who waited for it
+            # could not use the runners meanwhile, and is owed nothing for that.
+            tokens = self._as_tokens(size_bytes)
+            self._queue.virtual_time += tokens / len(self._live)
+            ticket._virtual_start = max(ticket._virtual_start + tokens, self._queue.virtual_time)
+            self._set_waiting(ticket, ticket._waiting_tokens, max(0, ticket._waiting_bytes - size_bytes))
+            if ticket._prepared:
                 self._add(ticket)
+            else:
+                self._unfinished[ticket] = None
+
+    def _as_tokens(self, size_bytes: int) -> float:
+        s_per_byte, s_per_token = self._preparation_speed.seconds_per_unit, self._inference_speed.seconds_per_unit
+        if not (s_per_byte and s_per_token):
+            return size_bytes / ASSUMED_BYTES_PER_TOKEN
+        return size_bytes * s_per_byte / s_per_token
 
     def drain(self) -> None:
         """Admit nothing from now on; what was admitted is still answered."""
         self._draining = True
 
     def abort(self) -> None:
-        """Settle whatever is not settled with DrainingError."""
+        """Settle every unsettled request with DrainingError."""
         self.drain()
         with self._lock:
             unsettled = [ticket for ticket in list(self._live) if self._settle(ticket, DrainingError())]
@@ -296,35 +349,38 @@ class Batcher(Generic[Request, Payload, Result]):
             self._deliver(unsettled)
 
     def close(self) -> None:
-        """Abort, and let every runner that waits in `take` go."""
+        """Abort, and end the wait of every runner in `take`."""
         self.abort()
         with self._lock:
             self._closed = True
             self._changed.notify_all()
 
-    def _prepare_some(self, ticket: Ticket[Request, Payload, Result]) -> bool:
-        """Prepare the next texts of a request; return whether these were the last."""
+    def _prepare_piece(self, ticket: Ticket[Request, Payload, Result]) -> int:
+        """Prepare the next texts of a request and return their bytes; `_prepared` is set after the last."""
+        size_bytes = 0
         if ticket.settled:  # its caller left, or its deadline passed
-            return False
-        texts = ticket._preparing or self._prepare(ticket.request)
-        ticket._preparing = texts
-        begun = len(ticket._prepared)
+            return size_bytes
         try:
-            ticket._prepared += itertools.islice(texts, TEXTS_AT_A_TIME)
-        except Exception as error:
+            preparation = ticket._preparation or self._prepare(ticket.request)
+            ticket._preparation = preparation
+            for _ in range(TEXTS_AT_A_TIME):
+                size_bytes += next(preparation)
+                if size_bytes >= PIECE_BYTES:
+                    break
+        except StopIteration as end:
+            ticket._prepared = end.value
+            size_bytes = ticket._waiting_bytes
+            if not ticket._prepared:
+                self.fail(ticket, RuntimeError("a request was prepared and has no texts"))
+        except BaseException as error:  # a panic in a library is no Exception
             self.fail(ticket, error)
-            return False
-        if len(ticket._prepared) < begun + TEXTS_AT_A_TIME:
-            return True
-        with self._lock:
-            if not ticket.settled:
-                self._unfinished[ticket] = None
-        return False
+        return size_bytes
 
     def _add(self, ticket: Ticket[Request, Payload, Result]) -> None:
         """Queue the texts of a request that is prepared."""
-        payloads, lengths = zip(*ticket._prepared, strict=True)  # a request has at least one text
-        ticket._prepared = []
+        payloads, lengths = zip(*ticket._prepared, strict=True)
+        ticket._prepared = ()
+        ticket._preparation = None
         ticket.payloads = payloads
         tokens = sum(lengths)
         places: list[Any] = [None] * len(lengths)
@@ -333,7 +389,7 @@ class Batcher(Generic[Request, Payload, Result]):
         ticket.queued_at = self.clock()
         estimated = ticket._waiting_tokens / self._tokens_per_estimate
         self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
-        self._set_waiting_tokens(ticket, tokens)
+        self._set_waiting(ticket, tokens, 0)
         ticket._texts = self._queue.add(ticket, ticket._virtual_start, lengths, ticket.queued_at)
 
     def _settle_late(
@@ -352,7 +408,7 @@ class Batcher(Generic[Request, Payload, Result]):
                 ticket.started_at = now
             self._queue.remove(text)
             ticket._unstarted -= 1
-            self._set_waiting_tokens(ticket, ticket._waiting_tokens - text.length)
+            self._set_waiting(ticket, ticket._waiting_tokens - text.length, 0)
             if ticket._unstarted == 0:
                 self._waiting_requests -= 1
         self._running += 1
@@ -365,16 +421,15 @@ class Batcher(Generic[Request, Payload, Result]):
         return batch
 
     def _answer(
-        self, batch: Batch[Request, Payload, Result], results: Sequence[Result | Exception], worked: bool
+        self, batch: Batch[Request, Payload, Result], results: Sequence[Result | Exception], timed: bool
     ) -> None:
         settled = []
         with self._lock:
             self._running -= 1
             self._running_tokens -= batch.tokens
             self._running_long -= batch.is_long
-            if worked:  # a failure, or a run that hung, says nothing of the speed
-                self._measured_tokens = self._measured_tokens * DECAY + batch.tokens
-                self._measured_s = self._measured_s * DECAY + self.clock() - batch.started_at
+            if timed:
+                self._inference_speed.measure(batch.tokens, self.clock() - batch.started_at)
             for text, result in zip(batch._texts, results, strict=True):
                 ticket = text.owner
                 if ticket.settled:
@@ -406,17 +461,21 @@ class Batcher(Generic[Request, Payload, Result]):
             for text in ticket._texts:
                 if text.waiting:
                     self._queue.remove(text)
-            self._set_waiting_tokens(ticket, 0)
+            self._set_waiting(ticket, 0, 0)
             self._waiting_requests -= 1
             self._observer.queue_depth_changed(self._waiting_requests)
         ticket._texts = ()
-        ticket._preparing = None
+        ticket._preparation = None
         return True
 
-    def _set_waiting_tokens(self, ticket: Ticket[Request, Payload, Result], tokens: int) -> None:
-        # Of a long list others wait for a batch, however much of it comes later; a single text counts in full.
-        contended = min(tokens, self._limits.max_batch_tokens)
+    def _set_waiting(self, ticket: Ticket[Request, Payload, Result], tokens: int, size_bytes: int) -> None:
+        """Set what waits of a request: tokens to compute and bytes to prepare."""
+        # Other requests wait for one batch and one piece of a long request, because the rest yields to them.
+        contended_tokens = min(tokens, self._limits.max_batch_tokens)
+        contended_bytes = min(size_bytes, PIECE_BYTES)
         self._waiting_tokens += tokens - ticket._waiting_tokens
-        self._contended += contended - ticket._contended
-        ticket._waiting_tokens = tokens
-        ticket._contended = contended
+        self._waiting_bytes += size_bytes - ticket._waiting_bytes
+        self._contended_tokens += contended_tokens - ticket._contended_tokens
+        self._contended_bytes += contended_bytes - ticket._contended_bytes
+        ticket._waiting_tokens, ticket._waiting_bytes = tokens, size_bytes
+        ticket._contended_tokens, ticket._contended_bytes = contended_tokens, contended_bytes

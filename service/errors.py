@@ -15,6 +15,7 @@ ServiceError
     ├── QueueFullError             more waits already than the limits allow
     ├── HeadersTooLargeError       a request's headers or trailers are over the limit
     ├── TooManyConnectionsError    every connection that the limit allows is busy
+    ├── NotLiveError               only a restart of the process helps
     ├── NotReadyError              the default model cannot answer now
     ├── DrainingError              the server is shutting down
     ├── ModelFailedError           the model failed on this request
@@ -138,6 +139,10 @@ class TooManyConnectionsError(RequestError):
         super().__init__(f"all {limit} connections are busy; try again later")
 
 
+class NotLiveError(RequestError):
+    """Only a restart of the process helps: a model's runs hang and cannot be replaced any more."""
+
+
 class NotReadyError(RequestError):
     """The default model cannot answer now."""
 
@@ -199,6 +204,7 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     HeadersTooLargeError: Outcome(431, "Headers too large"),
     TooManyConnectionsError: Outcome(503, "Too many connections", retry=True),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
+    NotLiveError: Outcome(503, "Not live", retry=True),
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
     ModelFailedError: Outcome(503, "Model failed", retry=True),

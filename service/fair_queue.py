@@ -1,10 +1,10 @@
-"""Whose turn it is, and which texts of near-equal length go along.
+"""The order of the texts that wait, and the choice of texts of near-equal length for a batch.
 
-Order is weighted fair queueing over tokens (Demers, Keshav and Shenker 1989): virtual time advances by the
-tokens computed for each request that is being served, a text's tag is the virtual time at its request's admission
-plus the tokens of its request up to and with itself, and the least tag goes first. So a short text does not wait
-behind long ones, nor one text behind another caller's list, and nothing waits for ever. Tags are rounded, so that
-texts that hardly differ go in the order in which they came.
+The order is weighted fair queueing over tokens (Demers, Keshav and Shenker 1989). Virtual time advances by the
+tokens that are computed, divided by the number of live requests; preparation counts as tokens, too. A text's tag is
+its request's start in virtual time plus the request's tokens up to and including the text. The text with the least
+tag goes first. So a short text does not wait behind long ones or behind another caller's list, and no text waits
+forever. Tags are rounded, so that texts of similar length keep their order of arrival.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 TURN_TOKENS = 32  # tags are rounded down to a multiple of this, or of half the fair window where that is less
-YIELD_S = 1.0  # in which the next request is expected that is no long list: closed-loop callers think for less
+YIELD_S = 1.0  # after a request that is no long list, another one is expected: callers in a closed loop pause for less
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch may hold and what may wait."""
+    """Limits of one batch and of the queue."""
 
     max_batch_size: int  # texts
     max_batch_tokens: int  # padding included
@@ -31,7 +31,7 @@ class BatchLimits:
     max_queue_requests: int
     max_queue_tokens: int
     max_queue_s: float  # that a request may expect to wait
-    fair_window_tokens: int  # how far a batch may run ahead of the fair order to find texts of its length
+    fair_window_tokens: int  # by which a batch may deviate from the fair order to find texts of its length
 
 
 class QueuedText(Generic[Owner]):
@@ -47,40 +47,48 @@ class QueuedText(Generic[Owner]):
         self.length = length
         self.is_long = is_long  # its request is longer than the fair window
         self.is_of_long_list = is_of_long_list  # and has several texts
-        self.turn = turn  # its tag, rounded, and a number by which equal ones stay in order
+        self.turn = turn  # its tag, rounded, and a number that keeps equal tags in order
         self.follower: QueuedText[Owner] | None = None  # the next of its request
         self.waiting = True
 
 
 class FairQueue(Generic[Owner]):
-    """The texts that wait; not safe for threads: the batcher's lock guards it."""
+    """The texts that wait; not thread-safe, the batcher's lock guards it."""
 
     def __init__(self, limits: BatchLimits) -> None:
-        self.virtual_time = 0.0  # tokens computed for each live request
+        self.virtual_time = 0.0  # tokens for each live request
         self.ready_texts = 0
         self._limits = limits
         self._turn_tokens = min(TURN_TOKENS, limits.fair_window_tokens / 2)
-        # Those within the window by tag and by length, and of each longer request the first beyond.
+        # Texts within the window, by tag and by length; and each request's first text beyond the window.
         self._ready: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
         self._by_length: dict[int, dict[QueuedText[Owner], None]] = {}
         self._beyond: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
         self._queued_texts = 0  # since the start
-        self._other_request_at = -math.inf  # when the last request that is no long list was queued
+        self._other_request_at = -math.inf  # when the last request was queued that is no long list
 
     def __bool__(self) -> bool:
-        """Whether there may be texts that wait: the heaps forget those that were removed late."""
+        """Whether texts may wait; removed texts stay in the heaps for a while."""
         return bool(self.ready_texts or self._beyond)
+
+    @property
+    def first_tag(self) -> float:
+        """The least tag of the texts that wait, rounded; infinite when none does."""
+        for heap in (self._ready, self._beyond):
+            while heap and not heap[0][1].waiting:
+                heapq.heappop(heap)
+        return min((heap[0][0][0] for heap in (self._ready, self._beyond) if heap), default=math.inf)
 
     def add(
         self, owner: Owner, virtual_start: float, lengths: Sequence[int], now: float
     ) -> Sequence[QueuedText[Owner]]:
-        """Queue the texts of a request, of these lengths in tokens; return them in the order in which they go."""
+        """Queue the texts of a request, with these lengths in tokens; return them in the order of their tags."""
         count = len(lengths)
         is_long = sum(lengths) > self._limits.fair_window_tokens
         is_long_list = is_long and count > 1
         if not is_long_list:
             self._other_request_at = now
-        # Neighbours in length share a batch; results have places of their own.
+        # Texts of similar length share a batch; `index` says where a result belongs.
         order = sorted(range(count), key=lengths.__getitem__) if count > 1 else (0,)
         texts: list[QueuedText[Owner]] = []
         tag = virtual_start
@@ -96,7 +104,7 @@ class FairQueue(Generic[Owner]):
         return texts
 
     def remove(self, text: QueuedText[Owner]) -> None:
-        """Take a text out of the queue; the heaps forget it when it comes to their top, or when nothing waits."""
+        """Take a text out of the queue; the heaps drop it when it reaches their top."""
         text.waiting = False
         same_length = self._by_length.get(text.length)
         if same_length is not None and text in same_length:
@@ -108,12 +116,11 @@ class FairQueue(Generic[Owner]):
             self._ready.clear()
 
     def pick(self, live_requests: int, free_runners: int, long_is_run: bool, now: float) -> list[QueuedText[Owner]]:
-        """Choose the text whose turn it is and those nearest to it in length, as far as the limits allow.
+        """Choose the text with the least tag and the texts nearest to it in length, within the limits.
 
-        Nothing interrupts a run. So while other requests come, the texts of long lists run in batches of no more
-        tokens than the window, lest others wait for long, and apart from them, lest they make their runs longer. And
-        while a long request's text is run (`long_is_run`), a short one within the window goes before the next of
-        those, lest every runner be taken.
+        A run cannot be interrupted. While other requests come, the texts of long lists therefore run in batches of at
+        most the window's tokens, and share no batch with other requests. While a text of a long request runs
+        (`long_is_run`), a short text within the window goes before the next long one, so that a runner stays free.
         """
         first = self._bring_within_window(live_requests)
         if first is None:
@@ -128,13 +135,13 @@ class FairQueue(Generic[Owner]):
             without_lists = not first.is_of_long_list
             if not without_lists:
                 max_tokens = min(max_tokens, limits.fair_window_tokens)
-        # Runners that are free at the same moment share what waits, or one would work and the rest look on.
+        # Runners that are free at the same time share the texts.
         most = min(limits.max_batch_size, math.ceil(self.ready_texts / max(1, free_runners)))
         picked = [first]
         if most == 1:
             return picked
         tokens = longest = first.length
-        nearest_first = first.length - 0.25  # of two lengths as near, the shorter one
+        nearest_first = first.length - 0.25  # of two lengths that are equally near, the shorter one
         for length in sorted(self._by_length, key=lambda other: abs(other - nearest_first)):
             longest_then = max(longest, length)
             for text in self._by_length[length]:
@@ -152,17 +159,13 @@ class FairQueue(Generic[Owner]):
         return picked
 
     def _bring_within_window(self, live_requests: int) -> QueuedText[Owner] | None:
-        """Make the texts ready that are within the window from the least tag on; return the text that has it."""
-        while self._ready and not self._ready[0][1].waiting:
-            heapq.heappop(self._ready)
-        while self._beyond and not self._beyond[0][1].waiting:
-            heapq.heappop(self._beyond)
-        heads = [heap[0][0][0] for heap in (self._ready, self._beyond) if heap]
-        if not heads:
+        """Make the texts within the window ready and return the one with the least tag."""
+        first_tag = self.first_tag
+        if first_tag == math.inf:
             return None
-        # A request that is alone holds nobody up.
+        # A single request delays no other.
         window = self._limits.fair_window_tokens if live_requests > 1 else self._limits.max_batch_tokens
-        horizon = min(heads) + window
+        horizon = first_tag + window
         while self._beyond and self._beyond[0][0][0] <= horizon:
             entry = heapq.heappop(self._beyond)
             text = entry[1]

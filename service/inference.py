@@ -1,4 +1,4 @@
-"""Tokens to logits: pads a batch, runs the backend, and refuses an output that cannot be right."""
+"""Tokens to logits: pads a batch, runs the backend and checks its output."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 Logits = list[float]
 
-# Of the logits' size that a graph may be off by where it was not exported. Half precision is off by a few hundredths,
+# Allowed difference from the exported logits, as a share of their size. Half precision differs by a few hundredths,
 # int8 kernels that saturate by four tenths and more.
 SELF_TEST_LIMIT = 0.2
 
@@ -63,9 +63,9 @@ class Inference:
             self.run([self.tokenizer.tokenize(TextInput(text, pair))])
 
     def self_test(self, graph_file: str) -> None:
-        """Hold the backend to the answers that this graph gave where it was exported; raises InferenceError.
+        """Compare the backend's logits with those at the graph's export; raises InferenceError.
 
-        Artefacts exported before there was such a test pass.
+        An artefact without a self-test passes.
         """
         sample = self.artefact.manifest.get("self_test", {"logits": {}})
         if graph_file not in sample["logits"]:
@@ -82,7 +82,7 @@ class Inference:
         off_by = float(np.linalg.norm(logits - expected)) / size if size else math.inf
         if not off_by <= SELF_TEST_LIMIT:
             raise InferenceError(
-                f"its answers here are not those where it was exported: the logits of the manifest's self_test are off "
-                f"by {off_by:.0%} of their size, {SELF_TEST_LIMIT:.0%} are allowed; serve another of its graphs "
+                f"it does not compute here what it computed at its export: the logits of the manifest's self_test are "
+                f"off by {off_by:.0%} of their size, {SELF_TEST_LIMIT:.0%} are allowed; serve another of its graphs "
                 "(LADABERT_PRECISION, LADABERT_PROVIDER), or export it on this kind of machine"
             )

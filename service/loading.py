@@ -46,16 +46,12 @@ def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
     content = artefact.read(TOKENIZER_FILE)
     try:
         tokenizer = TextTokenizer(content, artefact.max_length)
+    except ArtefactError as error:
+        raise ArtefactError(f"{artefact.folder}: {error}") from error
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the library is no Exception
         raise ArtefactError(f"{path}: tokenizers cannot load it: {error}") from error
-    pairs = artefact.task == "pair"
-    special = tokenizer.special_tokens_of_pair if pairs else tokenizer.special_tokens_of_single
-    if special >= artefact.max_length:
-        raise ArtefactError(
-            f"{path}: adds {special} special tokens, which leave no room within max_length ({artefact.max_length})"
-        )
     return tokenizer
 
 

@@ -1,12 +1,12 @@
-"""One served model: tokenizer, batcher, runners and backend, and the way of a request through them."""
+"""One served model: how a request passes through its tokenizer, batcher, runners and backend."""
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict
 
-from service.batcher import TEXTS_AT_A_TIME, Batcher, Ticket
+from service.batcher import TEXTS_AT_A_TIME, Batcher, Preparation, Ticket
 from service.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from service.fair_queue import BatchLimits
 from service.inference import Inference, Logits
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 
 class Question(NamedTuple):
-    """What a caller asks of a model, whatever the route."""
+    """A request to a model, independent of its route."""
 
     inputs: Sequence[TextInput]
     top_k: int | None = None
     function_to_apply: FunctionToApply | None = None
     truncate: bool = True
     truncation_direction: TruncationDirection = "right"
-    paths: Callable[[int], str] = "inputs[{}]".format  # how the route names input i in an error
+    paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
 
 
 class Prediction(TypedDict):
-    """The answer for one input: the best label and its score, and all that were asked for from high to low."""
+    """The answer for one input: the best label, its score, and the requested scores from high to low."""
 
     label: str
     score: float
@@ -44,12 +44,12 @@ ModelBatcher = Batcher[Question, Tokens, Logits]
 
 
 class Caller(Protocol):
-    """Who asked, and may leave before the answer."""
+    """The sender of a request, who may hang up before the answer."""
 
     deadline: float  # on the monotonic clock, in seconds
 
     def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
-        """Know the ticket, whose times are those of the steps; `cancel` it when the caller leaves, or `expire` it."""
+        """Keep the ticket, which has the time of each step; `cancel` it on a hang-up, `expire` it at the deadline."""
 
 
 class Model:
@@ -85,7 +85,7 @@ class Model:
             max_run_s=max_run_s,
         )
         self._draining = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # where the callers wait
+        self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
 
     @property
     def name(self) -> str:
@@ -104,8 +104,13 @@ class Model:
             return "draining"
         return "ready" if self._pool.healthy else "failed"
 
+    @property
+    def live(self) -> bool:
+        """Whether the model can still replace its runners; if not, only a restart of the process helps."""
+        return self._pool.live
+
     def start(self) -> None:
-        """Start the runners; called on the event loop that will ask."""
+        """Start the runners; called on the callers' event loop."""
         self._loop = asyncio.get_running_loop()
         self._pool.start()
 
@@ -116,24 +121,26 @@ class Model:
         self.batcher.drain()
 
     def abort(self) -> None:
-        """Answer what is left with DrainingError."""
+        """Answer the remaining requests with DrainingError."""
         self.batcher.abort()
 
     def stop(self) -> None:
-        """Answer what is left with DrainingError and end the runners."""
+        """Answer the remaining requests with DrainingError and end the runners."""
         self.drain()
         self._pool.stop()
 
     async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
         """Return the predictions in the order of the inputs; raises RequestError."""
-        # Admit, by an upper bound of the tokens, before any work is done; a runner tokenises, batches and runs it.
-        tokens = 0
+        # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
+        tokens = preparation_bytes = 0
         for value in question.inputs:
             if (value.text_pair is None) is self._reads_pairs:
                 raise self._wrong_task(question)
-            tokens += self.tokenizer.upper_bound(value)
+            tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
+            tokens += tokens_of_value
+            preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
-        ticket = self.batcher.admit(question, tokens, caller.deadline, settled)
+        ticket = self.batcher.admit(question, tokens, preparation_bytes, caller.deadline, settled)
         try:
             caller.admitted(ticket, self.batcher)
             await settled
@@ -152,7 +159,7 @@ class Model:
         for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
             predictions.append(self._predict(question, encoded, logits))
             if len(predictions) % TEXTS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # let others be answered in between
+                await asyncio.sleep(0)  # other requests get their turn
         return predictions
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
@@ -164,7 +171,7 @@ class Model:
             logger.debug("the event loop closed before this answer")
 
     def _wrong_task(self, question: Question) -> InvalidRequestError:
-        """Return what to say when a text stands where the model reads a pair, or the other way round."""
+        """Return the error for a text where the model reads a pair, or the other way round."""
         pairs = self._reads_pairs
         if pairs:
             message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
@@ -173,35 +180,32 @@ class Model:
         wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
         return InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
 
-    def _tokenize(self, question: Question) -> Iterator[tuple[Tokens, int]]:
+    def _tokenize(self, question: Question) -> Preparation[Tokens]:
         """Tokenise one input after the other; called by a runner. Raises RequestError."""
-        encoded: list[Tokens] = []
+        encoded: list[tuple[Tokens, int]] = []
+        errors: list[FieldError] = []
         try:
-            for value in question.inputs:
+            for index, value in enumerate(question.inputs):
+                if encoded:
+                    yield self.tokenizer.upper_bounds(question.inputs[index - 1])[1]
                 tokens = self.tokenizer.tokenize(value, question.truncation_direction)
-                encoded.append(tokens)
-                yield tokens, len(tokens.ids)
-            if not question.truncate:
-                self._refuse_truncated(question, encoded)
+                encoded.append((tokens, len(tokens.ids)))
+                if tokens.truncated and not question.truncate:
+                    errors.append(FieldError(question.paths(index), self._too_long(value)))
+            if errors:
+                raise InvalidRequestError(errors)
         except (RequestError, GeneratorExit):
             raise
         except BaseException as error:  # a panic in the library is no Exception
             logger.exception("tokenising failed on model %s", self.name)
             raise ModelFailedError(self.name, repr(error)) from error
+        return encoded
 
-    def _refuse_truncated(self, question: Question, encoded: Sequence[Tokens]) -> None:
-        limit = self.artefact.max_length
-        errors = [
-            FieldError(
-                question.paths(index),
-                f"has {tokens.full_length} tokens, model {self.name!r} reads at most {limit}; "
-                "shorten it or allow truncation",
-            )
-            for index, tokens in enumerate(encoded)
-            if tokens.truncated
-        ]
-        if errors:
-            raise InvalidRequestError(errors)
+    def _too_long(self, value: TextInput) -> str:
+        return (
+            f"has {self.tokenizer.full_length(value)} tokens, model {self.name!r} reads at most "
+            f"{self.artefact.max_length}; shorten it or allow truncation"
+        )
 
     def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
         artefact = self.artefact
@@ -218,7 +222,7 @@ class Model:
             "score": best["score"],
             "scores": scores,
             "tokens": length,
-            "truncated": length < tokens.full_length,
+            "truncated": tokens.truncated,
         }
 
 

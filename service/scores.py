@@ -16,8 +16,7 @@ def default_function(problem_type: str) -> FunctionToApply:
 def apply_function(logits: Sequence[float], function: FunctionToApply, temperature: float) -> list[float]:
     """Return scores in the order of the logits, which must be finite.
 
-    Softmax and sigmoid see the logits divided by the calibration's temperature; `none` returns them as they
-    are.
+    Softmax and sigmoid divide the logits by the calibration's temperature; `none` returns them unchanged.
     """
     if function == "none":
         return list(logits)
@@ -30,7 +29,7 @@ def apply_function(logits: Sequence[float], function: FunctionToApply, temperatu
 
 
 def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> list[dict[str, Any]]:
-    """Return label and score of the `top_k` best (all when None), high to low; equal scores stay in label order."""
+    """Return label and score of the `top_k` best (all when None), best first; equal scores keep the labels' order."""
     best_first = sorted(zip(labels, scores, strict=True), key=itemgetter(1), reverse=True)
     return [{"label": label, "score": score} for label, score in best_first[:top_k]]
 

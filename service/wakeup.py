@@ -1,10 +1,10 @@
-"""Waiting for a change under a lock: the last who waits wakes first."""
+"""A condition variable that wakes the thread that has waited for the shortest time."""
 
 import threading
 
 
-class Unlocked:
-    """Lets a lock go for the length of a `with` block."""
+class Released:
+    """Releases a held lock for the length of a `with` block."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
@@ -16,26 +16,26 @@ class Unlocked:
         self._lock.acquire()
 
 
-class LastInFirstOut:
-    """Like `threading.Condition`, which wakes who has waited longest; every method is called with the lock held.
+class LifoCondition:
+    """Like `threading.Condition`, but last in, first out; every method is called with the lock held.
 
-    The thread that worked last finds its core's caches warm: on one text at a time a second runner that takes
+    The thread that worked last finds its core's caches warm. With one text at a time, a second runner that takes
     turns with the first makes each run half as slow again.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
-        self.unlocked = Unlocked(lock)
+        self.released = Released(lock)
         self._waiters: list[threading.Lock] = []
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Let the lock go until woken, and take it again; return False when `timeout_s` passed instead."""
+        """Release the lock until notified and take it again; return False when `timeout_s` passed before."""
         waiter = threading.Lock()
         waiter.acquire()
         self._waiters.append(waiter)
-        with self.unlocked:
+        with self.released:
             woken = waiter.acquire(timeout=-1 if timeout_s is None else timeout_s)
         if not woken:
-            if waiter not in self._waiters:  # woken just after the time was over
+            if waiter not in self._waiters:  # notified just after the time was over
                 return True
             self._waiters.remove(waiter)
         return woken

@@ -1,10 +1,10 @@
-"""GET /health/live and /health/ready, for orchestrators."""
+"""GET and HEAD /health/live and /health/ready, for orchestrators."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.errors import DrainingError, NotReadyError, RequestError
+from service.errors import DrainingError, NotLiveError, NotReadyError, RequestError
 from service.openapi import problem_responses
 from service.problem import problem_response
 from service.registry import Registry
@@ -13,12 +13,24 @@ from service.schemas import Health
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-@router.get("/live", summary="Is the process up?", response_model=Health)
-async def live(request: Request) -> Response:  # noqa: ARG001 - Starlette's calling contract
-    """Answer 200 as long as the event loop turns."""
+@router.head("/live", include_in_schema=False)
+@router.get(
+    "/live",
+    summary="Is the process up?",
+    response_model=Health,
+    responses=problem_responses([NotLiveError]),
+)
+async def live(request: Request) -> Response:
+    """Answer 200 while the event loop turns and no model needs a restart of the process."""
+    registry: Registry = request.app.state.services.registry
+    stuck = sorted(name for name, model in registry.models.items() if not model.live)
+    if stuck:
+        error = NotLiveError(f"too many runs hang on {', '.join(stuck)}; restart the server")
+        return problem_response(error, request.state.request_id)
     return JSONResponse({"status": "live"})
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     summary="Can it answer requests?",
@@ -26,7 +38,7 @@ async def live(request: Request) -> Response:  # noqa: ARG001 - Starlette's call
     responses=problem_responses([NotReadyError, DrainingError]),
 )
 async def ready(request: Request) -> Response:
-    """Answer 200 when the default model is loaded, all its runners live, and the server is not draining."""
+    """Answer 200 when the default model is loaded, all its runners are alive, and the server is not draining."""
     registry: Registry = request.app.state.services.registry
     state = registry.get(None).state
     if state == "ready":

@@ -7,6 +7,6 @@ from service.tokenizer import Tokens
 
 
 def test_batches_are_sorted_as_a_whole_and_the_longest_come_first() -> None:
-    tokens = [Tokens([0] * length, [0] * length, length) for length in (3, 9, 5, 4, 7)]
+    tokens = [Tokens([0] * length, [0] * length, False) for length in (3, 9, 5, 4, 7)]
     batches = [[len(entry.ids) for entry in batch] for batch in sorted_batches(tokens, 2)]
     assert batches == [[9, 7], [5, 4], [3]]

@@ -1,24 +1,50 @@
 """Callers, runners and a model of fixed speed around the real batcher, on a clock that jumps to what happens next."""
 
+import functools
 import heapq
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from service.batcher import Batcher, Ticket
+from service.batcher import Batch, Batcher, Preparation, Ticket
 from service.errors import QueueFullError
 from service.fair_queue import BatchLimits
 
 TOKENS_PER_S = 3000.0  # that one runner computes, padding included
 RUN_S = 0.001  # that each run takes on top
 PAUSE_S = 0.02  # of a caller who was refused
+BYTES_PER_TOKEN = 5
 SimulatedTicket = Ticket[Sequence[int], int, int]
 
 
-class Simulation:
-    """A service of `runners` runners; a request is the lengths of its texts."""
+class _Take(threading.Thread):
+    """A runner that asks for a batch; it stands still while it prepares, until the clock has moved on."""
 
-    def __init__(self, limits: BatchLimits, runners: int = 2) -> None:
+    def __init__(self, batcher: Batcher[Sequence[int], int, int]) -> None:
+        super().__init__(daemon=True)
+        self.batch: Batch[Sequence[int], int, int] | None = None
+        self.ended = False
+        self.go_on = threading.Semaphore(0)
+        self.stands_still = threading.Semaphore(0)
+        self._batcher = batcher
+
+    def run(self) -> None:
+        """Take what there is."""
+        self.batch = self._batcher.take(timeout_s=0)
+        self.ended = True
+        self.stands_still.release()
+
+
+class Simulation:
+    """A service of `runners` runners; a request is the lengths of its texts in tokens, before truncation.
+
+    Of a text `model_length` tokens are computed; all of it is prepared.
+    """
+
+    def __init__(
+        self, limits: BatchLimits, runners: int = 2, model_length: int = 256, prepared_bytes_per_s: float = math.inf
+    ) -> None:
         self.now = 0.0
         self.refused: list[tuple[float, QueueFullError]] = []  # and when
         self.admitted: list[SimulatedTicket] = []  # in the order in which they came
@@ -27,8 +53,11 @@ class Simulation:
         self._sequence = itertools.count()
         self._free_runners = runners
         self.batcher: Batcher[Sequence[int], int, int] = Batcher(
-            limits, _prepare, _deliver, self, clock=lambda: self.now
+            limits, self._prepare, _deliver, self, clock=lambda: self.now
         )
+        self._model_length = model_length
+        self._prepared_bytes_per_s = prepared_bytes_per_s
+        self._taking: _Take  # the runner that does something now
 
     def queue_depth_changed(self, depth: int) -> None:
         """Remember the deepest queue."""
@@ -83,7 +112,8 @@ class Simulation:
                 self.at(self.now, answered)
 
         try:
-            ticket = self.batcher.admit(lengths, sum(lengths), math.inf, answer)
+            tokens = sum(min(length, self._model_length) for length in lengths)
+            ticket = self.batcher.admit(lengths, tokens, BYTES_PER_TOKEN * sum(lengths), math.inf, answer)
         except QueueFullError as error:
             self.refused.append((self.now, error))
             return None
@@ -91,19 +121,48 @@ class Simulation:
         return ticket
 
     def _start_runs(self) -> None:
-        while self._free_runners and (batch := self.batcher.take(timeout_s=0)):
+        busy = True
+        while self._free_runners and busy:
             self._free_runners -= 1
+            busy = self._let(_Take(self.batcher))
 
-            def end(batch: object = batch) -> None:
-                self._free_runners += 1
-                batch.answer(batch.payloads)  # type: ignore[attr-defined]
+    def _let(self, take: _Take) -> bool:
+        """Let a runner go on until it has a batch, stands still or finds nothing; return False in the last case."""
+        self._taking = take
+        if self._prepared_bytes_per_s == math.inf:  # it never stands still
+            take.run()
+        elif take.ident is None:
+            take.start()
+        else:
+            take.go_on.release()
+        take.stands_still.acquire()
+        if not take.ended:
+            return True
+        batch = take.batch
+        if batch is None:
+            self._free_runners += 1
+            return False
 
-            self.at(self.now + RUN_S + batch.padded_tokens / TOKENS_PER_S, end)
+        def end() -> None:
+            self._free_runners += 1
+            batch.answer(batch.payloads)
 
+        self.at(self.now + RUN_S + batch.padded_tokens / TOKENS_PER_S, end)
+        return True
 
-def _prepare(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    for length in lengths:
-        yield length, length
+    def _prepare(self, lengths: Sequence[int]) -> Preparation[int]:
+        for index, length in enumerate(lengths):
+            if index:
+                yield BYTES_PER_TOKEN * lengths[index - 1]
+            if self._prepared_bytes_per_s < math.inf:
+                take = self._taking
+                self.at(
+                    self.now + BYTES_PER_TOKEN * length / self._prepared_bytes_per_s, functools.partial(self._let, take)
+                )
+                take.stands_still.release()
+                take.go_on.acquire()
+        computed = [min(length, self._model_length) for length in lengths]
+        return list(zip(computed, computed, strict=True))
 
 
 def _deliver(tickets: Sequence[SimulatedTicket]) -> None:

@@ -1,14 +1,15 @@
 """Claims about the batcher, with a clock that stands still and no threads but where said."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from service.batcher import Batch, Batcher, Ticket
+from service.batcher import PIECE_BYTES, Batch, Batcher, Ticket
 from service.errors import (
     CallerLeftError,
     DeadlineExceededError,
@@ -19,10 +20,20 @@ from service.errors import (
 from service.fair_queue import YIELD_S, BatchLimits
 
 FOREVER = float("inf")
-Text = tuple[str, int]  # a name and its length
+
+
+class Text(NamedTuple):
+    """A text that takes `size_bytes` to prepare and has `length` tokens."""
+
+    name: str
+    length: int
+    size_bytes: int = 1
+
+
 TextBatcher = Batcher[list[Text], Text, str]
 TextTicket = Ticket[list[Text], Text, str]
 TextBatch = Batch[list[Text], Text, str]
+TextPreparation = Generator[int, None, list[tuple[Text, int]]]
 
 
 class Clock:
@@ -61,9 +72,10 @@ def limits(
     return BatchLimits(size, tokens, padding, requests, queue_tokens, queue_s, window)
 
 
-def prepare(texts: list[Text]) -> Iterator[tuple[Text, int]]:
-    for text in texts:
-        yield text, text[1]
+def prepare(texts: list[Text]) -> TextPreparation:
+    for text in texts[:-1]:
+        yield text.size_bytes
+    return [(text, text.length) for text in texts]
 
 
 def deliver(tickets: Sequence[TextTicket]) -> None:
@@ -74,7 +86,7 @@ def deliver(tickets: Sequence[TextTicket]) -> None:
 def make(
     batch_limits: BatchLimits | None = None,
     clock: Callable[[], float] | None = None,
-    prepare: Callable[[list[Text]], Iterator[tuple[Text, int]]] = prepare,
+    prepare: Callable[[list[Text]], TextPreparation] = prepare,
 ) -> tuple[TextBatcher, Record]:
     record = Record()
     return Batcher(batch_limits or limits(), prepare, deliver, record, clock or Clock()), record
@@ -83,17 +95,26 @@ def make(
 class Caller:
     """A caller who asks at once and counts how often it was answered."""
 
-    def __init__(self, batcher: TextBatcher, lengths: Sequence[int], deadline: float = FOREVER) -> None:
-        self.texts = [(f"{id(self)}/{index}", length) for index, length in enumerate(lengths)]
+    def __init__(
+        self, batcher: TextBatcher, lengths: Sequence[int], deadline: float = FOREVER, bytes_per_token: int = 1
+    ) -> None:
+        self.texts = [
+            Text(f"{id(self)}/{index}", length, length * bytes_per_token) for index, length in enumerate(lengths)
+        ]
         self.answers = 0
-        self.ticket: TextTicket = batcher.admit(self.texts, sum(lengths), deadline, self._answered)
+        size_bytes = sum(text.size_bytes for text in self.texts)
+        self.ticket: TextTicket = batcher.admit(self.texts, sum(lengths), size_bytes, deadline, self._answered)
 
     def _answered(self) -> None:
         self.answers += 1
 
 
 def compute(batch: TextBatch) -> list[str]:
-    return [name for name, _ in batch.payloads]
+    return [text.name for text in batch.payloads]
+
+
+def fail(batch: TextBatch) -> None:
+    batch.answer([ModelFailedError("tiny", "a fault")] * len(batch.payloads), timed=False)
 
 
 def take_now(batcher: TextBatcher) -> TextBatch | None:
@@ -112,7 +133,7 @@ def test_texts_of_near_equal_length_share_a_batch() -> None:
     batcher, _ = make(limits(padding=0.1))
     for length in (10, 50, 11, 49, 10):
         Caller(batcher, [length])
-    assert [sorted(length for _, length in batch.payloads) for batch in run_all(batcher)] == [
+    assert [sorted(length for _, length, _ in batch.payloads) for batch in run_all(batcher)] == [
         [10, 10, 11],
         [49, 50],
     ]
@@ -261,7 +282,7 @@ def test_results_come_back_in_the_order_of_the_texts() -> None:
     batcher, _ = make(limits(size=3))
     caller = Caller(batcher, [30, 3, 28, 4, 29, 5])
     run_all(batcher)
-    assert caller.ticket.results == [name for name, _ in caller.texts]
+    assert caller.ticket.results == [name for name, *_ in caller.texts]
 
 
 def test_a_cancelled_request_is_not_computed() -> None:
@@ -278,9 +299,9 @@ def test_a_cancelled_request_is_not_computed() -> None:
 def test_a_request_cancelled_before_it_is_prepared_is_not_prepared() -> None:
     prepared: list[list[Text]] = []
 
-    def remember(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+    def remember(texts: list[Text]) -> TextPreparation:
         prepared.append(texts)
-        yield from prepare(texts)
+        return (yield from prepare(texts))
 
     batcher, record = make(prepare=remember)
     leaver, stayer = Caller(batcher, [10]), Caller(batcher, [10])
@@ -293,7 +314,7 @@ def test_a_request_cancelled_before_it_is_prepared_is_not_prepared() -> None:
 def test_nothing_is_kept_of_a_request_that_leaves_while_no_runner_is_free() -> None:
     batcher, _ = make()
     leavers = [Caller(batcher, [10] * 500) for _ in range(3)]
-    batcher._prepare_some(batcher._arrived.popitem(last=False)[0])  # one of them in part
+    take_now(batcher)
     for leaver in leavers:
         batcher.cancel(leaver.ticket)
     assert not batcher._arrived
@@ -301,11 +322,11 @@ def test_nothing_is_kept_of_a_request_that_leaves_while_no_runner_is_free() -> N
 
 
 def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None:
-    def refuse_long(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+    def refuse_long(texts: list[Text]) -> TextPreparation:
         for text in texts:
-            if text[1] > 100:
+            if text.length > 100:
                 raise ModelFailedError("tiny", "a fault")
-            yield text, text[1]
+        return (yield from prepare(texts))
 
     batcher, record = make(prepare=refuse_long)
     bad, good = Caller(batcher, [10, 101]), Caller(batcher, [10])
@@ -318,11 +339,12 @@ def test_a_text_that_cannot_be_prepared_fails_its_request_and_no_other() -> None
 def test_a_long_list_is_prepared_in_parts_and_others_are_served_in_between() -> None:
     prepared = 0
 
-    def count(texts: list[Text]) -> Iterator[tuple[Text, int]]:
+    def count(texts: list[Text]) -> TextPreparation:
         nonlocal prepared
         for text in texts:
             prepared += 1
-            yield text, text[1]
+            yield text.size_bytes
+        return [(text, text.length) for text in texts]
 
     batcher, _ = make(prepare=count)
     Caller(batcher, [10] * 500)
@@ -331,6 +353,144 @@ def test_a_long_list_is_prepared_in_parts_and_others_are_served_in_between() -> 
     assert batch is not None
     assert batch.payloads == single.texts
     assert prepared < 50
+
+
+def test_a_short_text_is_prepared_before_long_ones_that_came_earlier_and_while_they_are_prepared() -> None:
+    prepared: list[int] = []
+    shorts: list[Caller] = []
+
+    def remember(texts: list[Text]) -> TextPreparation:
+        for text in texts:
+            prepared.append(text.size_bytes)
+            if prepared == [10, PIECE_BYTES]:
+                shorts.append(Caller(batcher, [20]))
+            yield text.size_bytes
+        return [(text, text.length) for text in texts]
+
+    batcher, _ = make(limits(size=1), prepare=remember)
+    long = Caller(batcher, [8] * 30, bytes_per_token=PIECE_BYTES // 8)
+    shorts.append(Caller(batcher, [10]))
+    for short in (0, 1):
+        batch = take_now(batcher)
+        assert batch is not None
+        assert batch.payloads == shorts[short].texts
+        batch.answer(compute(batch))
+    assert prepared == [10, PIECE_BYTES, 20]
+    run_all(batcher)
+    assert long.answers == 1
+    assert len(prepared) == 32
+
+
+def test_while_one_runner_prepares_a_long_request_another_takes_only_short_ones() -> None:
+    taken: list[TextBatch | None] = []
+
+    def take_meanwhile(texts: list[Text]) -> TextPreparation:
+        for text in texts:
+            if text.size_bytes > PIECE_BYTES and not taken:
+                taken.append(take_now(batcher))
+                short = Caller(batcher, [10])
+                taken.append(take_now(batcher))
+                assert taken[1] is not None
+                assert taken[1].payloads == short.texts
+            yield text.size_bytes
+        return [(text, text.length) for text in texts]
+
+    batcher, _ = make(prepare=take_meanwhile)
+    long = [Caller(batcher, [10, 10], bytes_per_token=PIECE_BYTES) for _ in range(2)]
+    run_all(batcher)
+    assert taken[0] is None
+    assert [caller.answers for caller in long] == [1, 1]
+
+
+def test_many_requests_are_prepared_in_pieces_of_limited_size() -> None:
+    sizes: list[int] = []
+
+    def remember(texts: list[Text]) -> TextPreparation:
+        sizes.append(texts[0].size_bytes)
+        return (yield from prepare(texts))
+
+    batcher, _ = make(prepare=remember)
+    for _ in range(12):
+        Caller(batcher, [10], bytes_per_token=PIECE_BYTES // 30)
+    with batcher._lock:
+        batcher._free_runners = 1
+        batcher._prepare_and_queue(batcher._next_arrived())
+    assert PIECE_BYTES <= sum(sizes) < 2 * PIECE_BYTES
+
+
+def slow_preparation(clock: Clock, seconds_per_byte: float) -> Callable[[list[Text]], TextPreparation]:
+    def prepare_slowly(texts: list[Text]) -> TextPreparation:
+        for index, text in enumerate(texts):
+            if index:
+                yield texts[index - 1].size_bytes
+            clock.now += seconds_per_byte * text.size_bytes
+        return [(text, text.length) for text in texts]
+
+    return prepare_slowly
+
+
+def test_preparation_counts_in_the_expected_wait_a_piece_for_short_requests_and_all_of_it_for_long_ones() -> None:
+    clock = Clock()
+    batcher, _ = make(limits(size=1, queue_s=2), clock, slow_preparation(clock, 1 / PIECE_BYTES))
+    Caller(batcher, [8], bytes_per_token=PIECE_BYTES // 8)
+    batch = take_now(batcher)  # a second a piece
+    assert batch is not None
+    batch.answer(compute(batch))  # in no time
+    assert batcher.expected_wait_s == 0
+    Caller(batcher, [8] * 4, bytes_per_token=PIECE_BYTES // 8)
+    assert batcher.expected_wait_s == pytest.approx(1)
+    with pytest.raises(QueueFullError) as refused:
+        Caller(batcher, [8] * 4, bytes_per_token=PIECE_BYTES // 8)
+    assert refused.value.retry_after_s == 4
+    short = Caller(batcher, [8])
+    run_all(batcher)
+    assert short.answers == 1
+    assert batcher.expected_wait_s == 0
+
+
+def test_a_text_that_took_long_to_prepare_goes_after_one_that_did_not() -> None:
+    clock = Clock()
+    batcher, _ = make(limits(size=1), clock, slow_preparation(clock, 0.001))
+    Caller(batcher, [10])
+    batch = take_now(batcher)
+    assert batch is not None
+    clock.now += 1
+    batch.answer(compute(batch))  # ten tokens a second
+    slow, fast = Caller(batcher, [10], bytes_per_token=800), Caller(batcher, [10])
+    assert [batch.payloads for batch in run_all(batcher)] == [fast.texts, slow.texts]
+
+
+class Panic(BaseException):
+    """What a library raises that is no Exception."""
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_panic_in_preparation_settles_its_request_and_no_other(when: str) -> None:
+    def panic(texts: list[Text]) -> TextPreparation:
+        if when == "at once" and len(texts) > 1:
+            raise Panic
+        return panic_later(texts)
+
+    def panic_later(texts: list[Text]) -> TextPreparation:
+        yield from prepare(texts[:1])
+        if len(texts) > 1:
+            raise Panic
+        return [(text, text.length) for text in texts]
+
+    batcher, record = make(prepare=panic)
+    bad, good = Caller(batcher, [10, 10]), Caller(batcher, [10])
+    run_all(batcher)
+    assert isinstance(bad.ticket.error, Panic)
+    assert (bad.answers, good.answers, record.depth, batcher.queued_tokens) == (1, 1, 0, 0)
+    assert good.ticket.error is None
+
+
+def test_a_request_without_texts_is_settled() -> None:
+    batcher, record = make()
+    empty, good = Caller(batcher, []), Caller(batcher, [10])
+    run_all(batcher)
+    assert isinstance(empty.ticket.error, RuntimeError)
+    assert (empty.answers, good.answers, record.depth, batcher.queued_tokens) == (1, 1, 0, 0)
 
 
 def test_a_request_cancelled_while_it_runs_is_answered_once() -> None:
@@ -380,7 +540,7 @@ def test_a_request_over_the_token_limit_is_admitted_when_nothing_waits() -> None
 def test_exact_token_counts_replace_the_estimate() -> None:
     batcher, _ = make(limits(size=1, queue_tokens=1000))
     for _ in range(2):
-        batcher.admit([("short", 10)], 90, FOREVER, lambda: None)
+        batcher.admit([Text("short", 10)], 90, 10, FOREVER, lambda: None)
     assert batcher.queued_tokens == 180
     assert take_now(batcher) is not None
     assert batcher.queued_tokens == 10
@@ -421,7 +581,7 @@ def test_a_failed_batch_answers_each_of_its_callers() -> None:
     callers = [Caller(batcher, [10]) for _ in range(3)]
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny", "a fault"))
+    fail(batch)
     assert [caller.answers for caller in callers] == [1, 1, 1]
     assert all(isinstance(caller.ticket.error, ModelFailedError) for caller in callers)
 
@@ -441,7 +601,7 @@ def test_the_rest_of_a_failed_request_is_not_computed() -> None:
     caller = Caller(batcher, [10, 10, 10])
     batch = take_now(batcher)
     assert batch is not None
-    batch.fail(ModelFailedError("tiny", "a fault"))
+    fail(batch)
     assert take_now(batcher) is None
     assert (caller.answers, record.depth, batcher.queued_tokens) == (1, 0, 0)
 
@@ -491,13 +651,13 @@ def test_no_batch_is_over_its_limits(requests: list[list[int]], size: int, token
     for batch in run_all(batcher):
         count = len(batch.payloads)
         assert count <= size
-        assert batch.padded_tokens == count * max(length for _, length in batch.payloads)
+        assert batch.padded_tokens == count * max(length for _, length, _ in batch.payloads)
         if count > 1:
             assert batch.padded_tokens <= tokens
             assert batch.padded_tokens - batch.tokens <= padding * batch.padded_tokens
     for caller in callers:
         assert caller.answers == 1
-        assert caller.ticket.results == [name for name, _ in caller.texts]
+        assert caller.ticket.results == [name for name, *_ in caller.texts]
     assert (batcher.queue_depth, batcher.queued_tokens, batcher.live_requests, record.depth) == (0, 0, 0, 0)
 
 
@@ -514,14 +674,26 @@ class BatcherMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.batcher, self.record = make(self.limits, self.clock)
+        self.batcher, self.record = make(self.limits, self.clock, self.prepare)
         self.callers: list[Caller] = []
         self.taken: set[str] = set()
 
-    @rule(target=admitted, lengths=LENGTHS, patience=st.integers(1, 9))
-    def arrive(self, lengths: list[int], patience: int) -> Caller | None:
+    def prepare(self, texts: list[Text]) -> TextPreparation:
+        for size_bytes in prepare(texts):
+            self.clock.now += 1e-4 * size_bytes
+            yield size_bytes
+        return [(text, text.length) for text in texts]
+
+    @rule(
+        target=admitted,
+        lengths=LENGTHS,
+        bytes_per_token=st.sampled_from([1, 50, 1000]),
+        patience=st.integers(1, 9),
+    )
+    def arrive(self, lengths: list[int], bytes_per_token: int, patience: int) -> Caller | None:
+        deadline = self.clock.now + patience
         try:
-            caller = Caller(self.batcher, lengths, deadline=self.clock.now + patience)
+            caller = Caller(self.batcher, lengths, deadline, bytes_per_token)
         except QueueFullError:
             assert self.batcher.queue_depth > 0
             return None
@@ -545,8 +717,10 @@ class BatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.batcher.queue_depth)
     @rule(target=running)
     def take(self) -> TextBatch | None:
-        gone = {name for caller in self.callers if caller.ticket.settled for name, _ in caller.texts}
-        late = {name for caller in self.callers if caller.ticket.deadline <= self.clock.now for name, _ in caller.texts}
+        gone = {name for caller in self.callers if caller.ticket.settled for name, *_ in caller.texts}
+        late = {
+            name for caller in self.callers if caller.ticket.deadline <= self.clock.now for name, *_ in caller.texts
+        }
         batch = take_now(self.batcher)
         if batch is None:
             return None
@@ -559,7 +733,7 @@ class BatcherMachine(RuleBasedStateMachine):
         return batch
 
     def check_limits(self, batch: TextBatch) -> None:
-        lengths = [length for _, length in batch.payloads]
+        lengths = [length for _, length, _ in batch.payloads]
         padded = max(lengths) * len(lengths)
         assert (batch.tokens, batch.padded_tokens) == (sum(lengths), padded)
         assert self.record.batches[-1] == (len(lengths), sum(lengths), padded)
@@ -576,7 +750,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(batch=consumes(running))
     def fail(self, batch: TextBatch | None) -> None:
         if batch:
-            batch.fail(ModelFailedError("tiny", "a fault"))
+            fail(batch)
 
     @invariant()
     def everybody_is_answered_at_most_once(self) -> None:
@@ -586,14 +760,17 @@ class BatcherMachine(RuleBasedStateMachine):
     def answers_have_the_order_of_the_texts(self) -> None:
         for caller in self.callers:
             if caller.ticket.settled and caller.ticket.error is None:
-                assert caller.ticket.results == [name for name, _ in caller.texts]
+                assert caller.ticket.results == [name for name, *_ in caller.texts]
 
     @invariant()
     def the_gauge_tells_the_truth(self) -> None:
         waiting = [caller for caller in self.callers if not caller.ticket.settled and caller.ticket._unstarted]
         assert self.record.depth == self.batcher.queue_depth == len(waiting)
         assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
-        assert self.batcher._contended == sum(caller.ticket._contended for caller in waiting)
+        assert self.batcher._contended_tokens == sum(caller.ticket._contended_tokens for caller in waiting)
+        assert self.batcher._waiting_bytes == sum(caller.ticket._waiting_bytes for caller in waiting) >= 0
+        assert self.batcher._contended_bytes == sum(caller.ticket._contended_bytes for caller in waiting)
+        assert not self.batcher._long_in_preparation
         ready = [item for same_length in self.batcher._queue._by_length.values() for item in same_length]
         assert self.batcher._queue.ready_texts == len(ready)
         assert all(item.waiting for item in ready)

@@ -1,5 +1,6 @@
 """Claims about load: the batcher with a model of fixed speed, simulated on a clock of its own."""
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -7,11 +8,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from service.fair_queue import BatchLimits
-from tests.service.simulation import RUN_S, TOKENS_PER_S, Simulation, p99, seconds_of
+from tests.service.simulation import BYTES_PER_TOKEN, RUN_S, TOKENS_PER_S, Simulation, p99, seconds_of
 
 CALLERS = 8  # enough to keep every runner busy, too few to fill the queue
 FACTOR = 4.0
 OVERLOAD_S = 60.0
+PREPARED_BYTES_PER_S = 3e6
+LONG_TEXT = 65536 // BYTES_PER_TOKEN  # tokens
 
 
 def limits(queue_s: float) -> BatchLimits:
@@ -110,6 +113,35 @@ def test_single_texts_do_not_wait_for_another_callers_lists(callers: int) -> Non
         return p99(seconds_of(singles))
 
     assert p99_of_singles(clients_with_lists=1) <= 3 * p99_of_singles(clients_with_lists=0)
+
+
+@pytest.mark.parametrize("callers", [1, 8, 32])
+def test_single_texts_do_not_wait_for_the_preparation_of_other_callers_long_texts(callers: int) -> None:
+    def p99_of_singles(clients_with_lists: int) -> float:
+        simulation = Simulation(limits(queue_s=60), model_length=64, prepared_bytes_per_s=PREPARED_BYTES_PER_S)
+        listed = simulation.call(itertools.repeat([LONG_TEXT] * 31), clients_with_lists, 60)
+        simulation.pass_time(5)
+        singles = simulation.call(sentences(), callers, 50)
+        simulation.run_until(math.inf)
+        assert len(listed) >= 4 * clients_with_lists  # which are answered, too
+        return p99(seconds_of(singles))
+
+    assert p99_of_singles(clients_with_lists=4) <= 3 * p99_of_singles(clients_with_lists=0)
+
+
+@pytest.mark.parametrize("queue_s", [0.25, 2.5])
+def test_lists_that_are_slow_to_prepare_are_refused_before_they_wait_much_longer_than_the_queue_time(
+    queue_s: float,
+) -> None:
+    simulation = Simulation(limits(queue_s), model_length=8, prepared_bytes_per_s=PREPARED_BYTES_PER_S)
+    texts = 3
+    preparation_s = texts * LONG_TEXT * BYTES_PER_TOKEN / PREPARED_BYTES_PER_S
+    simulation.come(itertools.repeat([LONG_TEXT] * texts), rate=3 / preparation_s, seconds=60)
+    simulation.run_until(math.inf)
+    waits = [ticket.queued_at - ticket.admitted_at for ticket in simulation.admitted]
+    assert len(waits) + len(simulation.refused) == round(3 / preparation_s * 60)
+    assert len(waits) >= 0.9 * 60 / preparation_s  # one runner prepares long texts all the time
+    assert p99(sorted(waits)) <= 2 * queue_s + preparation_s
 
 
 def test_short_texts_do_not_wait_for_as_many_callers_long_ones() -> None:

@@ -4,9 +4,11 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from service.batcher import Batcher, Ticket
+import pytest
+
+from service.batcher import Batch, Batcher, Preparation, Ticket
 from service.errors import ModelFailedError
 from service.fair_queue import BatchLimits
 from service.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
@@ -14,8 +16,22 @@ from service.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
 MAX_RUN_S = 1000.0  # on a clock that tests move
 
 
-def prepare(text: str) -> Iterator[tuple[str, int]]:
-    yield text, 1
+def prepare(text: str) -> Preparation[str]:
+    yield from ()
+    return [(text, 1)]
+
+
+class DyingBatcher(Batcher[str, str, str]):
+    """Kills the runner that takes a batch, once, when told."""
+
+    bench: "Bench"
+
+    def take(self, timeout_s: float | None = None) -> Batch[str, str, str] | None:
+        batch = super().take(timeout_s)
+        if self.bench.dies:
+            self.bench.dies = False
+            raise SystemExit
+        return batch
 
 
 def deliver(tickets: Sequence[Ticket[str, str, str]]) -> None:
@@ -36,18 +52,22 @@ class Bench:
 
     def __init__(self, count: int = 1) -> None:
         self.error: BaseException | None = None
+        self.bad: set[str] = set()  # texts whose runs fail
+        self.runs: list[list[str]] = []
+        self.dies = False
         self.reports: list[bool] = []
         self.reported = threading.Condition()
         self.probes = 0
         limits = BatchLimits(8, 100, 0.5, 100, 1000, 1000, 100)
-        self.batcher: Batcher[str, str, str] = Batcher(limits, prepare, deliver, Silent())
+        self.batcher = DyingBatcher(limits, prepare, deliver, Silent())
+        self.batcher.bench = self
         self.now = 0.0
         self.pool = RunnerPool(
             name="bench",
             batcher=self.batcher,
             run=self.run,
             probe=self.probe,
-            failure=lambda cause: ModelFailedError("bench", cause),
+            failure=self.failure,
             report=self.report,
             count=count,
             max_run_s=MAX_RUN_S,
@@ -55,12 +75,17 @@ class Bench:
         )
 
     def run(self, payloads: Sequence[str]) -> list[str | Exception]:
+        self.runs.append([str(payload) for payload in payloads])
         if self.error is not None:
             raise self.error
+        if self.bad.intersection(payloads):
+            raise ValueError("a bad row")
         return list(payloads)
 
     def probe(self) -> None:
-        self.probes += 1
+        with self.reported:
+            self.probes += 1
+            self.reported.notify_all()
         if self.error is not None:
             raise self.error
 
@@ -73,9 +98,26 @@ class Bench:
         with self.reported:
             assert self.reported.wait_for(lambda: self.reports == reports, timeout=30), self.reports
 
+    def wait_for_probes(self, probes: int) -> None:
+        with self.reported:
+            assert self.reported.wait_for(lambda: self.probes >= probes, timeout=30), self.probes
+
+    def failure(self, cause: str) -> ModelFailedError:
+        return ModelFailedError("bench", cause)
+
+    def ask_together(self, *texts: str) -> list[BaseException | list[str]]:
+        """Ask before the pool starts, so that the texts share a batch."""
+        settled = [threading.Event() for _ in texts]
+        tickets = [
+            self.batcher.admit(text, 1, 1, float("inf"), event.set) for text, event in zip(texts, settled, strict=True)
+        ]
+        self.pool.start()
+        assert all(event.wait(timeout=30) for event in settled)
+        return [ticket.error or ticket.results for ticket in tickets]
+
     def ask(self, text: str) -> BaseException | list[str]:
         settled = threading.Event()
-        ticket = self.batcher.admit(text, 1, float("inf"), settled.set)
+        ticket = self.batcher.admit(text, 1, 1, float("inf"), settled.set)
         assert settled.wait(timeout=30)
         return ticket.error or ticket.results
 
@@ -95,11 +137,31 @@ def test_a_pool_is_healthy_between_start_and_stop() -> None:
 def test_a_dead_runner_is_reported_and_replaced() -> None:
     bench = Bench()
     bench.pool.start()
-    bench.error = SystemExit()
-    assert isinstance(bench.ask("a"), ModelFailedError)
+    bench.dies = True
+    settled = threading.Event()
+    bench.batcher.admit("a", 1, 1, float("inf"), settled.set)
     bench.wait_for_reports([True, False, True])
-    bench.error = None
-    assert bench.ask("b") == ["b"]
+    bench.batcher.close()
+    assert settled.wait(timeout=30)
+    bench.pool.stop()
+
+
+def test_runners_that_the_system_has_no_threads_for_are_started_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(count=2)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("runner"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        bench.pool.start()
+    assert bench.pool.alive == 0
+    bench.pool.replace_hung()
+    assert bench.pool.healthy
+    assert bench.ask("a") == ["a"]
     bench.pool.stop()
 
 
@@ -124,6 +186,59 @@ def test_a_wrong_number_of_results_fails_the_batch() -> None:
     bench.pool.start()
     assert isinstance(bench.ask("a"), ModelFailedError)
     bench.pool.stop()
+
+
+def test_one_bad_row_fails_its_caller_and_no_other_and_does_not_count_as_a_failure_of_the_model() -> None:
+    bench = Bench()
+    bench.bad = {"b"}
+    a, b, c = bench.ask_together("a", "b", "c")
+    assert (a, c) == (["a"], ["c"])
+    assert isinstance(b, ModelFailedError)
+    assert bench.runs == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    assert bench.pool._failures_in_a_row == 0
+    assert bench.batcher.expected_wait_s == 0  # what was run twice says nothing about the speed
+    bench.pool.stop()
+
+
+def test_a_batch_whose_rows_all_fail_again_counts_as_one_failure() -> None:
+    bench = Bench()
+    bench.error = Panic()
+    answers = bench.ask_together("a", "b")
+    assert all(isinstance(answer, ModelFailedError) for answer in answers)
+    assert bench.runs == [["a", "b"], ["a"], ["b"]]
+    assert bench.pool._failures_in_a_row == 1
+    bench.pool.stop()
+
+
+def test_a_batch_of_one_that_fails_is_not_run_again() -> None:
+    bench = Bench()
+    bench.bad = {"a"}
+    assert isinstance(bench.ask_together("a")[0], ModelFailedError)
+    assert bench.runs == [["a"]]
+    assert bench.pool._failures_in_a_row == 1
+    bench.pool.stop()
+
+
+def test_a_panic_in_a_trial_run_leaves_every_runner_in_place() -> None:
+    bench = Bench()
+    bench.pool.start()
+    bench.error = Panic()
+    for _ in range(FAILURES_UNTIL_UNHEALTHY):
+        bench.ask("a")
+    bench.wait_for_probes(2)
+    bench.now += MAX_RUN_S + 1
+    bench.pool.replace_hung()
+    assert bench.pool.alive == 1
+    assert bench.pool.live
+    bench.error = None
+    bench.wait_for_reports([True, False, True])
+    assert bench.ask("b") == ["b"]
+    bench.pool.stop()
+    assert bench.pool.alive == 0
+
+
+class Panic(BaseException):
+    """What a library raises that is no Exception."""
 
 
 class Text(str):
@@ -191,11 +306,58 @@ def test_a_model_that_hangs_again_and_again_is_unhealthy_and_not_given_more_thre
     bench.pool.start()
     stuck = Stuck(bench)
     for _ in range(MAX_HUNG_RUNS + 1):
+        assert bench.pool.live
         thread, _ = stuck.ask()
         bench.now += MAX_RUN_S + 1
         bench.pool.replace_hung()
         thread.join(timeout=30)
     assert bench.pool.alive == 0
     assert not bench.pool.healthy
+    assert not bench.pool.live
+    stuck.let_go.set()  # the threads return and are accounted for
+    assert bench.ask("b") == ["b"]
+    assert bench.pool.alive == 1
+    assert bench.pool.live
+    bench.pool.stop()
+
+
+def test_hung_runs_that_return_in_time_are_not_added_up() -> None:
+    bench = Bench()
+    bench.pool.start()
+    for _ in range(MAX_HUNG_RUNS + 2):
+        stuck = Stuck(bench)
+        thread, _ = stuck.ask()
+        bench.now += MAX_RUN_S + 1
+        bench.pool.replace_hung()
+        stuck.let_go.set()
+        thread.join(timeout=30)
+        for runner in list(bench.pool._hung):
+            runner.join(timeout=30)
+    assert bench.pool.live
+    assert not bench.pool._hung
+    assert bench.ask("b") == ["b"]
+    bench.pool.stop()
+
+
+def test_a_row_that_hangs_when_it_is_run_again_fails_and_those_before_it_keep_their_results() -> None:
+    bench = Bench()
+    stuck = Stuck(bench)
+
+    def fail_together(payloads: Sequence[str]) -> list[str | Exception]:
+        if len(payloads) > 1:
+            raise ValueError("a bad row")
+        return stuck.run(payloads)
+
+    bench.pool._run = fail_together
+    answers: list[BaseException | list[str]] = []
+    thread = threading.Thread(target=lambda: answers.extend(bench.ask_together("a", "stuck")))
+    thread.start()
+    assert stuck.began.acquire(timeout=30)
+    bench.now += MAX_RUN_S + 1
+    bench.pool.replace_hung()
+    thread.join(timeout=30)
+    assert answers[0] == ["a"]
+    assert isinstance(answers[1], ModelFailedError)
+    assert bench.pool.healthy
     stuck.let_go.set()
     bench.pool.stop()

@@ -5,10 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from service.backend import FloatArray
+from service.backend import FloatArray, IntArray
+from service.tokenizer import TextInput, TextTokenizer
+from tests.service.conftest import serving
 from tests.service.gated import gated, hang_up_while_waiting, metric, rejected
 from tests.service.test_classify import check_problem
+from tests.service.tiny_artefact import build_tokenizer, seal, write_artefact
+
+
+class Panic(BaseException):
+    """What a library raises that is no Exception."""
 
 
 def test_a_full_queue_is_429_with_retry_after(models: Path) -> None:
@@ -124,6 +132,56 @@ def test_a_failed_run_answers_each_caller_logs_the_cause_with_their_ids_and_the_
         waiting.backend.spoil = lambda logits: logits
         assert waiting.server.classify({"inputs": "a"}).status_code == 200
         assert metric(waiting.server, "ladabert_requests_in_progress") == 0
+
+
+def test_one_text_that_always_fails_is_503_and_the_others_of_its_batch_are_answered(models: Path) -> None:
+    with gated(models) as waiting:
+        inputs = ["a", "bad", "good"]
+        poison = waiting.server.app.state.services.registry.get(None).tokenizer.tokenize(TextInput("bad")).ids
+
+        def run(input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
+            if poison in input_ids.tolist():
+                raise RuntimeError("a volcano")
+            return np.zeros((len(input_ids), 2), dtype=np.float32)
+
+        first = waiting.ask()
+        waiting.wait_at_gate()
+        threads = [waiting.ask(text) for text in inputs * 2]
+        waiting.wait_for_depth(6)
+        waiting.backend.run = run  # type: ignore[method-assign]
+        waiting.backend.gate.set()
+        for thread in [first, *threads]:
+            thread.join()
+        assert sorted(answer.status_code for answer in waiting.answers) == [200] * 5 + [503] * 2
+        assert waiting.server.get("/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a volcano"), Panic("a volcano")])
+def test_a_text_that_cannot_be_tokenised_is_503_and_the_next_one_is_answered(
+    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with gated(models) as waiting:
+        waiting.backend.gate.set()
+        with monkeypatch.context() as patch:
+            patch.setattr(TextTokenizer, "tokenize", fail)
+            check_problem(waiting.server.classify({"inputs": ["a", "b"]}), 503)
+        assert "a volcano" in caplog.text
+        assert waiting.server.classify({"inputs": "a"}).status_code == 200
+
+
+def test_an_empty_text_is_answered_by_a_model_whose_tokenizer_adds_no_special_tokens(models_folder: Path) -> None:
+    folder = write_artefact(models_folder, "plain")
+    tokenizer = build_tokenizer()
+    tokenizer.post_processor = TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    seal(folder)
+    with serving(models_folder) as server:
+        response = server.classify({"inputs": ["", "a"], "timeout_ms": 10000})
+        assert response.status_code == 200
+        assert [prediction["tokens"] for prediction in response.json()["predictions"]] == [1, 1]
 
 
 def test_a_dead_runner_is_replaced(models: Path) -> None:
