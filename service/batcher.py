@@ -284,8 +284,10 @@ class Batcher(Generic[Request, Payload, Result]):
                 if self._queue:
                     self._changed.notify()  # another runner can take a batch meanwhile
                 self._long_in_preparation = True
-                self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
-                self._long_in_preparation = False
+                try:
+                    self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
+                finally:
+                    self._long_in_preparation = False
             else:
                 now = self.clock()
                 texts = self._queue.pick(len(self._live), self._free_runners, self._running_long > 0, now)
