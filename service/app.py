@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -30,8 +32,10 @@ from service.tracing import start_tracer
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
 
-def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> FastAPI:
-    """Return the application; its lifespan loads the models (raising StartError) and stops them.
+def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Starlette:
+    """Return the application: the inference routes, and FastAPI for all others, behind one middleware.
+
+    Its lifespan loads the models (raising StartError) and stops them.
 
     `load` turns a verified artefact into something that computes; tests give their own. `workers` is where this
     process and the others count, by default in memory of its own.
@@ -44,7 +48,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
     )
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
         registry = load_registry(settings, metrics, load_model)
@@ -54,7 +58,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
             records.append(functools.partial(log_call, texts=settings.log_texts))
         if tracer is not None:
             records.append(tracer.record)
-        app.state.services = Services(settings, registry, metrics, records)
+        api.state.services = app.state.services = Services(settings, registry, metrics, records)
         try:
             yield
         finally:
@@ -63,22 +67,25 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
             if tracer is not None:
                 tracer.stop()
 
-    app = FastAPI(
+    api = FastAPI(
         title="LadaBERT",
         version=_version(),
         description="Text classification with compressed BERT students.",
-        lifespan=lifespan,
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.add_middleware(BodyMiddleware, settings=settings)
-    app.add_middleware(RequestIdMiddleware)  # the outermost
-    app.add_exception_handler(HTTPException, _routing_error)
-    for route in INFERENCE_ROUTES:
-        app.router.routes.append(Route(route.path, route, methods=["POST"], include_in_schema=False))
     for module in (models, health, metrics_route):
-        app.include_router(module.router)
-    describe(app, INFERENCE_ROUTES)
+        api.include_router(module.router)
+    describe(api, INFERENCE_ROUTES)
+    app = Starlette(
+        routes=[Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES],
+        middleware=[Middleware(RequestIdMiddleware), Middleware(BodyMiddleware, settings=settings)],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.router.default = api
+    for either in (app, api):
+        either.add_exception_handler(HTTPException, _routing_error)
     return app
 
 

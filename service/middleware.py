@@ -6,7 +6,6 @@ import random
 import re
 from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import QueueFullError, TooLargeError
@@ -53,7 +52,7 @@ class RequestIdMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -109,7 +108,7 @@ class BodyMiddleware:
                 await send(message)
             elif message["type"] == "http.response.start":
                 if size_bytes == 0 and b"expect" in dict(scope["headers"]):  # the body may never come
-                    MutableHeaders(scope=message)["connection"] = "close"
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
                 await send(message)
             elif message.get("more_body", False):
                 await send(message)

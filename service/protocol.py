@@ -87,6 +87,44 @@ class Connections:
             connection.check(now)
 
 
+class JoinedWrites:
+    """A transport that sends what is written in one turn of the event loop in one piece.
+
+    Uvicorn writes an answer's head and body apart: two system calls, and two packets that wake the caller twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send with what else is written before the loop turns."""
+        if not self._pieces:
+            self._loop.call_soon(self.flush)
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        self.flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        """Send what was written, then end this direction."""
+        self.flush()
+        self._transport.write_eof()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class ReadingFlow(FlowControl):
     """Flow control that reads on only while the connection holds little: uvicorn resumes with each part of a body."""
 
@@ -134,7 +172,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
-        super().connection_made(transport)
+        joined: Any = JoinedWrites(transport, self.loop)
+        super().connection_made(joined)
         self.flow = ReadingFlow(transport, self._held)
         if not self.table.add(self):
             self._refuse(TooManyConnectionsError(self.table.settings.max_connections))

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from service.app import create_app
 from service.registry import Loader
@@ -47,7 +47,7 @@ def models_folder(tmp_path: Path) -> Path:
 @contextlib.asynccontextmanager
 async def running(
     models: Path, load: Loader | None = None, **options: Any
-) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[Starlette, httpx.AsyncClient]]:
     """Run an application in this process and give it with a client."""
     app = create_app(Settings(models=models, **options), load)
     transport = httpx.ASGITransport(app=app)
@@ -61,7 +61,7 @@ async def running(
 class Server:
     """An application in this process for tests that are not coroutines themselves."""
 
-    def __init__(self, portal: BlockingPortal, app: FastAPI, client: httpx.AsyncClient) -> None:
+    def __init__(self, portal: BlockingPortal, app: Starlette, client: httpx.AsyncClient) -> None:
         self._portal = portal
         self.app = app
         self._client = client

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from service.cli import main, read_settings
 from service.settings import Settings
+from tests.service.conftest import serving
 from tests.service.tiny_artefact import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "serving.md").read_text()
@@ -122,10 +123,10 @@ def test_every_problem_type_and_metric_is_documented() -> None:
         assert f"`{name}" in PAGE, name
 
 
-def test_every_route_is_documented() -> None:
-    from service.app import create_app
-
-    for path in create_app(Settings()).openapi()["paths"]:
+def test_every_route_is_documented(models: Path) -> None:
+    with serving(models) as server:
+        paths = server.get("/openapi.json").json()["paths"]
+    for path in paths:
         assert f"`{path}`" in PAGE or f" {path}`" in PAGE, path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
 from service.protocol import Connection as Protocol
@@ -120,7 +120,7 @@ class FakeTransport(asyncio.Transport):
 class Site:
     """What all connections of a server share; made on the event loop that serves."""
 
-    def __init__(self, app: FastAPI, **limits: Any) -> None:
+    def __init__(self, app: Starlette, **limits: Any) -> None:
         self.app = app
         settings = Settings(**{"header_timeout_s": 4.0, **limits})
         self.connections = Connections(settings, asyncio.get_running_loop().time)
