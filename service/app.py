@@ -8,10 +8,10 @@ from importlib import metadata
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from service.access_log import log_call
 from service.call import Call
@@ -19,7 +19,7 @@ from service.cores import cores_per_worker
 from service.inference_route import InferenceRoute, Services
 from service.loading import load_inference
 from service.metrics import Metrics
-from service.middleware import BodyMiddleware, RequestIdMiddleware
+from service.middleware import RequestMiddleware
 from service.openapi import describe
 from service.problem import routing_problem
 from service.registry import Loader, load_registry
@@ -32,7 +32,17 @@ from service.tracing import start_tracer
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
 
-def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Starlette:
+class Application(Starlette):
+    """Routes behind this project's middleware alone: what Starlette puts around them, each request would pay for."""
+
+    settings: Settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what answers every request."""
+        return RequestMiddleware(self.router, self.settings)
+
+
+def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Application:
     """Return the application: the inference routes, and FastAPI for all others, behind one middleware.
 
     Its lifespan loads the models (raising StartError) and stops them.
@@ -77,15 +87,13 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
     for module in (models, health, metrics_route):
         api.include_router(module.router)
     describe(api, INFERENCE_ROUTES)
-    app = Starlette(
-        routes=[Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES],
-        middleware=[Middleware(RequestIdMiddleware), Middleware(BodyMiddleware, settings=settings)],
-        lifespan=lifespan,
+    api.add_exception_handler(HTTPException, _routing_error)
+    app = Application(
+        routes=[Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES], lifespan=lifespan
     )
+    app.settings = settings
     app.router.redirect_slashes = False
     app.router.default = api
-    for either in (app, api):
-        either.add_exception_handler(HTTPException, _routing_error)
     return app
 
 

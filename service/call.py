@@ -22,6 +22,8 @@ class Call:
     ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
     _batcher: ModelBatcher  # that admitted it
     _alarm: asyncio.TimerHandle | None = None
+    _reading: asyncio.Task[None] | None = None
+    _is_late = False
     _hang_up_watch: asyncio.Task[None] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,32 +48,44 @@ class Call:
     def set_deadline(self, timeout_s: float) -> None:
         """Set the deadline to `timeout_s` after the headers were read; replaces an earlier deadline."""
         self.deadline = self.started_at + timeout_s
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        if self.ticket is not None:
+            self._batcher.expire(self.ticket)
+        elif self._reading is not None:
+            self._is_late = True
+            self._reading.cancel()
 
     async def read_body(self) -> bytes:
         """Return the body; raises CallerLeftError on a hang-up and DeadlineExceededError at the deadline.
 
         What `receive` raises passes through.
         """
-        chunks: list[bytes] = []
-        more = True
+        self._reading = asyncio.current_task()
         try:
-            async with asyncio.timeout(self.deadline - time.monotonic()):
-                while more:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise CallerLeftError
-                    chunks.append(message.get("body", b""))
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise DeadlineExceededError from None
-        return b"".join(chunks)
+            more = True
+            chunks: list[bytes] = []
+            while more:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerLeftError
+                chunks.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            return b"".join(chunks)
+        except asyncio.CancelledError:
+            if self._is_late:
+                raise DeadlineExceededError from None
+            raise
+        finally:
+            self._reading = None
 
     def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
         """Remember the ticket; until `forget`, give it back when the caller hangs up or the deadline passes."""
         self.ticket = ticket
         self._batcher = batcher
-        left_s = self.deadline - time.monotonic()
-        self._alarm = asyncio.get_running_loop().call_later(left_s, batcher.expire, ticket)
         if self._hang_ups is not None:
             self._hang_ups.add(self.hang_up)
         else:  # a server without the extension
@@ -97,6 +111,12 @@ class Call:
             self._hang_up_watch.cancel()
             self._hang_up_watch = None  # the task knows this call: a cycle would wait for the garbage collector
 
-    async def answer(self, response: Response) -> None:
-        """Send the answer."""
+    async def answer(self, body: bytes) -> None:
+        """Send a 200 with a JSON body."""
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_problem(self, response: Response) -> None:
+        """Send another answer."""
         await response(self._scope, self._receive, self._send)

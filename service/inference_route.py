@@ -47,23 +47,28 @@ class InferenceRoute:
         call = Call(scope, receive, send)
         services.metrics.began()
         status = 500
+        body = b""
+        problem: Response | None = None
         reason: str | None = None
         try:
-            response = Response(await self.answer(call, services), media_type="application/json")
+            body = await self.answer(call, services)
             status = 200
         except asyncio.CancelledError:  # the server ends, and waits for nobody any more
-            status, reason, response = _refuse(DrainingError(), call)
+            status, reason, problem = _refuse(DrainingError(), call)
         except RequestError as error:
-            status, reason, response = _refuse(error, call)
+            status, reason, problem = _refuse(error, call)
         except Exception:
             logger.exception("a bug in request %s", call.request_id)
-            response = unexpected_problem(call.request_id)
+            problem = unexpected_problem(call.request_id)
         finally:
             call.forget()
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             for record in services.records:
                 _record_safely(record, call, status)
-        await call.answer(response)
+        if problem is None:
+            await call.answer(body)
+        else:
+            await call.answer_problem(problem)
 
 
 def _refuse(error: RequestError, call: Call) -> tuple[int, str | None, Response]:

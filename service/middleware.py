@@ -1,4 +1,4 @@
-"""What every request goes through before its route: an id, and bounds on its body."""
+"""What every request goes through before its route: an id, bounds on its body, and an answer to bugs."""
 
 import asyncio
 import logging
@@ -6,10 +6,12 @@ import random
 import re
 from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import QueueFullError, TooLargeError
-from service.problem import unexpected_problem
+from service.problem import routing_problem, unexpected_problem
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,113 +35,90 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     return offered if SANE_REQUEST_ID.fullmatch(offered) else new_request_id()
 
 
-class RequestIdMiddleware:
-    """Puts the request's id into its state and on its answer, and turns a bug into a 500 that carries it."""
+class RequestMiddleware:
+    """What every request goes through: it gets an id, its body is bounded, and a bug is a 500 that carries the id."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.max_body_bytes = settings.max_body_bytes
+        self.max_bytes_in_flight = settings.max_bytes_in_flight
+        self.bytes_in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; a bug is logged and answered 500 if nothing was sent before."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(dict(scope["headers"]))
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = False
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-            await send(message)
-
+        exchange = _Exchange(self, scope, receive, send)
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, exchange.receive, exchange.send)
+        except HTTPException as error:
+            await routing_problem(Request(scope), error)(scope, receive, exchange.send)
         except Exception:
-            logger.exception("a bug in request %s", request_id)
-            if started:
+            logger.exception("a bug in request %s", exchange.request_id)
+            if exchange.started:
                 raise
-            await unexpected_problem(request_id)(scope, receive, send_with_id)
+            await unexpected_problem(exchange.request_id)(scope, receive, exchange.send)
+        finally:
+            self.bytes_in_flight -= exchange.size_bytes
 
 
-class BodyMiddleware:
-    """Bounds each body and the bytes of all bodies together; `receive` raises RequestError where a bound is passed.
+class _Exchange:
+    """One request's messages in both directions; `receive` raises RequestError where a bound is passed.
 
     An answer that is sent before the body was read to its end is complete only when the rest was read and thrown away:
     a socket that is closed with unread bytes resets the connection, and the answer is lost with it.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self._limit_bytes = settings.max_body_bytes
-        self._limit_in_flight = settings.max_bytes_in_flight
-        self._in_flight = 0
+    started = False  # the answer
+    size_bytes = 0  # of the body, so far
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with what it receives bounded."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        size_bytes = 0
-        is_complete = False
+    def __init__(self, bounds: RequestMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        self._bounds = bounds
+        self._headers = dict(scope["headers"])
+        self._receive = receive
+        self._send = send
+        self._has_more = b"transfer-encoding" in self._headers or self._declared_bytes > 0
+        self.request_id = request_id_of(self._headers)
 
-        async def receive_bounded() -> Message:
-            nonlocal size_bytes, is_complete
-            if size_bytes == 0:
-                self._check_declared(scope)
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                is_complete = True
-                return message
-            is_complete = not message.get("more_body", False)
-            added = len(message.get("body", b""))
-            if size_bytes + added > self._limit_bytes:
-                raise TooLargeError("the body", size_bytes + added, self._limit_bytes, "bytes or more")
-            self._check_in_flight(size_bytes, added)
-            size_bytes += added
-            self._in_flight += added
-            return message
+    @property
+    def _declared_bytes(self) -> int:
+        return int(self._headers.get(b"content-length", b"0"))  # the parser lets digits through only
 
-        async def send_lingering(message: Message) -> None:
-            nonlocal is_complete
-            if is_complete or not _declares_body(scope):
-                await send(message)
-            elif message["type"] == "http.response.start":
-                if size_bytes == 0 and b"expect" in dict(scope["headers"]):  # the body may never come
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-                await send(message)
-            elif message.get("more_body", False):
-                await send(message)
-            else:
-                await send({**message, "more_body": True})
-                await _discard(receive)
-                is_complete = True
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def receive(self) -> Message:
+        """Return the next part of the body."""
+        bounds = self._bounds
+        if self.size_bytes == 0 and self._declared_bytes > bounds.max_body_bytes:
+            raise TooLargeError("the body", self._declared_bytes, bounds.max_body_bytes, "bytes")
+        message = await self._receive()
+        self._has_more = message.get("more_body", False)
+        added = len(message.get("body", b""))
+        size_bytes = self.size_bytes + added
+        if size_bytes > bounds.max_body_bytes:
+            raise TooLargeError("the body", size_bytes, bounds.max_body_bytes, "bytes or more")
+        of_others = bounds.bytes_in_flight - self.size_bytes
+        share = 1 if size_bytes <= SMALL_BODY_BYTES else SHARE_OF_LARGE_BODIES
+        if of_others > 0 and of_others + size_bytes > share * bounds.max_bytes_in_flight:
+            raise QueueFullError(f"the bodies of other requests hold {of_others} bytes already", 0)
+        self.size_bytes = size_bytes
+        bounds.bytes_in_flight += added
+        return message
 
-        try:
-            await self.app(scope, receive_bounded, send_lingering)
-        finally:
-            self._in_flight -= size_bytes
-
-    def _check_declared(self, scope: Scope) -> None:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > self._limit_bytes:  # the parser lets digits through only
-                raise TooLargeError("the body", int(value), self._limit_bytes, "bytes")
-
-    def _check_in_flight(self, size_bytes: int, added: int) -> None:
-        is_small = size_bytes + added <= SMALL_BODY_BYTES
-        limit = self._limit_in_flight * (1 if is_small else SHARE_OF_LARGE_BODIES)
-        if self._in_flight + added > limit and self._in_flight > size_bytes:
-            raise QueueFullError(f"the bodies of other requests hold {self._in_flight - size_bytes} bytes already", 0)
-
-
-def _declares_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer, the first with the request's id."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            if self._has_more and self.size_bytes == 0 and b"expect" in self._headers:  # the body may never come
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        elif self._has_more and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await _discard(self._receive)
+            self._has_more = False
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
 
 
 async def _discard(receive: Receive) -> None:

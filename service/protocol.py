@@ -18,8 +18,10 @@ from service.middleware import new_request_id
 from service.problem import problem_response
 from service.settings import Settings
 
-READ_BYTES = 16384  # of one read from a socket, and of the next requests held back while one is answered
+HELD_BYTES = 16384  # of the next requests held back while one is answered, before nothing more is read
+BODY_PIECE_BYTES = 65536
 HEAD_PIECE_BYTES = 2048  # parsed at a time: few pipelined requests begin in it
+HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; that of `100 Continue` is one by itself
 END_OF_CHUNKS = b"\r\n\r\n"
 FRAMING_PER_BODY_BYTE = 1  # beyond what headers may have: chunks of a few bytes are more work than their body
 SWEEP_S = 0.25
@@ -34,7 +36,6 @@ class Connections:
         self.settings = settings
         self.clock = clock
         self.draining = False
-        self.read_buffer = bytearray(READ_BYTES)  # shared: what a read brings is copied before the next one
         self._connections: dict[Connection, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -88,28 +89,31 @@ class Connections:
 
 
 class JoinedWrites:
-    """A transport that sends what is written in one turn of the event loop in one piece.
+    """A transport that sends an answer's head together with what follows it.
 
-    Uvicorn writes an answer's head and body apart: two system calls, and two packets that wake the caller twice.
+    Uvicorn writes head and body apart: two system calls, and two packets that wake the caller twice.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
+        self._head = b""
 
     def write(self, data: bytes) -> None:
-        """Send with what else is written before the loop turns."""
-        if not self._pieces:
-            self._loop.call_soon(self.flush)
-        self._pieces.append(data)
+        """Send what is no head, and the head before it."""
+        if self._transport.is_closing():
+            return
+        if data.startswith(HEADS):
+            self.flush()
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
 
     def flush(self) -> None:
-        """Send what was written."""
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
+        """Send a head that nothing follows."""
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
 
     def close(self) -> None:
         """Send what was written, then close."""
@@ -134,11 +138,11 @@ class ReadingFlow(FlowControl):
 
     def resume_reading(self) -> None:
         """Read on, if there is room."""
-        if len(self._held) <= READ_BYTES:
+        if len(self._held) <= HELD_BYTES:
             super().resume_reading()
 
 
-class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
+class Connection(HttpToolsProtocol):
     """Uvicorn's protocol with bounds; `bounded_protocol` names the table that all connections of a server share.
 
     The bytes of a next request wait unparsed while one is being answered, and when they are more than one read, they
@@ -154,6 +158,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._in_head = self._in_message = self._in_replay = False
         self._is_chunked = self._needs_parser = False
         self._framing_bytes = 0  # of this message: all but its body
+        self._piece_bytes = 0  # that are being parsed
         self._max_header_bytes = self.table.settings.max_header_bytes
         self._allowed_framing_bytes = self._max_header_bytes
         self._answered: RequestResponseCycle | None = None  # the request whose turn it is
@@ -172,8 +177,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
-        joined: Any = JoinedWrites(transport, self.loop)
-        super().connection_made(joined)
+        writes: Any = JoinedWrites(transport)  # it passes on what it does not have itself
+        self._writes: JoinedWrites = writes
+        super().connection_made(writes)
         self.flow = ReadingFlow(transport, self._held)
         if not self.table.add(self):
             self._refuse(TooManyConnectionsError(self.table.settings.max_connections))
@@ -189,19 +195,14 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         for hang_up in list(self._hang_ups):
             hang_up()
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the protocol's contract
-        """Return where the next read goes."""
-        return self.table.read_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        self.data_received(bytes(memoryview(self.table.read_buffer)[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Parse what belongs to the current request and hold the rest back."""
         if self._refusal is not None:
             return
-        self._held += data
+        if self._held or len(data) > HEAD_PIECE_BYTES or self._has_to_wait or self._is_chunked:
+            self._held += data
+        else:
+            self._parse(data)
         self._parse_held()
 
     # What the parser calls.
@@ -217,24 +218,18 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._allowed_framing_bytes = self._max_header_bytes
         self._since = self.table.clock()
 
-    def on_url(self, url: bytes) -> None:
-        """Take a part of the request target."""
-        if not self._in_replay:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer, which comes after the body, is none."""
-        if self._in_head and not self._in_replay:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Start the request."""
         self._in_head = False
+        headers, self.headers = self.headers, []  # what is added from now on are trailers, which nobody reads
         if self._in_replay:
             self._in_replay = False
             return
-        self._is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._max_header_bytes:
+        self._is_chunked = b"transfer-encoding" in dict(headers)
+        if (
+            self._framing_bytes + self._piece_bytes > self._max_header_bytes  # which may be of other messages, too
+            and len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers) > self._max_header_bytes
+        ):
             raise HeadersTooLargeError(self._max_header_bytes)
         super().on_headers_complete()
         if not self.pipeline:
@@ -262,18 +257,20 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request."""
         self._answered = self.pipeline[-1][0] if self.pipeline else None
-        super().on_response_complete()
+        self._writes.flush()
+        if self.pipeline:
+            super().on_response_complete()
+        else:  # without uvicorn's timer for each request, which costs as much as parsing it: `check` stands for it
+            self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self._since = self.table.clock()
         self.table.used(self)
         if self._refusal is not None:
             self._refuse(self._refusal)
-        elif self._held:
+        else:
+            self.flow.resume_reading()
             self._parse_held()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Leave idle connections to `check`."""
 
     def expect_no_more(self) -> None:
         """Close the connection after the answer to the last request that came."""
@@ -329,7 +326,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             del self._held[:size]
             self._parse(piece)
         if self._has_to_wait and not self.transport.is_closing():
-            if len(self._held) > READ_BYTES:
+            if len(self._held) > HELD_BYTES:
                 self.flow.pause_reading()
             else:  # uvicorn pauses for a pipelined request, and would not see a caller hang up
                 self.flow.resume_reading()
@@ -339,7 +336,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._in_head or not self._in_message:
             return HEAD_PIECE_BYTES
         if not self._is_chunked:
-            return READ_BYTES
+            return BODY_PIECE_BYTES
         end = self._held.find(END_OF_CHUNKS)
         if end >= 0:
             return end + len(END_OF_CHUNKS)
@@ -347,7 +344,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         return len(self._held) - unfinished
 
     def _parse(self, piece: bytes) -> None:
-        self._framing_bytes += len(piece)
+        self._piece_bytes = len(piece)
         if self._needs_parser:
             self._needs_parser = False
             self.parser = httptools.HttpRequestParser(self)
@@ -360,6 +357,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             cause = error.__context__  # what a callback raised
             self._refuse(cause if isinstance(cause, RequestError) else MalformedRequestError())
             return
+        self._framing_bytes += len(piece)
         if self._framing_bytes > self._allowed_framing_bytes:
             self._refuse(HeadersTooLargeError(self._max_header_bytes))
 
@@ -368,7 +366,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
         The parser leaves that body alone; another one, which only hears how the body is framed, reads it.
         """
-        framing = [header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        framing = [header for header in self.scope["headers"] if header[0] in (b"content-length", b"transfer-encoding")]
         self.parser = httptools.HttpRequestParser(self)
         self._in_replay = True
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n")

@@ -40,7 +40,7 @@ DROP_SYN = b"".join(
     )
 )
 SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
-SOCKET_BUFFER_BYTES = 262144
+SOCKET_BUFFER_BYTES = 131072
 ENDING_S = 1.0  # of the grace period, but at most half of it: to send the last answers and end the process
 HARD_STOP_S = 0.5  # of these: for callers to take the last answers
 
