@@ -159,6 +159,7 @@ class Connection(HttpToolsProtocol):
         self._is_chunked = self._needs_parser = False
         self._framing_bytes = 0  # of this message: all but its body
         self._piece_bytes = 0  # that are being parsed
+        self._body_bytes_left = 0
         self._max_header_bytes = self.table.settings.max_header_bytes
         self._allowed_framing_bytes = self._max_header_bytes
         self._answered: RequestResponseCycle | None = None  # the request whose turn it is
@@ -225,7 +226,9 @@ class Connection(HttpToolsProtocol):
         if self._in_replay:
             self._in_replay = False
             return
-        self._is_chunked = b"transfer-encoding" in dict(headers)
+        framing = dict(headers)
+        self._is_chunked = b"transfer-encoding" in framing
+        self._body_bytes_left = int(framing.get(b"content-length", 0))  # the parser lets digits through only
         if (
             self._framing_bytes + self._piece_bytes > self._max_header_bytes  # which may be of other messages, too
             and len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers) > self._max_header_bytes
@@ -240,6 +243,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._framing_bytes -= len(body)
+        self._body_bytes_left -= len(body)
         self._allowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
         super().on_body(body)
 
@@ -332,11 +336,11 @@ class Connection(HttpToolsProtocol):
                 self.flow.resume_reading()
 
     def _piece_size(self) -> int:
-        """Return how many bytes to parse now; a chunked message ends with a piece: see `on_message_complete`."""
+        """Return how many bytes to parse now; a message with a body ends with a piece."""
         if self._in_head or not self._in_message:
             return HEAD_PIECE_BYTES
         if not self._is_chunked:
-            return BODY_PIECE_BYTES
+            return min(self._body_bytes_left, BODY_PIECE_BYTES)
         end = self._held.find(END_OF_CHUNKS)
         if end >= 0:
             return end + len(END_OF_CHUNKS)
@@ -375,6 +379,7 @@ class Connection(HttpToolsProtocol):
         """Answer what cannot be read, after the requests before it, and close."""
         self._refusal = error
         self._held.clear()
+        self.flow.pause_reading()
         if self.busy and not (self._in_message and self.cycle.more_body and not self.pipeline):
             return
         if self.busy:  # with the request that cannot be read, as if its caller had hung up
