@@ -20,17 +20,17 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from compression.artefact import format_manifest
-from compression.compress import compress
-from compression.data import LabelledTexts
-from compression.errors import TeacherError
-from compression.evaluate import evaluate
-from compression.export import export_artefact
-from compression.recipe import FactorisationRecipe, Recipe
-from compression.report import write_report
-from compression.student import load_student
-from compression.teacher import TeacherCard, load_teacher, save_teacher
-from compression.training import predict_logits
+from ladabert_compress.artefact.export import export_artefact
+from ladabert_compress.artefact.manifest import format_manifest
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.errors import TeacherError
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.recipe import FactorisationRecipe, Recipe
+from ladabert_compress.report.evaluation import evaluate
+from ladabert_compress.report.page import write_report
+from ladabert_compress.student.saved import load_student
+from ladabert_compress.teacher.folder import TeacherCard, load_teacher, save_teacher
+from ladabert_compress.training.run import compress
 from service.artefact import read_artefact, read_schema
 from service.loading import load_inference
 from service.scores import apply_function, default_function
@@ -108,7 +108,7 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
 
     write_report([tmp_path / "run", folder], tmp_path / "page.html", texts=dev, teacher_folder=teacher)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert ("rightly yes" if case == "several labels" else "label ↓ answer →") in page
+    assert ("true positives" if case == "several labels" else "label ↓ prediction →") in page
     assert all(label in page for label in result.teacher.labels)
 
 

@@ -1,0 +1,1 @@
+"""The commands and their options, nothing else. May import every room."""

@@ -1,0 +1,1 @@
+"""Rows: reading, labels, batches, overlaps. May import ``recipe``, ``files`` and ``errors`` alone."""

@@ -1,0 +1,40 @@
+"""The forward pass: what a PyTorch model says about rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BertForSequenceClassification
+
+from ladabert_compress.data.batches import Batch, EncodedTexts, evaluation_batches
+from ladabert_compress.measure.predictions import accuracy
+
+EVALUATION_BATCH_SIZE = 64
+
+
+def classify(model: BertForSequenceClassification, batch: Batch) -> Tensor:
+    """Logits (B, classes) of one batch."""
+    logits: Tensor = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
+    ).logits
+    return logits
+
+
+@torch.inference_mode()
+def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> Tensor:
+    """Logits (N, classes) of every row in fp32, in the rows' order, on the CPU."""
+    model.eval()
+    parts: list[Tensor] = []
+    order: list[int] = []
+    for rows, batch in evaluation_batches(data, EVALUATION_BATCH_SIZE):
+        parts.append(classify(model, batch.to(device)).float().cpu())
+        order += rows
+    return torch.cat(parts)[torch.tensor(order).argsort()]
+
+
+def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
+    """The share of rows whose prediction is right, in every label where the task is multi-label."""
+    return accuracy(predict_logits(model, data, device).numpy(), np.array(data.labels))

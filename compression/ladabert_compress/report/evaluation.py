@@ -1,0 +1,107 @@
+"""``ladabert-compress evaluate``: an artefact's accuracy, calibration and latency, as the server runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from ladabert_compress.artefact.manifest import TOKENIZER_FILE
+from ladabert_compress.artefact.reading import read_graph, read_manifest, read_tokenizer
+from ladabert_compress.artefact.verification import measure_invariance
+from ladabert_compress.data.batches import encode
+from ladabert_compress.data.labels import targets_of
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.errors import DataError
+from ladabert_compress.graph.session import OnnxSession, onnx_logits
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.measure.machine import machine_name
+from ladabert_compress.measure.scores import score
+from ladabert_compress.measure.timing import measure_latency
+from ladabert_compress.teacher.folder import load_teacher
+
+
+def evaluate(
+    folder: Path,
+    texts: LabelledTexts,
+    source: str,
+    *,
+    teacher_folder: Path | None = None,
+    batch_invariance: bool = False,
+) -> dict[str, Any]:
+    """The figures of every graph of the artefact on these rows; agreement where a teacher is given.
+
+    With ``batch_invariance``, also how far a row's scores change with what shares its batch and with padding.
+
+    Raises:
+        ExportError: the folder is no artefact, or a file is not what its manifest says.
+        DataError: the rows' task or labels are not the artefact's.
+        TeacherError: the teacher cannot be loaded.
+    """
+    manifest = read_manifest(folder)
+    if texts.task != manifest["task"]:
+        raise DataError(f"{source}: is a {texts.task} task, {folder} is a {manifest['task']} model")
+    labels: Sequence[str] = manifest["labels"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
+    data = encode(
+        texts, targets_of("--data", texts, labels, manifest["problem_type"]), tokenizer, manifest["max_length"]
+    )
+    teacher_logits = None
+    if teacher_folder is not None:
+        teacher = load_teacher(teacher_folder)
+        teacher_data = encode(texts, data.labels, teacher.tokenizer, manifest["max_length"])
+        teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
+    sessions = {
+        name: OnnxSession(read_graph(folder, manifest, name)) for name in manifest["files"] if name != TOKENIZER_FILE
+    }
+    temperature = manifest["calibration"]["temperature"]
+    return {
+        "name": manifest["name"],
+        "version": manifest["version"],
+        "rows": len(data),
+        "temperature": temperature,
+        "teacher_accuracy": None if teacher_logits is None else score(teacher_logits, data.labels).accuracy,
+        "files": {
+            name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits, temperature=temperature))
+            for name, session in sessions.items()
+        },
+        "batch_invariance": {
+            name: asdict(measure_invariance(session, data, manifest["max_length"]))
+            for name, session in sessions.items()
+            if batch_invariance
+        },
+        "latency": {
+            "machine": machine_name(),
+            "threads": 1,
+            "table": measure_latency(sessions, manifest["max_length"]),
+        },
+    }
+
+
+def format_evaluation(figures: dict[str, Any]) -> str:
+    """The figures as text."""
+    lines = [f"{figures['name']} {figures['version']} on {figures['rows']} rows"]
+    if figures["teacher_accuracy"] is not None:
+        lines.append(f"  teacher           accuracy {figures['teacher_accuracy']:.4f}")
+    for name, scores in figures["files"].items():
+        agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
+        lines.append(
+            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  "
+            f"calibration error {scores['expected_calibration_error']:.4f} "
+            f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
+        )
+    lines += [
+        f"  {name:<16}  alone, in batches of 32, padded: scores change by {found['largest_score_change']:.1e} at most, "
+        f"{found['changed_labels']} of {found['rows']} labels change"
+        for name, found in figures["batch_invariance"].items()
+    ]
+    lines.append(f"median ms, {figures['latency']['threads']} thread, {figures['latency']['machine']}")
+    lines += [
+        f"  {row['file']:<16}  {row['batch']:>3} texts of {row['tokens']:>3} tokens  {row['median_ms']:>8.3f}"
+        for row in figures["latency"]["table"]
+    ]
+    return "\n".join(lines)
