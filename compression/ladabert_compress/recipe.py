@@ -13,114 +13,82 @@ from pydantic.dataclasses import dataclass
 
 from ladabert_compress.errors import RecipeError
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # a field's docstring is its description
 KINDS: dict[str, type[Any]] = {"integer": int, "number": float, "string": str}
 Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class BudgetRecipe:
     """Equation 7: which share of the teacher's parameters stays, and where; P_weight follows from these."""
 
-    ratio: Annotated[float, Field(gt=1, description="Teacher parameters over the student's non-zero parameters, 1/P.")]
-    p_embedding: Annotated[Share, Field(description="P_embd: share kept of the embedding matrices.")]
-    p_embedding_svd: Annotated[
-        Share,
-        Field(description="Share of the embedding matrices after factorisation; masks do the rest. 1: no factors."),
-    ] = 1.0
-    p_svd: Annotated[
-        Share,
-        Field(
-            description="P_svd: share of the encoder matrices after factorisation; masks do the rest. 1: no factors."
-        ),
-    ] = 1.0
-    objective: Annotated[
-        Literal["size", "latency"],
-        Field(description="size: ranks and masks, as the paper; latency: ranks alone, P_svd follows from the ratio."),
-    ] = "size"
+    ratio: Annotated[float, Field(gt=1)]
+    """Teacher parameters over the student's non-zero parameters, 1/P."""
+    p_embedding: Share
+    """P_embd: share kept of the embedding matrices."""
+    p_embedding_svd: Share = 1.0
+    """Share of the embedding matrices after factorisation; masks do the rest. 1: no factors."""
+    p_svd: Share = 1.0
+    """P_svd: share of the encoder matrices after factorisation; masks do the rest. 1: no factors."""
+    objective: Literal["size", "latency"] = "size"
+    """size: ranks and masks, as the paper; latency: ranks alone, P_svd follows from the ratio."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class FactorisationRecipe:
     """Which error the factors make smallest; the defaults are the paper's plain SVD at one share of every matrix."""
 
-    error: Annotated[
-        Literal["weights", "outputs"],
-        Field(description="What the encoder's factors keep best: weights is plain SVD, outputs looks at the inputs."),
-    ] = "weights"
-    ranks: Annotated[
-        Literal["equal", "sensitivity"],
-        Field(description="equal: p_svd of every matrix; sensitivity: p_svd in all, where it saves most error."),
-    ] = "equal"
+    error: Literal["weights", "outputs"] = "weights"
+    """What the encoder's factors keep best: weights is plain SVD, outputs looks at the inputs."""
+    ranks: Literal["equal", "sensitivity"] = "equal"
+    """equal: p_svd of every matrix; sensitivity: p_svd in all, where it saves most error."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class StructureRecipe:
     """The student's shape beside its ranks; the defaults are the teacher's own."""
 
-    heads: Annotated[
-        Share, Field(description="Share of every layer's attention heads that stay; the others are taken out whole.")
-    ] = 1.0
-    neurons: Annotated[
-        Share,
-        Field(description="Share of every layer's feed-forward neurons that stay; the others are taken out whole."),
-    ] = 1.0
-    activation: Annotated[
-        Literal["teacher", "gelu", "relu"],
-        Field(description="Of the feed-forward blocks; relu costs int8 graphs nothing, gelu up to a quarter."),
-    ] = "teacher"
-    rank_multiple: Annotated[
-        int,
-        Field(ge=1, description="For latency, every rank is a multiple of this; kernels work on 16 numbers at a time."),
-    ] = 1
+    heads: Share = 1.0
+    """Share of every layer's attention heads that stay; the others are taken out whole."""
+    neurons: Share = 1.0
+    """Share of every layer's feed-forward neurons that stay; the others are taken out whole."""
+    activation: Literal["teacher", "gelu", "relu"] = "teacher"
+    """Of the feed-forward blocks; relu costs int8 graphs nothing, gelu up to a quarter."""
+    rank_multiple: Annotated[int, Field(ge=1)] = 1
+    """For latency, every rank is a multiple of this; kernels work on 16 numbers at a time."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class PruningRecipe:
     """What the masks keep, and which of the two factors of W = A·Bᵀ is pruned more; the paper leaves both open."""
 
-    score: Annotated[
-        Literal["magnitude", "fisher"],
-        Field(description="Encoder masks keep the largest |w| of each factor, or the largest w²·E[g²] of all factors."),
-    ] = "magnitude"
-    embedding_frequency_power: Annotated[
-        float,
-        Field(ge=0, le=1, description="Rows weigh (1 + times seen in train)^this in the embeddings' SVD and masks."),
-    ] = 0.0
-
-    encoder_right_over_left: Annotated[
-        float,
-        Field(gt=0, description="Kept share of B over kept share of A, encoder matrices under score = magnitude."),
-    ] = 1.0
-    embedding_right_over_left: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="The same for embeddings, where B is small and every token needs all of it; read while "
-            "embedding_frequency_power is 0.",
-        ),
-    ] = 100.0
+    score: Literal["magnitude", "fisher"] = "magnitude"
+    """Encoder masks keep the largest |w| of each factor, or the largest w²·E[g²] of all factors."""
+    embedding_frequency_power: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Rows weigh (1 + times seen in train)^this in the embeddings' SVD and masks."""
+    encoder_right_over_left: Positive = 1.0
+    """Kept share of B over kept share of A, encoder matrices under score = magnitude."""
+    embedding_right_over_left: Positive = 100.0
+    """The same for embeddings, where B is small and every token needs all of it; read while
+    embedding_frequency_power is 0."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ScheduleRecipe:
     """Section 3.1: shrink by a constant share, distil, repeat."""
 
-    iterations: Annotated[
-        int, Field(ge=1, description="Times the student is shrunk; the size falls by P^(1/iterations) each.")
-    ]
-    factorise_iterations: Annotated[
-        int,
-        Field(ge=1, description="Iterations in which ranks fall to their target; later ones only tighten the masks."),
-    ]
-    epochs_per_iteration: Annotated[
-        float, Field(gt=0, description="Passes over the training rows after each shrink but the last.")
-    ]
-    final_epochs: Annotated[float, Field(gt=0, description="Passes over the training rows after the last shrink.")]
-    min_steps: Annotated[
-        int, Field(ge=0, description="Steps in all, at least: few training rows are passed over more often.")
-    ] = 0
+    iterations: Annotated[int, Field(ge=1)]
+    """Times the student is shrunk; the size falls by P^(1/iterations) each."""
+    factorise_iterations: Annotated[int, Field(ge=1)]
+    """Iterations in which ranks fall to their target; later ones only tighten the masks."""
+    epochs_per_iteration: Positive
+    """Passes over the training rows after each shrink but the last."""
+    final_epochs: Positive
+    """Passes over the training rows after the last shrink."""
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in all, at least: few training rows are passed over more often."""
 
     @property
     def total_epochs(self) -> float:
@@ -132,49 +100,53 @@ class ScheduleRecipe:
 class TrainingConfig:
     """How to train; shares are shares of all steps, the learning rate is the peak of a trapezoid."""
 
-    batch_size: Annotated[int, Field(ge=1, description="Rows a step.")] = 32
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")] = 2e-5
-    warmup_share: Annotated[float, Field(ge=0, le=1, description="Share of the steps with a rising rate.")] = 0.1
-    decay_share: Annotated[float, Field(ge=0, le=1, description="Share of the steps with a falling rate.")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's decay of matrices.")] = 0.01
-    max_gradient_norm: Annotated[float, Field(gt=0, description="Longer gradients are scaled down to this.")] = 1.0
-    max_length: Annotated[
-        int, Field(ge=3, description="Tokens a row, special tokens included; the student's limit.")
-    ] = 128
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], Field(description="auto, fp32 or bf16; auto: bf16 where native.")
-    ] = "auto"
-    seed: Annotated[int, Field(ge=0, description="Fixes every random choice.")] = 0
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Rows a step."""
+    learning_rate: Positive = 2e-5
+    """Peak learning rate of AdamW."""
+    warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the steps with a rising rate."""
+    decay_share: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Share of the steps with a falling rate."""
+    weight_decay: Weight = 0.01
+    """AdamW's decay of matrices."""
+    max_gradient_norm: Positive = 1.0
+    """Longer gradients are scaled down to this."""
+    max_length: Annotated[int, Field(ge=3)] = 128
+    """Tokens a row, special tokens included; the student's limit."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto, fp32 or bf16; auto: bf16 where native."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Fixes every random choice."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class DistillationRecipe:
     """Equations 8 and 9; the paper does not weight the four terms."""
 
-    temperature: Annotated[float, Field(gt=0, description="Softens both logits before the cross-entropy.")] = 1.0
-    embedding_weight: Annotated[Weight, Field(description="Weight of the embedding output's MSE.")] = 1.0
-    attention_weight: Annotated[Weight, Field(description="Weight of the attention probabilities' MSE.")] = 1.0
-    hidden_weight: Annotated[Weight, Field(description="Weight of the layer outputs' MSE.")] = 1.0
-    prediction_weight: Annotated[Weight, Field(description="Weight of the logits' soft cross-entropy.")] = 1.0
-    dropout: Annotated[float, Field(ge=0, lt=1, description="The student's dropout; the teacher has none.")] = 0.0
+    temperature: Positive = 1.0
+    """Softens both logits before the cross-entropy."""
+    embedding_weight: Weight = 1.0
+    """Weight of the embedding output's MSE."""
+    attention_weight: Weight = 1.0
+    """Weight of the attention probabilities' MSE."""
+    hidden_weight: Weight = 1.0
+    """Weight of the layer outputs' MSE."""
+    prediction_weight: Weight = 1.0
+    """Weight of the logits' soft cross-entropy."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The student's dropout; the teacher has none."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class ExportRecipe:
     """What is written and when it is refused."""
 
-    int8_accuracy_loss: Annotated[
-        float,
-        Field(ge=0, le=1, description="Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."),
-    ] = 0.003
-    int8_logit_error: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Error of int8's logits, over the logits' own size, on held-out rows; matrix products that "
-            "cause more stay in fp32.",
-        ),
-    ] = 0.02
+    int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
+    """Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."""
+    int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
+    """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
+    fp32."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -258,7 +230,7 @@ def _unread_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def recipe_fields() -> list[tuple[str, type[Any], str]]:
     """Every ``section.field`` with its type and description, for the command line and the docs."""
     return [
-        (f"{section}.{name}", KINDS[entry["type"]], str(entry["description"]))
+        (f"{section}.{name}", KINDS[entry["type"]], " ".join(entry["description"].split()))
         for section, kind in get_type_hints(Recipe).items()
         for name, entry in TypeAdapter(kind).json_schema()["properties"].items()
     ]

@@ -98,7 +98,7 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
     expected = scaled.sigmoid() if case == "several labels" else scaled.softmax(dim=1)
     assert np.abs(scores - expected.numpy()).max() < 1e-4
 
-    figures = evaluate(folder, dev, "dev.tsv", teacher_folder=teacher)
+    figures = evaluate(folder, dev, teacher_folder=teacher)
     right = (
         ((scores > 0.5) == np.array(result.dev_data.labels)).all(axis=1)
         if case == "several labels"

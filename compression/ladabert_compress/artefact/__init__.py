@@ -1,4 +1,1 @@
-"""From a finished student to the folder that the service loads: export, verification, temperature, files.
-
-May import ``graph`` and every room below it.
-"""
+"""From a student to the folder that the service loads: export, checks, files; may import ``graph`` and below."""

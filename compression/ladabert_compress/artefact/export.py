@@ -1,4 +1,4 @@
-"""From a finished run to an artefact: graphs that compute what the student computes, or nothing."""
+"""From a finished run to an artefact: its graphs compute what the student computes, or nothing is written."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from ladabert_compress.artefact.manifest import GRAPH_FILES
-from ladabert_compress.artefact.temperature import Calibration, fit_temperature
+from ladabert_compress.artefact.temperature import calibrate
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
 from ladabert_compress.artefact.writing import write_artefact
-from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
+from ladabert_compress.data.batches import sample_batches
 from ladabert_compress.data.random_batches import Shape
 from ladabert_compress.errors import OptionError
 from ladabert_compress.graph.builder import LOGITS
@@ -34,7 +34,7 @@ from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, me
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.training.run import CompressionResult
 
-CALIBRATION_BATCHES = 16
+RANGE_BATCHES = 16  # of training rows, for the ranges of int8 activations
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def export_artefact(
 ) -> dict[str, Any]:
     """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
 
-    Each graph is the fastest of several on this machine's CPU, at the shape of ``target_latency_ms`` where there is
-    one; or for ``cuda`` the one that the rule names, in fp32 and fp16.
+    For ``cpu``, each graph is the fastest of several on this machine, at the shape of ``target_latency_ms`` where there
+    is one. For ``cuda``, it is the one that a rule names, in fp32 and fp16.
 
     Returns:
         The manifest.
@@ -82,50 +82,37 @@ def export_artefact(
         if "fp32" not in precisions:
             raise OptionError("--target cuda: int8 graphs are for CPUs; use --precisions fp32")
         precisions = ("fp32", "fp16")
-    shapes = LATENCY_SHAPES if target_latency_ms is None else (timed_shape(_max_length(result)),)
+    max_length, dev = result.max_length, result.dev_data
+    shapes = LATENCY_SHAPES if target_latency_ms is None else (timed_shape(max_length),)
     verified = _verified_graphs(result, precisions, target, shapes)
-    graphs = {name: graph.model for name, graph in verified.items()}
-    sessions = {name: OnnxSession(graph.SerializeToString()) for name, graph in graphs.items()}
+    sessions = {name: OnnxSession(graph.model.SerializeToString()) for name, graph in verified.items()}
+    logits = {name: onnx_logits(session, dev) for name, session in sessions.items()}
     teacher_logits, student_logits = (
-        predict_logits(model, result.dev_data, torch.device("cpu")).numpy()
+        predict_logits(model, dev, torch.device("cpu")).numpy()
         for model in (result.teacher.model, result.student.model)
     )
-    labels = result.dev_data.labels
-    logits = {name: onnx_logits(session, result.dev_data) for name, session in sessions.items()}
-    scores = {name: score(values, labels, teacher_logits) for name, values in logits.items()}
+    scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
     if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export.int8_accuracy_loss):
         precisions = ("fp32",)
     default = precisions[0]
-    temperature = 1.0
-    if len(result.calibration_data):
-        held_out_logits = onnx_logits(sessions[default], result.calibration_data)
-        temperature = fit_temperature(held_out_logits, np.array(result.calibration_data.labels))
-    calibrated = score(logits[default], labels, temperature=temperature)
-    calibration = Calibration(
-        temperature,
-        len(result.calibration_data),
-        calibrated.uncalibrated_error,
-        calibrated.expected_calibration_error,
-    )
+    held_out = result.calibration_data
+    held_out_logits = onnx_logits(sessions[default], held_out) if len(held_out) else None
+    calibration = calibrate(held_out_logits, np.array(held_out.labels), logits[default], np.array(dev.labels))
+    written = {GRAPH_FILES[name]: sessions[name] for name in precisions}
     on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
-    latency: dict[str, Any] = {
-        "machine": machine_name(),
-        "threads": 1,
-        "table": measure_latency(on_cpu, _max_length(result)),
-    }
+    latency = {"machine": machine_name(), "threads": 1, "table": measure_latency(on_cpu, max_length)}
     if target_latency_ms is not None:
-        file = GRAPH_FILES[default]
-        latency["target"] = measure_target(target_latency_ms, file, sessions[default], _max_length(result))
+        latency["target"] = measure_target(target_latency_ms, GRAPH_FILES[default], sessions[default], max_length)
     invariance = {
-        name: check_batch_invariance(session, name, result.dev_data, _max_length(result))
-        for name, session in on_cpu.items()
+        file: {"batch_invariance": asdict(check_batch_invariance(session, file, dev, max_length))}
+        for file, session in on_cpu.items()
     }
     size = result.student.size()
     fields = {
         "task": result.task,
         "problem_type": result.teacher.problem_type,
         "labels": list(result.teacher.labels),
-        "max_length": _max_length(result),
+        "max_length": max_length,
         "inputs": list(graph_inputs(result.task)),
         "output": LOGITS,
         "teacher": {**asdict(result.teacher.card), "parameters": count_parameters(result.teacher.model).total},
@@ -140,14 +127,14 @@ def export_artefact(
         "evaluation": {
             "data_set": data_set,
             "split": "dev",
-            "rows": len(result.dev_data),
-            "teacher_accuracy": score(teacher_logits, labels).accuracy,
-            "student_accuracy": score(student_logits, labels).accuracy,
+            "rows": len(dev),
+            "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
+            "student_accuracy": score(student_logits, dev.labels).accuracy,
             "files": {
                 GRAPH_FILES[name]: {
                     "accuracy": scores[name].accuracy,
                     "agreement": scores[name].agreement,
-                    **({"batch_invariance": asdict(invariance[GRAPH_FILES[name]])} if name != "fp16" else {}),
+                    **invariance.get(GRAPH_FILES[name], {}),
                 }
                 for name in precisions
             },
@@ -155,23 +142,17 @@ def export_artefact(
         "latency": latency,
         "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
         "calibration": asdict(calibration),
-        "self_test": self_test(
-            {GRAPH_FILES[name]: sessions[name] for name in precisions},
-            result.student.model.config.vocab_size,
-            _max_length(result),
-        ),
+        "self_test": self_test(written, result.student.model.config.vocab_size, max_length),
     }
     tokenizer = result.teacher.tokenizer.backend_tokenizer
-    return write_artefact(out, {name: graphs[name] for name in precisions}, tokenizer, fields)
+    return write_artefact(out, {name: verified[name].model for name in precisions}, tokenizer, fields)
 
 
 def _verified_graphs(
     result: CompressionResult, precisions: tuple[str, ...], target: Target, shapes: Sequence[Shape]
 ) -> dict[str, VerifiedGraph]:
-    """The fp32 graph, which the others are measured against, and those of them that are asked for."""
-    model = result.student.model
-    model.eval()
-    max_length = _max_length(result)
+    """The fp32 graph, which is the measure of the others, and the others that are asked for."""
+    model, max_length, seed = result.student.model.eval(), result.max_length, result.recipe.training.seed
     candidates = candidate_graphs(model, result.task, None, target, max_length)
     for graph in candidates.values():
         check_parity(model, graph, max_length)
@@ -184,7 +165,8 @@ def _verified_graphs(
         check_half(graphs["fp32"].model, fp16, max_length, result.teacher.problem_type)
         graphs["fp16"] = VerifiedGraph(fp16, choice.plan, choice)
     if "int8" in precisions:
-        ranges = measure_activation_ranges(model, _calibration_batches(result.train_data, result.recipe.training.seed))
+        batches = tqdm(sample_batches(result.train_data, RANGE_BATCHES, seed), desc="int8 ranges", unit="batch")
+        ranges = measure_activation_ranges(model, batches)
         candidates = candidate_graphs(model, result.task, ranges, target, max_length)
         choice = choose_graph(candidates, max_length, shapes=shapes)
         held_out = result.calibration_data if len(result.calibration_data) else result.train_data
@@ -204,12 +186,3 @@ def _int8_is_accurate(scores: Mapping[str, Scores], limit: float) -> bool:
             "fp32 is written instead"
         )
     return lost <= limit
-
-
-def _max_length(result: CompressionResult) -> int:
-    return result.recipe.training.max_length
-
-
-def _calibration_batches(data: EncodedTexts, seed: int) -> list[Batch]:
-    batches = training_batches(data, 32, seed=seed, epoch=0)[:CALIBRATION_BATCHES]
-    return [data.batch(rows) for rows in tqdm(batches, desc="calibrate int8", unit="batch")]

@@ -1,1 +1,1 @@
-"""The commands and their options, nothing else. May import every room."""
+"""The commands and their options, nothing else; may import every room."""

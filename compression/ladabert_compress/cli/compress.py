@@ -64,7 +64,7 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
         "of this machine's CPU, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
     )
-    add_data_options(parser)
+    add_data_options(parser, train="rows to train on", dev="rows to report on")
     add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
     recipe.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_column_options, check_folder, columns_of
+from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, columns_of
 
 
 def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -23,9 +23,7 @@ def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="also say how far scores change between a text alone, in a batch of 32, and padded to the model's limit",
     )
     parser.add_argument("--json", type=Path, metavar="F", help="also write the figures to this file")
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument("--data", required=True, metavar="F", help="rows to measure on")
-    add_column_options(data)
+    add_data_options(parser, data="rows to measure on")
     parser.set_defaults(run_command=_run_evaluate)
 
 
@@ -39,11 +37,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     check_folder("--json", options.json)
     texts = read_labelled_texts(options.data, columns_of(options), split="validation")
     figures = evaluate(
-        options.artefact,
-        texts,
-        options.data,
-        teacher_folder=options.teacher,
-        batch_invariance=options.batch_invariance,
+        options.artefact, texts, teacher_folder=options.teacher, batch_invariance=options.batch_invariance
     )
     if options.json is not None:
         write_text(options.json, json.dumps(figures, indent=2) + "\n")

@@ -47,7 +47,7 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
-    add_data_options(parser)
+    add_data_options(parser, train="rows to train on", dev="rows to report on")
     run = add_run_options(parser)
     run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
     run.add_argument(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
     from ladabert_compress.data.reading import Columns
+
+Number = TypeVar("Number", int, float)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -20,19 +23,14 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The rows to train and to report on, and their columns."""
+def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True, **files: str) -> None:
+    """An option for each file of rows, with what it is for, and the names of its columns."""
     data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument("--train", required=True, metavar="F", help="rows to train on")
-    data.add_argument("--dev", required=True, metavar="F", help="rows to report on")
-    add_column_options(data)
-
-
-def add_column_options(group: argparse._ArgumentGroup) -> None:
-    """The columns' names."""
-    group.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
-    group.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
-    group.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
+    for name, purpose in files.items():
+        data.add_argument(f"--{name}", required=required, metavar="F", help=purpose)
+    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
+    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
+    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -44,10 +42,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def check_folder(option: str, file: Path | None) -> None:
-    """Finds out before a long measurement whether its figures have a folder to go to.
+    """Checks before a long measurement that the folder of its file exists.
 
     Raises:
-        OptionError: they have none.
+        OptionError: it does not.
     """
     from ladabert_compress.errors import OptionError
 
@@ -62,40 +60,23 @@ def columns_of(options: argparse.Namespace) -> Columns:
     return Columns(options.text, options.text_pair, options.label)
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
-    return int(text)
+def _number(kind: type[Number], fits: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind("-1")
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+        return value
+
+    return read
 
 
-def whole(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
-    return int(text)
-
-
-def positive_number(text: str) -> float:
-    """A number over 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number over 0")
-    return value
-
-
-def share(text: str) -> float:
-    """A number from 0 to below 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to below 1")
-    return value
+positive = _number(int, lambda value: value >= 1, "a whole number from 1")
+whole = _number(int, lambda value: value >= 0, "a whole number from 0")
+positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number over 0")
+share = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
 def names(text: str) -> tuple[str, ...]:

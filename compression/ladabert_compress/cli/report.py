@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_column_options, check_folder, columns_of
+from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, columns_of
 
 
 def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -14,7 +14,7 @@ def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "report",
         help="one page about runs and artefacts",
         description="One self-contained HTML page: learning curves, accuracy against size and against latency, ranks "
-        "and non-zeros per layer, answers and their confidence. A run and an artefact of one name are one student.",
+        "and non-zeros per layer, predictions and their confidence. A run and an artefact of one name are one student.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs/NAME or models/NAME, or both")
     parser.add_argument("--out", required=True, type=Path, metavar="F.html", help="the page")
@@ -25,11 +25,8 @@ def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="measure the latency of this teacher and the artefacts side by side, and with --data list the rows on "
         "which they differ most",
     )
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument(
-        "--data", metavar="F", help="rows to measure the artefacts on (default: what each run stored of its dev rows)"
-    )
-    add_column_options(data)
+    purpose = "rows to measure the artefacts on (default: what each run stored of its dev rows)"
+    add_data_options(parser, required=False, data=purpose)
     parser.set_defaults(run_command=_run_report)
 
 

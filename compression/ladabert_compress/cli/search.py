@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_column_options, columns_of, positive, whole
+from ladabert_compress.cli.options import OneLineParser, add_data_options, columns_of, positive, whole
 
 
 def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -44,9 +44,7 @@ def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="folder of the journal (default runs/search-NAME of --out)"
     )
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
-    data.add_argument("--train", required=True, metavar="F", help="rows to train and score on")
-    add_column_options(data)
+    add_data_options(parser, train="rows to train and score on")
     run = parser.add_argument_group("run")
     run.add_argument("--processes", type=positive, help="of one thread each (default: the cores at hand)")
     run.add_argument("--seed", type=whole, default=0, help="fixes the random splits (default %(default)s)")

@@ -1,1 +1,1 @@
-"""Rows: reading, labels, batches, overlaps. May import ``recipe``, ``files`` and ``errors`` alone."""
+"""Rows: reading, labels, batches, overlaps; may import ``recipe``, ``files`` and ``errors``."""

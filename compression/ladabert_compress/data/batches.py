@@ -30,12 +30,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            self.input_ids.to(device),
-            self.attention_mask.to(device),
-            self.token_type_ids.to(device),
-            self.labels.to(device),
-        )
+        tensors = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
+        return Batch(*(tensor.to(device) for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,11 @@ def training_batches(data: EncodedTexts, batch_size: int, *, seed: int, epoch: i
         rows = sorted(order[start : start + pool], key=lambda row: len(data.input_ids[row]))
         batches += [rows[cut : cut + batch_size] for cut in range(0, len(rows), batch_size)]
     return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def sample_batches(data: EncodedTexts, count: int, seed: int) -> list[Batch]:
+    """That many batches of 32 training rows, or fewer, that stand for all of them."""
+    return [data.batch(rows) for rows in training_batches(data, 32, seed=seed, epoch=0)[:count]]
 
 
 def evaluation_batches(data: EncodedTexts, batch_size: int) -> Iterator[tuple[list[int], Batch]]:

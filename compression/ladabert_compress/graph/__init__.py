@@ -1,4 +1,1 @@
-"""The ONNX graph: builder, products, attention, encoder, candidates, int8 and half precision.
-
-May import ``training`` and every room below it.
-"""
+"""The ONNX graph of a student, its candidates, int8 and half precision; may import ``training`` and below."""

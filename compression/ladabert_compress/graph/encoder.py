@@ -7,6 +7,8 @@ SkipLayerNormalization is slower on a CPU than the addition and normalisation th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from torch import nn
@@ -62,23 +64,18 @@ def table_of(module: nn.Module) -> Array:
     return array(module.get_parameter("weight"))
 
 
+@dataclass
 class _BertGraph:
-    def __init__(
-        self,
-        model: BertForSequenceClassification,
-        task: str,
-        ranges: Ranges | None,
-        plan: GraphPlan,
-        max_length: int | None = None,
-    ) -> None:
-        self.model = model
-        self.task = task
-        self.max_length = max_length
-        self.ranges = ranges
-        self.plan = plan
+    model: BertForSequenceClassification
+    task: str
+    ranges: Ranges | None
+    plan: GraphPlan
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
         self.graph = GraphBuilder()
-        self.products = Products(self.graph, ranges, plan.fp32_products)
-        self.attention = AttentionGraph(model, self.products, plan)
+        self.products = Products(self.graph, self.ranges, self.plan.fp32_products)
+        self.attention = AttentionGraph(self.model, self.products, self.plan)
 
     def build(self) -> onnx.ModelProto:
         graph = self.graph

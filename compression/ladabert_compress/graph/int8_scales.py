@@ -1,4 +1,4 @@
-"""Int8 numbers: weights per output channel, activations on fixed scales from calibration."""
+"""Int8 scales: of weights, one per output channel; of activations, fixed ones from the ranges of training rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch
-from ladabert_compress.measure.inference import classify
+from ladabert_compress.measure.inference import classify, removed_at_the_end
 from ladabert_compress.student.factors import FactorisedLinear
 
 Array = npt.NDArray[np.float32]
@@ -21,13 +21,13 @@ Array = npt.NDArray[np.float32]
 
 @dataclass
 class Range:
-    """The smallest and largest value that an activation took, always around zero."""
+    """The smallest and largest value of an activation; the range always contains zero."""
 
     low: float = 0.0
     high: float = 0.0
 
     def widen(self, values: Tensor) -> None:
-        """Takes these values in."""
+        """Widens the range to hold these values."""
         self.low = min(self.low, float(values.min()))
         self.high = max(self.high, float(values.max()))
 
@@ -42,9 +42,9 @@ Ranges = dict[str, Range]
 
 @torch.inference_mode()
 def measure_activation_ranges(model: BertForSequenceClassification, batches: Iterable[Batch]) -> Ranges:
-    """The range of every linear layer's input, and of its rank space as ``NAME.rank``, over real tokens.
+    """The range of every linear layer's input over real tokens; ``NAME.rank`` is that of the input times B.
 
-    A scale fixed once keeps a text's answer independent of its batch, which one scale per batch does not.
+    With scales fixed here, a text's scores do not depend on its batch; with a scale per batch they would.
     """
     ranges: Ranges = {}
     token_mask: list[Tensor] = []
@@ -57,18 +57,15 @@ def measure_activation_ranges(model: BertForSequenceClassification, batches: Ite
         if isinstance(module, FactorisedLinear):
             ranges.setdefault(f"{name}.rank", Range()).widen(inputs @ module.right)
 
-    hooks = [
+    hooks = (
         module.register_forward_pre_hook(partial(watch, name))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | FactorisedLinear)
-    ]
-    try:
+    )
+    with removed_at_the_end(hooks):
         for batch in batches:
             token_mask[:] = [batch.attention_mask.bool()]
             classify(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return ranges
 
 

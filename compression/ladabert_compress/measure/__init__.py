@@ -1,4 +1,1 @@
-"""What a model predicts and what that is worth, how long it takes, and on which machine.
-
-May import ``data``, ``recipe``, ``files`` and ``errors``.
-"""
+"""What models predict, what that is worth, how long it takes and where; may import ``data`` and below."""

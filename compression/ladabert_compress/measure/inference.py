@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, EncodedTexts, evaluation_batches
@@ -38,3 +42,14 @@ def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, dev
 def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
     """The share of rows whose prediction is right, in every label where the task is multi-label."""
     return accuracy(predict_logits(model, data, device).numpy(), np.array(data.labels))
+
+
+@contextmanager
+def removed_at_the_end(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Removes hooks of modules, whatever happens."""
+    hooks = list(hooks)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

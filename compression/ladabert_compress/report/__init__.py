@@ -1,4 +1,1 @@
-"""What people read about artefacts: evaluation, bench, the HTML page.
-
-May import ``artefact`` and every room below it.
-"""
+"""What people read about artefacts: evaluation, bench, the HTML page; may import ``artefact`` and below."""

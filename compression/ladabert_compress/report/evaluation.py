@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,29 @@ from transformers import PreTrainedTokenizerFast
 from ladabert_compress.artefact.manifest import TOKENIZER_FILE
 from ladabert_compress.artefact.reading import read_graph, read_manifest, read_tokenizer
 from ladabert_compress.artefact.verification import measure_invariance
-from ladabert_compress.data.batches import encode
+from ladabert_compress.data.batches import EncodedTexts, Labels, encode
 from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import DataError
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
+from ladabert_compress.measure.predictions import Logits
 from ladabert_compress.measure.scores import score
 from ladabert_compress.measure.timing import measure_latency
-from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.folder import Teacher, load_teacher
 
 
 def evaluate(
     folder: Path,
     texts: LabelledTexts,
-    source: str,
     *,
     teacher_folder: Path | None = None,
     batch_invariance: bool = False,
 ) -> dict[str, Any]:
-    """The figures of every graph of the artefact on these rows; agreement where a teacher is given.
+    """The figures of every graph of the artefact on these rows; with a teacher, the agreement with it, too.
 
-    With ``batch_invariance``, also how far a row's scores change with what shares its batch and with padding.
+    With ``batch_invariance``, also by how much a row's scores change with the rest of its batch and with padding.
 
     Raises:
         ExportError: the folder is no artefact, or a file is not what its manifest says.
@@ -43,18 +43,11 @@ def evaluate(
         TeacherError: the teacher cannot be loaded.
     """
     manifest = read_manifest(folder)
-    if texts.task != manifest["task"]:
-        raise DataError(f"{source}: is a {texts.task} task, {folder} is a {manifest['task']} model")
-    labels: Sequence[str] = manifest["labels"]
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
-    data = encode(
-        texts, targets_of("--data", texts, labels, manifest["problem_type"]), tokenizer, manifest["max_length"]
-    )
+    data = encode_rows(folder, manifest, texts)
     teacher_logits = None
     if teacher_folder is not None:
         teacher = load_teacher(teacher_folder)
-        teacher_data = encode(texts, data.labels, teacher.tokenizer, manifest["max_length"])
-        teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
+        teacher_logits = logits_of_teacher(teacher, texts, data.labels, manifest["max_length"])
     sessions = {
         name: OnnxSession(read_graph(folder, manifest, name)) for name in manifest["files"] if name != TOKENIZER_FILE
     }
@@ -80,6 +73,27 @@ def evaluate(
             "table": measure_latency(sessions, manifest["max_length"]),
         },
     }
+
+
+def encode_rows(folder: Path, manifest: Mapping[str, Any], texts: LabelledTexts) -> EncodedTexts:
+    """Rows as the artefact's tokenizer and labels have them.
+
+    Raises:
+        DataError: the rows' task or labels are not the artefact's.
+        ExportError: the tokenizer's file is not what the manifest says.
+    """
+    if texts.task != manifest["task"]:
+        raise DataError(f"--data: is a {texts.task} task, {folder} is a {manifest['task']} model")
+    labels = targets_of("--data", texts, manifest["labels"], manifest["problem_type"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
+    return encode(texts, labels, tokenizer, manifest["max_length"])
+
+
+def logits_of_teacher(teacher: Teacher, texts: LabelledTexts, labels: Labels, max_length: int) -> Logits:
+    """The teacher's logits (N, classes) of these rows."""
+    data = encode(texts, labels, teacher.tokenizer, max_length)
+    logits: Logits = predict_logits(teacher.model, data, torch.device("cpu")).numpy()
+    return logits
 
 
 def format_evaluation(figures: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Students as a report sees them: what is on disk, and what is measured anew."""
+"""The students of a report: what is on disk, and what is measured anew."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedTokenizerFast
 
 from ladabert_compress.artefact.manifest import MANIFEST_FILE
-from ladabert_compress.artefact.reading import read_graph, read_manifest, read_tokenizer
-from ladabert_compress.data.batches import encode
-from ladabert_compress.data.labels import targets_of
+from ladabert_compress.artefact.reading import read_graph, read_manifest
 from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.graph.encoder import build_bert_graph
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
-from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
 from ladabert_compress.measure.predictions import Logits, Predictions, confusion, decide, log_probabilities
 from ladabert_compress.measure.reliability import Bin, reliability
 from ladabert_compress.measure.timing import measure_latency
+from ladabert_compress.report.evaluation import encode_rows, logits_of_teacher
 from ladabert_compress.student.saved import SavedMatrix, read_matrices
 from ladabert_compress.teacher.folder import Teacher
 from ladabert_compress.training.run import HISTORY_FILE
@@ -48,7 +44,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a student's default graph, or its run, says about rows with labels."""
+    """What a student's default graph, or its run, predicts for rows with labels."""
 
     labels: Sequence[str]
     multi_label: bool  # a row may have multi_label labels
@@ -128,20 +124,15 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
         bins = [Bin(**entry) for entry in stored["reliability"]]
         return Measured(stored["labels"], stored["multi_label"], stored["rows"], stored["confusion"], bins, None)
     manifest, folder = subject.manifest, subject.artefact
-    if texts.task != manifest["task"]:
-        raise DataError(f"--data: is a {texts.task} task, {folder} is a {manifest['task']} model")
     labels: list[str] = manifest["labels"]
     if teacher is not None and list(teacher.labels) != labels:
         raise DataError(f"--teacher: its labels are {', '.join(teacher.labels)}, those of {folder} {', '.join(labels)}")
-    targets = targets_of("--data", texts, labels, manifest["problem_type"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
-    data = encode(texts, targets, tokenizer, manifest["max_length"])
+    data = encode_rows(folder, manifest, texts)
     logits = onnx_logits(OnnxSession(read_graph(folder, manifest, manifest["default_file"])), data)
-    truth, temperature = np.array(targets), manifest["calibration"]["temperature"]
+    truth, temperature = np.array(data.labels), manifest["calibration"]["temperature"]
     differences: list[dict[str, Any]] = []
     if teacher is not None:
-        teacher_data = encode(texts, targets, teacher.tokenizer, manifest["max_length"])
-        teacher_logits = predict_logits(teacher.model, teacher_data, torch.device("cpu")).numpy()
+        teacher_logits = logits_of_teacher(teacher, texts, data.labels, manifest["max_length"])
         differences = _largest_differences(texts, labels, truth, logits / temperature, teacher_logits)
     return Measured(
         labels,

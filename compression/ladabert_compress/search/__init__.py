@@ -1,4 +1,1 @@
-"""What a run decides by measuring: the split of the budget, and the ratio for a latency.
-
-May import every room but ``cli``.
-"""
+"""What is decided by measuring: a split of the budget, a ratio for a latency; may import ``report`` and below."""

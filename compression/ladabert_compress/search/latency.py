@@ -1,4 +1,4 @@
-"""Finds the largest student that answers within a time: graphs are built and timed as for export, none is trained."""
+"""Finds the largest student that answers within a time: untrained students are exported and timed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ladabert_compress.measure.timing import TARGET_REPEATS, time_in_turns, time
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.budget import ratio_at, solve_shares
 from ladabert_compress.student.matrices import count_parameters, walk_matrices
-from ladabert_compress.student.moments import Statistics
+from ladabert_compress.student.moments import narrow_and_observe
 from ladabert_compress.student.ranks import least_share
 from ladabert_compress.student.structure import narrow, set_activation
 from ladabert_compress.student.student import Student
@@ -40,9 +40,9 @@ def largest_within(
 
     Args:
         target_ms: the time allowed, as ``timer`` measures it.
-        teacher: its shapes count, and its weights where they decide the ranks.
+        teacher: its shapes are read, and its weights where they decide the ranks.
         recipe: the objective must be ``latency``; its ratio is replaced.
-        data: the rows to train on, which show where ranks matter under ``ranks = sensitivity``.
+        data: the rows to train on, read under ``ranks = sensitivity``.
         timer: milliseconds of a student.
 
     Raises:
@@ -51,7 +51,7 @@ def largest_within(
     if recipe.budget.objective != "latency":
         raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
     if recipe.factorisation.ranks == "sensitivity":
-        narrowed, statistics = Statistics.of_shaped(teacher, data, recipe)
+        narrowed, statistics = narrow_and_observe(teacher, data, recipe)
         shaped, energies = narrowed.model, statistics.energies
     else:
         shaped, energies = narrow(teacher, recipe.structure, {}).model, {}
@@ -114,28 +114,17 @@ def find_ratio(
     *,
     resume: bool,
 ) -> float:
-    """The ratio of :func:`largest_within`, or the one that an interrupted run left in ``file``: a second measurement
-    would find another."""
-    if resume and file.is_file():
-        return recall(file)
-    ratio = largest_within(target_ms, teacher, recipe, data, timer).budget.ratio
-    remember(ratio, file)
-    return ratio
-
-
-def remember(ratio: float, file: Path) -> None:
-    """Keeps the ratio that was found."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"ratio": ratio}) + "\n")
-
-
-def recall(file: Path) -> float:
-    """The ratio that :func:`remember` wrote.
+    """The ratio of :func:`largest_within`; a resumed run takes it from ``file``, as measuring again would find another.
 
     Raises:
-        RecipeError: the file is not what it wrote.
+        RecipeError: the target cannot be met, or the file cannot be read.
     """
-    try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["ratio"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{file}: cannot be read ({error}); delete it to measure anew") from error
+    if resume and file.is_file():
+        try:
+            return float(json.loads(file.read_text(encoding="utf-8"))["ratio"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(f"{file}: cannot be read ({error}); delete it to measure anew") from error
+    ratio = largest_within(target_ms, teacher, recipe, data, timer).budget.ratio
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps({"ratio": ratio}) + "\n")
+    return ratio

@@ -1,4 +1,1 @@
-"""What a student is made of: matrices, factors, masks, ranks, budget, structure.
-
-May import ``measure``, ``data``, ``recipe``, ``files`` and ``errors``.
-"""
+"""A student's matrices, factors, masks, ranks, budget and structure; may import ``measure`` and below."""

@@ -19,43 +19,37 @@ class InputMoments:
     second: Tensor
 
 
-class FactorisedLinear(nn.Module):
-    """A linear layer with weight A·Bᵀ: ``left`` is A (out_features, r), ``right`` is B (in_features, r)."""
+class Factorised(nn.Module):
+    """A matrix A·Bᵀ and a bias: ``left`` is A (rows, r), ``right`` is B (columns, r)."""
 
-    def __init__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, left: Tensor, right: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.left = nn.Parameter(left)
         self.right = nn.Parameter(right)
         self.bias = None if bias is None else nn.Parameter(bias)
 
+    def weight_matrix(self) -> Tensor:
+        """A·Bᵀ, (rows, columns)."""
+        return self.left @ self.right.T
+
+
+class FactorisedLinear(Factorised):
+    """A linear layer of weight A·Bᵀ (out_features, in_features)."""
+
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)."""
         return nn.functional.linear(inputs @ self.right, self.left, self.bias)
 
-    def weight_matrix(self) -> Tensor:
-        """A·Bᵀ, (out_features, in_features)."""
-        return self.left @ self.right.T
 
-
-class FactorisedEmbedding(nn.Module):
-    """An embedding table A·Bᵀ: ``left`` is A (rows, r), ``right`` is B (width, r)."""
-
-    def __init__(self, left: Tensor, right: Tensor) -> None:
-        super().__init__()
-        self.left = nn.Parameter(left)
-        self.right = nn.Parameter(right)
+class FactorisedEmbedding(Factorised):
+    """An embedding table A·Bᵀ (rows, width)."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (…) → (…, width)."""
         return nn.functional.embedding(ids, self.left) @ self.right.T
 
-    def weight_matrix(self) -> Tensor:
-        """A·Bᵀ, (rows, width)."""
-        return self.left @ self.right.T
 
-
-Factorised = FactorisedLinear | FactorisedEmbedding
-Matrixlike = nn.Linear | nn.Embedding | FactorisedLinear | FactorisedEmbedding
+Matrixlike = nn.Linear | nn.Embedding | Factorised
 
 
 def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -123,8 +117,8 @@ def factorise(
 ) -> Factorised:
     """The module with its weight, or the product of its factors, cut to ``rank``.
 
-    A linear layer is cut for the least output error where its inputs' moments are given, an embedding for the
-    least weighted error where weights of its rows are; else for the least error of the matrix.
+    The cut is the one of least error: of the output where the moments of a linear layer's inputs are given, of the
+    weighted rows where the rows of an embedding have weights, and of the matrix elsewhere.
     """
     weight = module.weight_matrix() if isinstance(module, Factorised) else module.weight
     if isinstance(module, nn.Embedding | FactorisedEmbedding):
@@ -135,7 +129,7 @@ def factorise(
     if moments is None:
         return FactorisedLinear(*truncated_svd(weight, rank), bias)
     left, right = output_svd(weight, moments, rank)
-    if bias is not None:  # what the cut takes from the mean output, the bias gives back
+    if bias is not None:  # so that the mean output stays
         bias += (weight.double() @ moments.mean - left.double() @ (right.double().T @ moments.mean)).to(bias.dtype)
     return FactorisedLinear(left, right, bias)
 

@@ -10,68 +10,54 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
-from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
-from ladabert_compress.measure.inference import classify
+from ladabert_compress.data.batches import Batch, EncodedTexts, sample_batches
+from ladabert_compress.measure.inference import classify, removed_at_the_end
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.factors import InputMoments, rank_energies
 from ladabert_compress.student.matrices import walk_matrices
 from ladabert_compress.student.structure import Shaped, narrow
 
-# Batches of 32 training rows that stand for all of them.
 SAMPLE_BATCHES = 32
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a recipe uses of it; the rest is empty.
+    """What the training rows show; empty where the recipe does not use it.
 
     Attributes:
         moments: of a linear layer's inputs, by layer.
         row_weights: (rows,) by embedding table.
-        energies: what each rank of a matrix saves of the error, largest first, by matrix. The error of a linear
-            layer's output is weighted by E[g²] of its gradient, which makes it the loss to second order; the tables
-            are added, so theirs compare as they are.
+        energies: by matrix, what each rank saves of the error, largest first. The error of a linear layer's output is
+            weighted by E[g²] of its gradient, which makes it the loss to second order; the tables have no such weight.
     """
 
     moments: dict[str, InputMoments]
     row_weights: dict[str, Tensor]
     energies: dict[str, Tensor]
 
-    @classmethod
-    def of(cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe) -> Statistics:
-        """What this recipe needs; a function of its arguments alone, so that a run can resume."""
-        return cls._of(teacher, data, recipe, _sample(data, recipe, teacher.device))
 
-    @classmethod
-    def of_shaped(
-        cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe
-    ) -> tuple[Shaped, Statistics]:
-        """A copy of the teacher with the recipe's shares of heads and neurons, and what it needs of that copy."""
-        batches = _sample(data, recipe, teacher.device)
-        is_narrower = min(recipe.structure.heads, recipe.structure.neurons) < 1
-        shaped = narrow(teacher, recipe.structure, input_moments(teacher, batches) if is_narrower else {})
-        return shaped, cls._of(shaped.model, data, recipe, batches)
+def narrow_and_observe(
+    teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe
+) -> tuple[Shaped, Statistics]:
+    """A copy of the teacher with the recipe's heads and neurons, and what training rows show of that copy.
 
-    @classmethod
-    def _of(
-        cls, teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe, batches: list[Batch]
-    ) -> Statistics:
-        moments = input_moments(teacher, batches) if recipe.factorisation.error == "outputs" else {}
-        power = recipe.pruning.embedding_frequency_power
-        counts = count_embedding_rows(teacher, data) if power else {}
-        row_weights = {name: (1.0 + count).pow(power).to(teacher.device) for name, count in counts.items()}
-        energies: dict[str, Tensor] = {}
-        if recipe.factorisation.ranks == "sensitivity":
-            gradients = squared_output_gradients(teacher, batches, seed=recipe.training.seed)
-            for matrix, module in walk_matrices(teacher):
-                weights = row_weights.get(matrix.name) if matrix.group == "embedding" else gradients[matrix.name]
-                energies[matrix.name] = rank_energies(module.weight, moments.get(matrix.name), weights)
-        return cls(moments, row_weights, energies)
-
-
-def _sample(data: EncodedTexts, recipe: Recipe, device: torch.device) -> list[Batch]:
-    order = training_batches(data, 32, seed=recipe.training.seed, epoch=0)[:SAMPLE_BATCHES]
-    return [data.batch(rows).to(device) for rows in order]
+    Both are functions of the arguments alone, so that a run can resume.
+    """
+    seed, power = recipe.training.seed, recipe.pruning.embedding_frequency_power
+    batches = [batch.to(teacher.device) for batch in sample_batches(data, SAMPLE_BATCHES, seed)]
+    is_narrower = min(recipe.structure.heads, recipe.structure.neurons) < 1
+    shaped = narrow(teacher, recipe.structure, input_moments(teacher, batches) if is_narrower else {})
+    model = shaped.model
+    moments = input_moments(model, batches) if recipe.factorisation.error == "outputs" else {}
+    counts = count_embedding_rows(model, data) if power else {}
+    row_weights = {name: (1.0 + count).pow(power).to(model.device) for name, count in counts.items()}
+    energies: dict[str, Tensor] = {}
+    if recipe.factorisation.ranks == "sensitivity":
+        gradients = squared_output_gradients(model, batches, seed=seed)
+        for matrix, module in walk_matrices(model):
+            weights = row_weights.get(matrix.name) if matrix.group == "embedding" else gradients[matrix.name]
+            energies[matrix.name] = rank_energies(module.weight, moments.get(matrix.name), weights)
+    return shaped, Statistics(moments, row_weights, energies)
 
 
 def count_embedding_rows(model: BertForSequenceClassification, data: EncodedTexts) -> dict[str, Tensor]:
@@ -107,17 +93,13 @@ def input_moments(model: BertForSequenceClassification, batches: Iterable[Batch]
 
     names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     kept: list[Tensor] = []
-    hooks = [module.register_forward_pre_hook(watch) for module in names]
     model.eval()
-    try:
+    with removed_at_the_end(module.register_forward_pre_hook(watch) for module in names):
         for batch in batches:
             token_mask[:] = [batch.attention_mask.bool()]
             classify(model, batch)
             seen.clear()
             kept.clear()
-    finally:
-        for hook in hooks:
-            hook.remove()
     moments = {name: InputMoments(total / count, square / count) for name, (total, square, count) in sums.items()}
     return {name: moments[first] for name, first in source.items()}
 
@@ -127,8 +109,8 @@ def squared_output_gradients(
 ) -> dict[str, Tensor]:
     """The sum of g² (out_features,) of the loss's gradients g at every linear layer's outputs, float64.
 
-    Labels are drawn from the model's own predictions (the true Fisher information, not the empirical one): a
-    teacher that fits its rows has next to no gradient at their labels.
+    Labels are drawn from the model's own predictions (the true Fisher information, not the empirical one), because a
+    teacher that fits its rows has hardly any gradient at their labels.
     """
     sums: dict[str, Tensor] = {}
 
@@ -136,20 +118,17 @@ def squared_output_gradients(
         squared = gradients[0].double().square().flatten(end_dim=-2).sum(dim=0)
         sums[name] = sums[name] + squared if name in sums else squared
 
-    hooks = [
+    hooks = (
         module.register_full_backward_hook(partial(watch, name))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-    ]
+    )
     generator = torch.Generator().manual_seed(seed)
     model.eval()
-    try:
+    with removed_at_the_end(hooks):
         for batch in batches:
             _loss_at_drawn_labels(classify(model, batch), batch.labels.ndim == 2, generator).backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.zero_grad()
+    model.zero_grad()
     return sums
 
 

@@ -1,4 +1,1 @@
-"""The teacher's folder, and whether the teacher knows its task.
-
-May import ``student`` and every room below it.
-"""
+"""A teacher's folder, and whether the teacher knows its task; may import ``student`` and below."""

@@ -1,4 +1,1 @@
-"""The one loop, what it trains (a teacher or a student), and a whole run.
-
-May import ``teacher`` and every room below it.
-"""
+"""The one loop, what it trains (a teacher or a student), a whole run; may import ``teacher`` and below."""

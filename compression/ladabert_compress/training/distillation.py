@@ -16,7 +16,7 @@ from ladabert_compress.recipe import DistillationRecipe, Recipe, ScheduleRecipe
 from ladabert_compress.student.budget import Shares, shares_at, solve_shares
 from ladabert_compress.student.masks import apply_masks
 from ladabert_compress.student.matrices import count_parameters
-from ladabert_compress.student.moments import Statistics
+from ladabert_compress.student.moments import narrow_and_observe
 from ladabert_compress.student.structure import set_activation
 from ladabert_compress.student.student import Student
 from ladabert_compress.training.loop import set_dropout
@@ -48,7 +48,7 @@ class LadaBertLearner:
     ) -> None:
         self.teacher = teacher.eval()
         self.recipe = recipe
-        shaped, self.statistics = Statistics.of_shaped(teacher, data, recipe)
+        shaped, self.statistics = narrow_and_observe(teacher, data, recipe)
         parameters = count_parameters(teacher).total
         self.heads = shaped.heads
         self.target: Shares = solve_shares(count_parameters(shaped.model), recipe.budget, parameters)

@@ -50,6 +50,11 @@ class CompressionResult:
     calibration_data: EncodedTexts  # rows of train that changed no weight; none where train is too small
     task: str
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that the student reads."""
+        return self.recipe.training.max_length
+
 
 def compress(
     teacher_folder: Path,

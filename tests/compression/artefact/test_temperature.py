@@ -75,7 +75,7 @@ def test_a_student_is_calibrated_on_rows_that_it_did_not_learn_from(
     manifest = export_artefact(result, models_folder(tmp_path) / "tiny", data_set="tiny", precisions=("fp32",))
     written = manifest["calibration"]
     assert written["rows"] == 5
-    figures = evaluate(tmp_path / "models" / "tiny", dev, "dev.tsv")["files"]["model.onnx"]
+    figures = evaluate(tmp_path / "models" / "tiny", dev)["files"]["model.onnx"]
     assert figures["uncalibrated_error"] == pytest.approx(written["ece_before"])
     assert figures["expected_calibration_error"] == pytest.approx(written["ece_after"])
 

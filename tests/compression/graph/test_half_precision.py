@@ -85,7 +85,7 @@ def test_the_command_adds_a_graph_that_can_be_evaluated(
     assert read_graph(folder, after, "model.onnx") == read_graph(folder, before, "model.onnx")
     main(["fp16", str(folder)])
     assert read_manifest(folder) == after
-    figures = evaluate(folder, dev, "dev")["files"]
+    figures = evaluate(folder, dev)["files"]
     assert np.isclose(figures["model.fp16.onnx"]["accuracy"], figures["model.onnx"]["accuracy"], atol=1 / 40)
 
 
