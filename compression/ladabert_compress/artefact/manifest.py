@@ -51,7 +51,7 @@ def validate_manifest(manifest: Any, models: Path) -> None:
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
-    """What was made: parameters, non-zeros, bytes and accuracy, each apart."""
+    """The figures for a person to read: parameters, non-zeros, bytes and accuracy, each apart."""
     made, figures = manifest["compression"], manifest["evaluation"]
     lines = [
         f"{manifest['name']}: ×{made['reached_ratio']:.2f} reached, ×{made['requested_ratio']:g} asked for",

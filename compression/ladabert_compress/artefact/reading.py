@@ -43,6 +43,15 @@ def read_tokenizer(folder: Path, manifest: Mapping[str, Any]) -> Tokenizer:
     return Tokenizer.from_str(content.decode("utf-8"))
 
 
+def read_graphs(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """Every ONNX graph of an artefact by its file's name.
+
+    Raises:
+        ExportError: one is not what the manifest describes.
+    """
+    return {name: read_graph(folder, manifest, name) for name in manifest["files"] if name != TOKENIZER_FILE}
+
+
 def read_graph(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
     """The ONNX graph ``name`` of an artefact, however it is stored.
 

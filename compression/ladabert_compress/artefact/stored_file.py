@@ -1,4 +1,4 @@
-"""How a graph lies on disk: as it is, or as gzip where that saves bytes, as it does where most weights are zero."""
+"""How a file of an artefact is stored: as it is, or as gzip where most weights are zero and that saves bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ladabert_compress.errors import ExportError
 
 GZIP_SUFFIX = ".gz"
-# Below this share saved, a file that every tool can open is worth more than the bytes.
+# Gzip has to save at least this share: a plain file can be opened by every tool.
 SMALLEST_SAVING = 0.1
 
 

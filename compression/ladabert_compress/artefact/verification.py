@@ -69,7 +69,7 @@ def _vocabulary(model: onnx.ModelProto) -> int:
 
 @dataclass(frozen=True)
 class Invariance:
-    """Over all rows and ways to batch them: the largest change of a score, and how many labels changed."""
+    """The largest change of a score and the number of changed labels, over all rows and ways to batch them."""
 
     rows: int
     largest_score_change: float
@@ -96,7 +96,7 @@ def _in_batches(session: OnnxSession, data: EncodedTexts, pad_to: int) -> Logits
 
 
 def check_batch_invariance(session: OnnxSession, name: str, data: EncodedTexts, max_length: int) -> Invariance:
-    """How far the rows' scores change between alone, in batches of 32, and padded to the limit.
+    """By how much the rows' scores change between alone, in batches of 32, and padded to the limit.
 
     Raises:
         ExportError: a score changes by more than 1e-3, or a label changes.

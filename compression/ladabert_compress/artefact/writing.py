@@ -31,7 +31,7 @@ PRODUCERS = ("ladabert", "torch", "transformers", "onnx", "onnxruntime")
 
 
 def check_out(out: Path) -> None:
-    """Finds out before a long run whether an artefact can be written to ``out``.
+    """Checks before a long run that an artefact can be written to ``out``.
 
     Raises:
         ExportError: the schema is missing, the name cannot be a model's, or something else stands there.

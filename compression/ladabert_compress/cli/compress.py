@@ -10,10 +10,11 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
-    columns_of,
     positive_number,
+    read_rows,
     whole,
 )
+from ladabert_compress.errors import OptionError
 from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
@@ -88,8 +89,6 @@ def _run_compress(options: argparse.Namespace) -> None:
     from ladabert_compress.artefact.export import export_artefact
     from ladabert_compress.artefact.manifest import format_manifest
     from ladabert_compress.artefact.writing import check_out
-    from ladabert_compress.data.reading import read_labelled_texts
-    from ladabert_compress.errors import OptionError
     from ladabert_compress.teacher.check import check_teacher
     from ladabert_compress.training.device import choose_device
     from ladabert_compress.training.processes import is_first_process
@@ -100,15 +99,13 @@ def _run_compress(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe, overrides)
     if options.epochs is not None:
         recipe = recipe.lasting(options.epochs)
-    columns = columns_of(options)
     check_out(options.out)
     run_folder = options.run or Path("runs") / options.out.name
     if run_folder.resolve() == options.out.resolve():
         raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
     if options.target_latency_ms is not None and options.target == "cuda":
         raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
-    train_texts = read_labelled_texts(options.train, columns)
-    dev_texts = read_labelled_texts(options.dev, columns, split="validation")
+    train_texts, dev_texts = read_rows(options, "train"), read_rows(options, "dev")
     if is_first_process():  # one is enough, and it speaks for all
         check_teacher(options.teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
     result = compress(
@@ -118,16 +115,8 @@ def _run_compress(options: argparse.Namespace) -> None:
         dev_texts,
         run_folder,
         calibration_rows=options.calibration_rows,
-        calibration_texts=(
-            None
-            if options.calibration_data is None
-            else read_labelled_texts(options.calibration_data, columns, split="validation")
-        ),
-        find_ratio=(
-            None
-            if options.target_latency_ms is None
-            else _ratio_finder(options, recipe, train_texts.task, run_folder / "ratio.json")
-        ),
+        calibration_texts=None if options.calibration_data is None else read_rows(options, "calibration_data"),
+        find_ratio=_ratio_finder(options, recipe, train_texts.task, run_folder / "ratio.json"),
         device_name=options.device,
         resume=options.resume,
     )
@@ -145,7 +134,9 @@ def _run_compress(options: argparse.Namespace) -> None:
     print(format_manifest(manifest))  # noqa: T201
 
 
-def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: Path) -> FindRatio:
+def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: Path) -> FindRatio | None:
+    if options.target_latency_ms is None:
+        return None
     from ladabert_compress.search.latency import find_ratio, onnx_timer
 
     timer = onnx_timer(task, recipe.training.max_length, "fp32" if options.precisions == "fp32" else "int8")

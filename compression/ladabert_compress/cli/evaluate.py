@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, columns_of
+from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, read_rows
 
 
 def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -30,14 +30,15 @@ def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 def _run_evaluate(options: argparse.Namespace) -> None:
     import json
 
-    from ladabert_compress.data.reading import read_labelled_texts
     from ladabert_compress.files import write_text
     from ladabert_compress.report.evaluation import evaluate, format_evaluation
 
     check_folder("--json", options.json)
-    texts = read_labelled_texts(options.data, columns_of(options), split="validation")
     figures = evaluate(
-        options.artefact, texts, teacher_folder=options.teacher, batch_invariance=options.batch_invariance
+        options.artefact,
+        read_rows(options, "data"),
+        teacher_folder=options.teacher,
+        batch_invariance=options.batch_invariance,
     )
     if options.json is not None:
         write_text(options.json, json.dumps(figures, indent=2) + "\n")

@@ -9,9 +9,9 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
-    columns_of,
     names,
     positive,
+    read_rows,
     share,
 )
 
@@ -60,11 +60,9 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _run_finetune(options: argparse.Namespace) -> None:
-    from ladabert_compress.data.reading import read_labelled_texts
     from ladabert_compress.recipe import TrainingConfig
     from ladabert_compress.training.finetune import FinetuneConfig, finetune
 
-    columns = columns_of(options)
     config = FinetuneConfig(
         base=options.base,
         name=options.name or options.out.name,
@@ -85,8 +83,8 @@ def _run_finetune(options: argparse.Namespace) -> None:
     )
     accuracy = finetune(
         config,
-        read_labelled_texts(options.train, columns),
-        read_labelled_texts(options.dev, columns, split="validation"),
+        read_rows(options, "train"),
+        read_rows(options, "dev"),
         options.out,
         device_name=options.device,
         resume=options.resume,

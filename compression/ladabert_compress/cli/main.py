@@ -24,7 +24,7 @@ from ladabert_compress.errors import CompressionError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 2 and one line for anything that the user can put right."""
+    """Runs one command; exits with code 2 and one line for anything that the user can fix."""
     parsed = build_parser().parse_args(arguments)
     with _first_process_speaks():
         try:
@@ -45,11 +45,7 @@ def _first_process_speaks() -> Iterator[None]:
     if os.environ.get("RANK", "0") == "0":
         yield
         return
-    with (
-        Path(os.devnull).open("w") as nothing,
-        contextlib.redirect_stdout(nothing),
-        contextlib.redirect_stderr(nothing),
-    ):
+    with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
         yield
 
 

@@ -1,14 +1,14 @@
-"""What the commands of ``ladabert-compress`` share: the parser, groups of options, and their types."""
+"""What the commands share: the parser, groups of options, and types of options."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
-    from ladabert_compress.data.reading import Columns
+from ladabert_compress.data.reading import Columns, LabelledTexts, read_labelled_texts
+from ladabert_compress.errors import OptionError
 
 Number = TypeVar("Number", int, float)
 
@@ -41,23 +41,20 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return run
 
 
+def read_rows(options: argparse.Namespace, name: str) -> LabelledTexts:
+    """The rows of the option ``--name``; of a hub data set, its training rows or its validation rows."""
+    columns = Columns(options.text, options.text_pair, options.label)
+    return read_labelled_texts(vars(options)[name], columns, split="train" if name == "train" else "validation")
+
+
 def check_folder(option: str, file: Path | None) -> None:
     """Checks before a long measurement that the folder of its file exists.
 
     Raises:
         OptionError: it does not.
     """
-    from ladabert_compress.errors import OptionError
-
     if file is not None and not file.parent.is_dir():
         raise OptionError(f"{option}: {file.parent}: no such folder; make it, or name another file")
-
-
-def columns_of(options: argparse.Namespace) -> Columns:
-    """The columns that the options name."""
-    from ladabert_compress.data.reading import Columns
-
-    return Columns(options.text, options.text_pair, options.label)
 
 
 def _number(kind: type[Number], fits: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:

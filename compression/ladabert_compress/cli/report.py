@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, columns_of
+from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, read_rows
 
 
 def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -31,10 +31,9 @@ def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _run_report(options: argparse.Namespace) -> None:
-    from ladabert_compress.data.reading import read_labelled_texts
     from ladabert_compress.report.page import write_report
 
     check_folder("--out", options.out)
-    texts = None if options.data is None else read_labelled_texts(options.data, columns_of(options), split="validation")
+    texts = None if options.data is None else read_rows(options, "data")
     write_report(options.runs, options.out, texts=texts, teacher_folder=options.teacher)
     print(f"{options.out}: {options.out.stat().st_size / 1024:.0f} KB")  # noqa: T201

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, columns_of, positive, whole
+from ladabert_compress.cli.options import OneLineParser, add_data_options, positive, read_rows, whole
 
 
 def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -53,10 +55,9 @@ def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _run_search(options: argparse.Namespace) -> None:
-    from ladabert_compress.data.reading import read_labelled_texts
     from ladabert_compress.errors import OptionError
     from ladabert_compress.recipe import load_recipe
-    from ladabert_compress.search.split import SearchConfig, default_processes, search, write_recipe
+    from ladabert_compress.search.split import SearchConfig, search, write_recipe
 
     if options.out.exists() or not options.out.parent.is_dir():
         reason = "exists already; name another file or delete it" if options.out.exists() else "its folder is not there"
@@ -67,11 +68,12 @@ def _run_search(options: argparse.Namespace) -> None:
         sampler=options.sampler,
         steps=options.steps,
         held_out_rows=options.held_out_rows,
-        processes=options.processes or default_processes(),
+        processes=options.processes or len(os.sched_getaffinity(0)),
         seed=options.seed,
     )
-    texts = read_labelled_texts(options.train, columns_of(options))
+    texts = read_rows(options, "train")
     run_folder = options.run or Path("runs") / f"search-{options.out.stem}"
     found = search(options.teacher, config, texts, run_folder, resume=options.resume)
     write_recipe(found, config, options.teacher.resolve().name, options.out)
-    print(f"{options.out}: accuracy {found.scored[0][0]:.4f}, median {found.median:.4f}")  # noqa: T201
+    median = statistics.median(accuracy for accuracy, _ in found.scored)  # shows what the choice is worth
+    print(f"{options.out}: accuracy {found.scored[0][0]:.4f}, median {median:.4f}")  # noqa: T201

@@ -35,27 +35,19 @@ def label_ids_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> lis
     return label_ids(source, data, _names_or_numbers(set(data.labels), labels))
 
 
-def label_flags_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> list[list[int]]:
-    """For each row 1 at each of its labels and 0 at the others, (N, labels), for a multi-label task.
+def targets_of(
+    source: str, data: LabelledTexts, labels: Sequence[str], problem_type: str
+) -> list[int] | list[list[int]]:
+    """Each row's index in a model's ``labels``; in a multi-label task, 1 at each of its labels and 0 at the others.
 
     Raises:
         DataError: a label is neither one of ``labels`` nor its number.
     """
+    if problem_type != "multi_label":
+        return label_ids_of(source, data, labels)
     rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
     order = _names_or_numbers({label for row in rows for label in row}, labels)
-    present = _indices(source, data, rows, order)
-    return [[int(position in ids) for position in range(len(labels))] for ids in present]
-
-
-def targets_of(
-    source: str, data: LabelledTexts, labels: Sequence[str], problem_type: str
-) -> list[int] | list[list[int]]:
-    """Each row's label, or its flags where the problem is ``multi_label``.
-
-    Raises:
-        DataError: a label is not the model's.
-    """
-    return (label_flags_of if problem_type == "multi_label" else label_ids_of)(source, data, labels)
+    return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
 
 
 def _names_or_numbers(present: set[str], labels: Sequence[str]) -> Sequence[str]:

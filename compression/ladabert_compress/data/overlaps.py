@@ -1,4 +1,4 @@
-"""Rows that are part of other rows, as SST-2's phrases are of its sentences: held out, their answers would be known."""
+"""Rows that are part of other rows, such as SST-2's phrases of its sentences: their labels are known from there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ladabert_compress.data.batches import EncodedTexts
 
 
 def hold_out_whole(data: EncodedTexts, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
-    """Rows of which nothing is seen elsewhere, and the others without their parts.
+    """Holds out rows that overlap with no row that is kept.
 
-    Held out are ``rows`` that are drawn by the seed, at most a tenth, among those that are part of no other row; left
-    out of the others is what is part of one of them. Where no row is part of another, that is every other row.
+    ``rows`` rows, at most a tenth, are drawn by the seed from those that are part of no other row. The remaining rows
+    are kept, except those that are part of a held-out row.
 
     Returns:
-        The others, and the held-out rows.
+        The kept rows, and the held-out rows.
     """
     parts = rows_within(data, range(len(data)), range(len(data)))
     whole = [row for row in range(len(data)) if row not in parts]
@@ -29,7 +29,7 @@ def hold_out_whole(data: EncodedTexts, rows: int, seed: int) -> tuple[EncodedTex
 
 
 def rows_within(data: EncodedTexts, rows: Sequence[int], others: Sequence[int]) -> set[int]:
-    """Those of ``rows`` whose tokens stand side by side in another one of ``others``, or are all that it has."""
+    """Those of ``rows`` whose tokens are a contiguous part of another row among ``others``, or all of it."""
     tokens = [ids[1:-1] for ids in data.input_ids]  # without the special tokens around the text
     keys = ["".join(f" {token} " for token in row) for row in tokens]
     readers: dict[int, list[int]] = {}

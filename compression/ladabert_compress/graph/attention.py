@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import nn
 from transformers import BertForSequenceClassification
@@ -12,8 +14,8 @@ from ladabert_compress.graph.products import Array, Products, array, bias_of
 from ladabert_compress.student.factors import FactorisedLinear
 
 PARTS = ("self.query", "self.key", "self.value", "output.dense")
-# Added to the scores of padding; large enough that its probability is exactly zero in float32.
-MASKED = -3e4  # far below any score, and fp16 can hold it
+# Added to the scores of padding, whose probability it makes exactly zero; fp16 can hold it.
+MASKED = -3e4
 
 
 class AttentionGraph:
@@ -29,7 +31,7 @@ class AttentionGraph:
         if all(isinstance(part, FactorisedLinear) for part in parts):
             _, key_rank, value_rank, output_rank = (part.get_parameter("right").shape[1] for part in parts)
             if max(key_rank, min(value_rank, output_rank)) <= self.plan.shared_rank_limit:
-                return self._in_rank_space(queries, hidden, prefix, *parts)
+                return self._in_rank_space(queries, hidden, prefix, parts)
         context = self._of_heads(
             *(
                 self._linear(inputs, f"{prefix}.attention.self.{part}")
@@ -40,14 +42,14 @@ class AttentionGraph:
         return self._linear(context, f"{prefix}.attention.output.dense")
 
     def _heads(self, part: nn.Module) -> int:
-        """How many heads the layer has whose query, key or value this is: maybe fewer than the configuration says."""
+        """The heads of a layer, by its query, key or value; the configuration may say more."""
         return len(bias_of(part)) // self.head_size
 
     def _of_heads(self, query: str, key: str, value: str, *, heads: int) -> str:
         """(B, Q, heads·size), (B, T, heads·size) and (B, T, heads·size) → (B, Q, heads·size)."""
         graph = self.graph
         if self.plan.attention == "fused":
-            mask = self._once("Cast", "attention_mask", to=6)  # int32
+            mask = self.graph.shared_node("Cast", "attention_mask", to=6)  # int32
             return graph.node("MultiHeadAttention", query, key, value, "", mask, domain=MICROSOFT, num_heads=heads)
         shape = graph.integers(0, 0, heads, self.head_size)
         query, key, value = (
@@ -55,28 +57,20 @@ class AttentionGraph:
             for part in (query, key, value)
         )  # (B, heads, T, head size)
         scores = graph.node("FusedMatMul", query, key, domain=MICROSOFT, transB=1, alpha=self.head_size**-0.5)
-        mask = self._once("Unsqueeze", self._mask_column(), graph.integers(1))  # (B, 1, T, 1)
-        mask = self._once("Transpose", mask, perm=[0, 1, 3, 2])
+        mask = self.graph.shared_node("Unsqueeze", self._mask_column(), graph.integers(1))  # (B, 1, T, 1)
+        mask = self.graph.shared_node("Transpose", mask, perm=[0, 1, 3, 2])
         probabilities = graph.node("Softmax", graph.node("Add", scores, mask), axis=-1)
         context = graph.node("Transpose", graph.node("MatMul", probabilities, value), perm=[0, 2, 1, 3])
         return graph.node("Reshape", context, graph.integers(0, 0, heads * self.head_size))
 
-    def _in_rank_space(
-        self,
-        queries: str,
-        hidden: str,
-        prefix: str,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        output: nn.Module,
-    ) -> str:
-        """Keys stay in rank space, one for all heads, and so do the values, or what the output matrix makes of them.
+    def _in_rank_space(self, queries: str, hidden: str, prefix: str, parts: Sequence[nn.Module]) -> str:
+        """Attention on keys in rank space, one for all heads; values are there, too, or in the output matrix's.
 
         With keys K = k·Aₖᵀ (k = x·Bₖ of width r) a head's scores are Qₕ·Kₕᵀ = (Qₕ·Aₖₕ)·kᵀ, so that all heads of a
         text are rows of one product and nothing is transposed. The keys' bias shifts all scores of a row alike, which
         softmax does not see; the values' bias passes through, as probabilities add up to one.
         """
+        query, key, value, output = parts
         graph, products, name = self.graph, self.products, f"{prefix}.attention.self"
         rights = [array(part.get_parameter("right")) for part in (key, value)]
         key_rank, value_rank = (right.shape[1] for right in rights)
@@ -161,9 +155,6 @@ class AttentionGraph:
     def _mask_column(self) -> str:
         """(B, T, 1): 0 for a token and a large negative number for padding."""
         graph = self.graph
-        mask = self._once("Cast", "attention_mask", to=1)  # float32
-        bias = self._once("Mul", self._once("Sub", graph.scalar(1.0), mask), graph.scalar(MASKED))
-        return self._once("Unsqueeze", bias, graph.integers(2))
-
-    def _once(self, operator: str, *inputs: str, **attributes: int | list[int]) -> str:
-        return self.graph.shared_node(operator, *inputs, **attributes)
+        mask = graph.shared_node("Cast", "attention_mask", to=1)  # float32
+        bias = graph.shared_node("Mul", graph.shared_node("Sub", graph.scalar(1.0), mask), graph.scalar(MASKED))
+        return graph.shared_node("Unsqueeze", bias, graph.integers(2))

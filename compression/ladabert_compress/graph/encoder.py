@@ -1,8 +1,7 @@
 """Writes a BERT student as an ONNX graph for ONNX Runtime's CPU kernels.
 
-The graph is written by hand, operator by operator, because tracing and the usual fusions lose what
-compression saved: fused attention is not found once Q, K and V are factors, and the fused
-SkipLayerNormalization is slower on a CPU than the addition and normalisation that it replaces.
+The graph is written operator by operator because tracing and the usual fusions lose what compression saved: they do not
+find attention once Q, K and V are factors, and the fused SkipLayerNormalization is slower on a CPU than its parts.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ class _BertGraph:
         return graph.node("MatMulIntegerToFloat", rows, weight, graph.scalar(1.0), scales, zero_point, domain=MICROSOFT)
 
     def _layer(self, hidden: str, index: int, *, first_token_only: bool) -> str:
-        """One encoder layer, (B, T, H) → (B, T, H); the last answers for the first token only, (B, 1, H)."""
+        """One encoder layer, (B, T, H) → (B, T, H); the last computes the first token only, (B, 1, H)."""
         graph, prefix = self.graph, f"bert.encoder.layer.{index}"
         queries = hidden
         if first_token_only:

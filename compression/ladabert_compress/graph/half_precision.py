@@ -1,8 +1,7 @@
 """The fp16 graph for CUDA, made of the fp32 graph: half the bytes, tensor cores, and the GPU's fused kernels.
 
-Attention has to be ``MultiHeadAttention`` in every layer, which in fp16 is fused attention on CUDA: a graph that was
-written otherwise, because that is faster on a CPU, is refused. The sum before each normalisation joins it as
-``SkipLayerNormalization``: slower than its parts on a CPU, one kernel less on a GPU.
+Attention has to be ``MultiHeadAttention``, one kernel on CUDA in fp16; attention written for a CPU is refused. A sum
+and the normalisation after it become ``SkipLayerNormalization``, one kernel as well.
 """
 
 from __future__ import annotations

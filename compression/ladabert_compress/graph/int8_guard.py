@@ -1,4 +1,4 @@
-"""Which matrix products of an int8 graph stay in fp32, so that its answers stay those of the fp32 graph."""
+"""Which matrix products of an int8 graph stay in fp32, so that its predictions stay those of the fp32 graph."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def guard_int8(
         task: the graph's.
         ranges: of the activations.
         plan: of the graph; its own ``fp32_products`` do not matter.
-        held_out: rows to measure on, best such as changed no weight; 256 of them are read.
-        tolerance: the error allowed: root mean square difference of the logits over that of the logits, each row's
-            mean taken off where only their differences count.
+        held_out: rows to measure on, 256 of them; preferably rows that changed no weight.
+        tolerance: the error allowed: the root mean square of the logits' differences over that of the logits. In a
+            single-label task, where a shift of all logits changes nothing, each row's mean is subtracted first.
     """
     rows = held_out.select(range(min(GUARD_ROWS, len(held_out))))
     multi_label = np.array(rows.labels).ndim == 2
@@ -79,13 +79,13 @@ def choose_products(products: dict[str, int], error_of: ErrorOf, tolerance: floa
     before = after = error_of(frozenset())
     chosen: list[str] = []
     if before > tolerance:
-        floor = error_of(everything)  # of what is int8 in any case: tables
+        floor = error_of(everything)  # the tables are int8 in any case
         worth = {
             name: max(error_of(everything - {name}) ** 2 - floor**2, 0.0)
             for name in tqdm(products, desc="int8 guard", unit="product")
         }
         order = sorted(products, key=lambda name: -worth[name] / products[name])
-        # Errors of different products add up like independent ones; what that misses, the loop below sees.
+        # Errors of different products add up like independent ones, nearly; the loop corrects for the rest.
         while order and after > tolerance:
             left = math.fsum(worth[name] for name in order) + floor**2
             take = _until(order, worth, left - tolerance**2) if not chosen else 1
@@ -96,7 +96,7 @@ def choose_products(products: dict[str, int], error_of: ErrorOf, tolerance: floa
 
 
 def _until(order: Sequence[str], worth: dict[str, float], enough: float) -> int:
-    """How many of the first it takes to be worth ``enough``, at least one."""
+    """How many of the first are together worth ``enough``, at least one."""
     total = 0.0
     for count, name in enumerate(order, 1):
         total += worth[name]

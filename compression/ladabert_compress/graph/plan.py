@@ -1,4 +1,4 @@
-"""Which of several graphs that compute the same is written."""
+"""The ways to write a graph: they compute the same and differ in speed."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,16 @@ from ladabert_compress.measure.predictions import accuracy
 EVALUATION_BATCH_SIZE = 64
 
 
+def forward(model: BertForSequenceClassification, batch: Batch, **outputs: bool) -> Any:
+    """The model's output for one batch, with what ``outputs`` asks for beside the logits."""
+    return model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids, **outputs
+    )
+
+
 def classify(model: BertForSequenceClassification, batch: Batch) -> Tensor:
     """Logits (B, classes) of one batch."""
-    logits: Tensor = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-    ).logits
+    logits: Tensor = forward(model, batch).logits
     return logits
 
 

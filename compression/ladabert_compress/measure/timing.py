@@ -27,7 +27,6 @@ class Runner(Protocol):
 
     def logits(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Logits (B, classes)."""
-        ...
 
 
 @dataclass(frozen=True)

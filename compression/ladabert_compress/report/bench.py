@@ -1,4 +1,4 @@
-"""``ladabert-compress bench``: artefacts, ONNX files, a teacher and the standard tools, timed in turns in one run."""
+"""``ladabert-compress bench``: artefacts, ONNX files, a teacher and the standard tools take turns in one run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ladabert_compress.artefact.manifest import TOKENIZER_FILE
-from ladabert_compress.artefact.reading import read_graph, read_manifest
+from ladabert_compress.artefact.reading import read_graphs, read_manifest
 from ladabert_compress.data.random_batches import Shape
 from ladabert_compress.errors import OptionError
 from ladabert_compress.graph.encoder import graph_inputs
@@ -26,7 +25,7 @@ VERSIONS = ("onnxruntime", "torch", "onnx")
 
 @dataclass(frozen=True)
 class Subject:
-    """What takes part: its graph is profiled where it has one; ``max_length`` is 0 where nobody knows it."""
+    """What is timed; its graph, if it has one, can be profiled; ``max_length`` is 0 where it is unknown."""
 
     name: str
     runner: Runner
@@ -52,14 +51,10 @@ def subjects_of(path: Path) -> list[Subject]:
     if not path.is_dir():
         raise OptionError(f"{path}: neither an artefact's folder nor an .onnx file")
     manifest = read_manifest(path)
-    graphs = {
-        entry["precision"]: read_graph(path, manifest, file)
-        for file, entry in manifest["files"].items()
-        if file != TOKENIZER_FILE
-    }
+    names = {file: f"{manifest['name']} {entry.get('precision')}" for file, entry in manifest["files"].items()}
     return [
-        Subject(f"{manifest['name']} {precision}", OnnxSession(graph), graph, manifest["max_length"])
-        for precision, graph in graphs.items()
+        Subject(names[file], OnnxSession(graph), graph, manifest["max_length"])
+        for file, graph in read_graphs(path, manifest).items()
     ]
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ladabert_compress.artefact.manifest import TOKENIZER_FILE
-from ladabert_compress.artefact.reading import read_graph, read_manifest, read_tokenizer
+from ladabert_compress.artefact.reading import read_graphs, read_manifest, read_tokenizer
 from ladabert_compress.artefact.verification import measure_invariance
 from ladabert_compress.data.batches import EncodedTexts, Labels, encode
 from ladabert_compress.data.labels import targets_of
@@ -27,11 +26,7 @@ from ladabert_compress.teacher.folder import Teacher, load_teacher
 
 
 def evaluate(
-    folder: Path,
-    texts: LabelledTexts,
-    *,
-    teacher_folder: Path | None = None,
-    batch_invariance: bool = False,
+    folder: Path, texts: LabelledTexts, *, teacher_folder: Path | None = None, batch_invariance: bool = False
 ) -> dict[str, Any]:
     """The figures of every graph of the artefact on these rows; with a teacher, the agreement with it, too.
 
@@ -48,9 +43,7 @@ def evaluate(
     if teacher_folder is not None:
         teacher = load_teacher(teacher_folder)
         teacher_logits = logits_of_teacher(teacher, texts, data.labels, manifest["max_length"])
-    sessions = {
-        name: OnnxSession(read_graph(folder, manifest, name)) for name in manifest["files"] if name != TOKENIZER_FILE
-    }
+    sessions = {name: OnnxSession(graph) for name, graph in read_graphs(folder, manifest).items()}
     temperature = manifest["calibration"]["temperature"]
     return {
         "name": manifest["name"],

@@ -1,4 +1,4 @@
-"""Where the time of a graph goes, operator by operator, as ONNX Runtime's own profiler says."""
+"""The time of a graph, operator by operator, from ONNX Runtime's profiler."""
 
 from __future__ import annotations
 

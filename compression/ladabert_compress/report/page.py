@@ -62,7 +62,7 @@ def render(
     manifests = [subject.manifest for subject in subjects if subject.manifest is not None]
     teachers = _teachers(manifests, latency, teacher)
     curves = [
-        Curve(s.name, s.history["evaluations"], s.history.get("losses", []), s.history.get("shrink_steps", []))
+        Curve(s.name, s.history["evaluations"], s.history["losses"], s.history["shrink_steps"])
         for s in subjects
         if s.history is not None
     ]

@@ -1,4 +1,4 @@
-"""The same model through the tools that everybody has, to compare with: traced, fused, quantised dynamically.
+"""The same model through the standard tools, for comparison: traced, fused, quantised dynamically.
 
 ``torch.onnx.export``, then ``onnxruntime.transformers.optimizer`` with the fusions that it makes of a BERT, then
 ``onnxruntime.quantization.quantize_dynamic``.

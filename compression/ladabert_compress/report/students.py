@@ -83,6 +83,8 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
                 history = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8"))
             except ValueError as error:
                 raise OptionError(f"{folder / HISTORY_FILE}: not JSON: {error}") from error
+            if "multi_label" not in history.get("dev", {}):
+                raise OptionError(f"{folder / HISTORY_FILE}: an older version wrote it; run compress anew")
             subject = replace(subject, history=history, layers=read_matrices(folder))
         else:
             raise OptionError(f"{folder}: has neither {HISTORY_FILE} of a run nor {MANIFEST_FILE} of an artefact")
@@ -118,9 +120,9 @@ def _recorded_ms(manifest: Mapping[str, Any], tokens: int) -> float | None:
 def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | None) -> Measured | None:
     """The student on these rows, or what its run has stored about dev."""
     if texts is None or subject.manifest is None or subject.artefact is None:
-        stored = (subject.history or {}).get("dev")
-        if stored is None or "multi_label" not in stored:
+        if subject.history is None:
             return None
+        stored = subject.history["dev"]
         bins = [Bin(**entry) for entry in stored["reliability"]]
         return Measured(stored["labels"], stored["multi_label"], stored["rows"], stored["confusion"], bins, None)
     manifest, folder = subject.manifest, subject.artefact

@@ -1,4 +1,4 @@
-"""``ladabert-compress search``: the split of the budget by random search under equation 7 (section 3.3)."""
+"""``ladabert-compress search``: the best split of the budget, by random search under equation 7 (section 3.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import statistics
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,8 +20,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from ladabert_compress.data.batches import encode
-from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import CheckpointError, DataError, OptionError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
@@ -31,6 +28,7 @@ from ladabert_compress.search.space import Space
 from ladabert_compress.search.trial import TrialTask, become_worker, prepare, score_recipe
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.training.checkpoint import other_settings
 from ladabert_compress.training.run import run_id
 
 JOURNAL_FILE = "search.journal"
@@ -56,19 +54,14 @@ class Found:
     recipe: Recipe
     scored: list[tuple[float, BudgetRecipe]]
 
-    @property
-    def median(self) -> float:
-        """The median accuracy, to see what the choice is worth."""
-        return statistics.median(accuracy for accuracy, _ in self.scored)
-
 
 def search(
     teacher_folder: Path, config: SearchConfig, texts: LabelledTexts, run_folder: Path, *, resume: bool = False
 ) -> Found:
     """Scores splits by a short distillation each, on training rows that none of them learns from.
 
-    Every split that was scored is in ``run_folder``'s journal: a search that was killed goes on where it was, and
-    the splits that were under way are scored again. Random splits depend on seed and number alone.
+    The journal in ``run_folder`` has every split that was scored. A search that was killed continues from it, and the
+    splits that were under way are scored again. Random splits depend on seed and number alone.
 
     Raises:
         TeacherError: the teacher cannot be used.
@@ -81,8 +74,7 @@ def search(
             raise RecipeError(f"structure.{name}: search splits the budget of whole layers; leave it out of --recipe")
     teacher = load_teacher(teacher_folder)
     space = Space.of(count_parameters(teacher.model), config.recipe.budget)
-    labels = targets_of("--train", texts, teacher.labels, teacher.problem_type)
-    data = encode(texts, labels, teacher.tokenizer, config.recipe.training.max_length)
+    data = teacher.encode("--train", texts, config.recipe.training.max_length)
     task = prepare(teacher_folder, data, config.steps, config.held_out_rows, config.recipe.training)
     if not len(task.held_out):
         raise DataError(f"--train: {len(data)} rows are too few to hold any out; ten at least")
@@ -110,17 +102,14 @@ def _open_study(journal: Path, settings: str, *, resume: bool) -> optuna.Study:
     journal.parent.mkdir(parents=True, exist_ok=True)
     if journal.is_file():
         _drop_torn_line(journal)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the bar says what its log would
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the progress bar says the same
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         study = optuna.create_study(storage=storage, study_name="search", direction="maximize", load_if_exists=True)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{journal}: cannot be read ({error}); delete it to start anew") from error
     if study.user_attrs.setdefault("settings", settings) != settings:
-        raise CheckpointError(
-            f"{journal}: was written with other settings, data or teacher; "
-            "repeat the command as it was, or delete the file to start anew"
-        )
+        raise other_settings(journal)
     study.set_user_attr("settings", settings)
     return study
 
@@ -134,7 +123,7 @@ def _drop_torn_line(journal: Path) -> None:
 
 
 def _repeat_unfinished(study: optuna.Study) -> None:
-    """Puts the splits that were under way when the search was killed at the head of the queue."""
+    """Queues the splits that were under way when the search was killed."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         if len(trial.params) == 2:
@@ -160,7 +149,7 @@ def _run_trials(study: optuna.Study, space: Space, config: SearchConfig, executo
                     accuracy = future.result()
                 except BrokenProcessPool as error:
                     raise CheckpointError(
-                        "a process of the search was killed, for want of memory perhaps; "
+                        "a process of the search was killed, perhaps because memory ran out; "
                         "continue with --resume and fewer --processes"
                     ) from error
                 study.tell(trial, accuracy)
@@ -195,13 +184,8 @@ def _workers(processes: int, task: TrialTask) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
-def default_processes() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def write_recipe(found: Found, config: SearchConfig, teacher_name: str, out: Path) -> None:
-    """The best split as a recipe, with what the search saw as comments.
+    """Writes the best split as a recipe, with the best five scores as comments.
 
     Raises:
         OptionError: ``out`` cannot be written.

@@ -44,7 +44,7 @@ def prepare(
 
 
 def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
-    """Loads what the trials share; a process of its own is quiet, has one thread and ends with its parent."""
+    """Loads what the trials share; in its own process it is quiet, has one thread and ends with its parent."""
     global _task, _teacher
     if in_own_process:
         torch.set_num_threads(1)

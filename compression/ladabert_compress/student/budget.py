@@ -1,4 +1,4 @@
-"""Shares the parameters out: equations 6 and 7, and their path over the iterations."""
+"""How many parameters each group of matrices keeps: equations 6 and 7, and their path over the iterations."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ Shares = dict[Group, GroupShares]
 def solve_shares(counts: ParameterCounts, budget: BudgetRecipe, teacher_parameters: int = 0) -> Shares:
     """Solves equation 7 for P_hybrid, and so for P_weight, on this teacher.
 
-    Where whole neurons were taken out first, ``counts`` are what they left and ``teacher_parameters``, of which the
-    ratio is, the teacher's.
-
     P·θ = P_embd·θ_embd + P_hybrid·θ_encoder + θ_left_alone
 
     With the objective ``latency``, P_svd is P_hybrid and P_weight is 1: zeros would make no kernel faster.
+
+    Args:
+        counts: of the model that is cut, from which heads and neurons may have been taken already.
+        budget: the ratio and the shares that are given.
+        teacher_parameters: of the whole teacher, whose size the ratio refers to; 0: ``counts`` are the whole teacher's.
 
     Raises:
         RecipeError: no P_weight between 0 and 1 meets the ratio; the text says which ratios can be met.

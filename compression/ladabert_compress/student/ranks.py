@@ -1,4 +1,4 @@
-"""Shares one budget of parameters out over the ranks of many matrices, by what each rank saves of the error."""
+"""The ranks of many matrices under one budget of parameters, chosen by what each rank saves of the error."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ def allocate_ranks(
 ) -> dict[str, int]:
     """The rank of each matrix, together at most ``budget`` parameters.
 
-    Ranks are taken greedily by energy per parameter, ``multiple`` at a time, which is the least total error for the
-    budget spent; where such a step no longer fits, cheaper ones still may. A rank is a multiple, or the matrix's full
-    rank.
+    Ranks are taken greedily by energy per parameter, ``multiple`` at a time, which gives the least total error for the
+    budget spent. Where a step no longer fits, cheaper ones may. A rank is a multiple, or the matrix's full rank.
 
     Args:
         energies: by matrix, what each rank takes from the error, largest first (squared singular values).
@@ -28,7 +27,7 @@ def allocate_ranks(
         multiple: ranks in a step.
 
     Raises:
-        RecipeError: the budget does not reach for one step of each matrix.
+        RecipeError: the budget is too small for one step of each matrix.
     """
     steps = {name: energy.split(multiple) for name, energy in energies.items()}
     ranks = {name: len(first) for name, (first, *_) in steps.items()}
@@ -48,7 +47,7 @@ def allocate_ranks(
     for name, index in sorted(worth, key=lambda step: -worth[step]):
         cost = costs[name] * len(steps[name][index])
         if name in full or cost > left:
-            full.add(name)  # its later steps stand on this one
+            full.add(name)  # its later steps need this one
             continue
         left -= cost
         ranks[name] += len(steps[name][index])
@@ -59,12 +58,12 @@ def equal_ranks(matrices: Sequence[Matrix], svd_share: float, multiple: int) -> 
     """The rank of each matrix at which it keeps the share (equation 4), or about the share where ranks are multiples.
 
     Raises:
-        RecipeError: the share of all of them does not reach for ``multiple`` ranks of each.
+        RecipeError: the share is too small for ``multiple`` ranks of each.
     """
     if multiple == 1:
         return {matrix.name: matrix.rank(svd_share) for matrix in matrices}
     costs = {matrix.name: matrix.rows + matrix.columns for matrix in matrices}
-    # Worth falls with the share of the matrix that is spent, so that whichever is furthest behind is next.
+    # The worth of a matrix's next rank falls with the share already spent on it: the one furthest behind comes next.
     energies = {
         matrix.name: -torch.arange(1.0, matrix.full_rank + 1, dtype=torch.float64)
         * costs[matrix.name] ** 2
@@ -86,7 +85,7 @@ def ranks_at(
     """The rank of each matrix whose group is factorised: by what ranks save where ``energies`` say so, else equal.
 
     Raises:
-        RecipeError: a group's share does not reach for ``multiple`` ranks of each of its matrices.
+        RecipeError: a group's share is too small for ``multiple`` ranks of each of its matrices.
     """
     ranks: dict[str, int] = {}
     for group, share in shares.items():

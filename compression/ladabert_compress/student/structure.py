@@ -1,10 +1,10 @@
 """The student's shape before its matrices are cut: its attention heads, its feed-forward neurons, their activation.
 
-Ranks do not make a layer narrower: every head's scores and every neuron's activation are computed however low the
-ranks of what comes before and after. Heads and neurons that are gone are not.
+Low ranks do not make a layer narrower: it still computes every head's scores and every neuron's activation. Only taking
+heads and neurons out saves that work.
 
-The configuration goes on to name the teacher's heads, from which the size of a head follows; how many heads a layer
-has is what its matrices say.
+The configuration keeps the teacher's number of heads, from which the size of a head follows. How many heads a layer has
+follows from its matrices.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def narrow(
 ) -> Shaped:
     """A copy of the teacher with the recipe's share of every layer's attention heads and feed-forward neurons.
 
-    Those stay that move the layer's output most; the matrix that reads them is fitted anew, by least squares, so
-    that they stand in for the ones that went.
+    The ones that change the layer's output most stay. The matrix that reads them is fitted anew by least squares, which
+    makes up for the others.
 
     Args:
         teacher: stays as it is.
         recipe: the shares.
-        moments: of the inputs of every layer's ``attention.output.dense`` and ``output.dense``; a layer without
+        moments: of the inputs of every layer's ``attention.output.dense`` and ``output.dense``. A layer without them
             keeps its first heads and neurons as they are, which is enough to time a student.
     """
     model = copy.deepcopy(teacher)
@@ -97,10 +97,10 @@ def _take_heads_out(layer: BertLayer, kept: int, size: int, moments: InputMoment
 
 
 def choose_heads(output: nn.Linear, moments: InputMoments, size: int, kept: int) -> list[int]:
-    """The heads that stay: one after the other goes whose absence the others can make up for best.
+    """The heads that stay; those that the others can replace best are taken out, one after the other.
 
     Taking the columns b out of a least-squares fit W of an output on inputs of covariance C adds
-    tr(W_b·((C⁻¹)_bb)⁻¹·W_bᵀ) to its squared error, which counts what other heads say, too (optimal brain surgeon).
+    tr(W_b·((C⁻¹)_bb)⁻¹·W_bᵀ) to its squared error, in which the other heads count (optimal brain surgeon).
 
     Args:
         output: what reads the heads, (H, heads·size).

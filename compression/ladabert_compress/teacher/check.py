@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ladabert_compress.data.batches import encode
-from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
@@ -29,10 +27,8 @@ def check_teacher(folder: Path, dev_texts: LabelledTexts, max_length: int, devic
         DataError: a label is not the teacher's.
     """
     teacher = load_teacher(folder)
-    labels = targets_of("--dev", dev_texts, teacher.labels, teacher.problem_type)
-    data = encode(
-        dev_texts, labels, teacher.tokenizer, min(max_length, teacher.model.config.max_position_embeddings)
-    ).sample(CHECKED_ROWS)
+    longest = min(max_length, teacher.model.config.max_position_embeddings)
+    data = teacher.encode("--dev", dev_texts, longest).sample(CHECKED_ROWS)
     teacher.model.to(device)  # type: ignore[arg-type]
     truth = np.array(data.labels)
     predictions = decide(predict_logits(teacher.model, data, device).numpy(), truth)

@@ -17,12 +17,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ladabert_compress.data.batches import EncodedTexts, encode
+from ladabert_compress.data.labels import targets_of
+from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.files import cannot_be_written
 
 ACTIVATIONS = ("gelu", "relu")
 CARD_FILE = "ladabert-teacher.json"
-# Some models round their vocabulary up to a multiple of 8, 64 or 128; a tokenizer that lacks more is another model's.
+# Some models round their vocabulary up to a multiple of 8, 64 or 128. A tokenizer that lacks more is another model's.
 LARGEST_VOCABULARY_PADDING = 128
 PROBLEM_TYPES = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
 
@@ -45,6 +48,14 @@ class Teacher:
     labels: tuple[str, ...]
     card: TeacherCard
     problem_type: str  # ``single_label`` or ``multi_label``, as the manifest names it
+
+    def encode(self, source: str, texts: LabelledTexts, max_length: int) -> EncodedTexts:
+        """Rows as this teacher reads them, of at most ``max_length`` tokens.
+
+        Raises:
+            DataError: a label is not the teacher's; the message begins with ``source``.
+        """
+        return encode(texts, targets_of(source, texts, self.labels, self.problem_type), self.tokenizer, max_length)
 
 
 def load_encoder(source: str, labels: tuple[str, ...]) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase]:

@@ -43,11 +43,16 @@ def load_checkpoint(path: Path, run_id: str, device: torch.device, *, resume: bo
         raise CheckpointError(f"{path}: an earlier run left it; continue with --resume, or delete it to start anew")
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # bytes that are no checkpoint can raise anything in the unpickler
+    except Exception as error:  # the unpickler can raise anything on other files
         raise CheckpointError(f"{path}: cannot be read ({error}); delete it to start anew") from error
     if state.pop("run_id", None) != run_id:
-        raise CheckpointError(
-            f"{path}: was written with other settings, data or teacher; "
-            "repeat the command as it was, or delete the file to start anew"
-        )
+        raise other_settings(path)
     return state
+
+
+def other_settings(path: Path) -> CheckpointError:
+    """The error of a run that would continue from another run's file."""
+    return CheckpointError(
+        f"{path}: was written with other settings, data or teacher; "
+        "repeat the command as it was, or delete the file to start anew"
+    )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, EncodedTexts
+from ladabert_compress.measure.inference import forward
 from ladabert_compress.recipe import DistillationRecipe, Recipe, ScheduleRecipe
 from ladabert_compress.student.budget import Shares, shares_at, solve_shares
 from ladabert_compress.student.masks import apply_masks
@@ -21,6 +22,9 @@ from ladabert_compress.student.structure import set_activation
 from ladabert_compress.student.student import Student
 from ladabert_compress.training.loop import set_dropout
 from ladabert_compress.training.losses import attention_mse, masked_mse, soft_binary_cross_entropy, soft_cross_entropy
+
+# What the losses compare, layer by layer.
+LAYERS = {"output_hidden_states": True, "output_attentions": True}
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,7 @@ class Timetable:
 
     @classmethod
     def of(cls, schedule: ScheduleRecipe, epoch_steps: float) -> Timetable:
-        """Every iteration but the last is ``epochs_per_iteration`` long, the last ``final_epochs``; all are stretched
-        alike where that makes fewer than ``min_steps``."""
+        """The iterations as the schedule has them, all stretched alike where they have fewer than ``min_steps``."""
         epoch_steps *= max(1.0, schedule.min_steps / (schedule.total_epochs * epoch_steps))
         length = max(1, round(schedule.epochs_per_iteration * epoch_steps))
         starts = tuple(index * length for index in range(schedule.iterations))
@@ -84,9 +87,9 @@ class LadaBertLearner:
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The four weighted terms of equation 9."""
         with torch.no_grad():
-            teacher = _forward(self.teacher, batch)
+            teacher = forward(self.teacher, batch, **LAYERS)
         return distillation_losses(
-            _forward(self.module, batch),
+            forward(self.module, batch, **LAYERS),
             teacher,
             batch.attention_mask,
             self.recipe.distillation,
@@ -114,9 +117,9 @@ def distillation_losses(
 ) -> dict[str, Tensor]:
     """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
 
-    The first hidden state is the embedding output, the others are the outputs of the layers' fully
-    connected sub-layers; attentions are compared as probabilities, head by head for those of the teacher's
-    ``heads`` that the student has in each layer.
+    The first hidden state is the embedding output, the others are the outputs of the layers' fully connected
+    sub-layers. Attentions are compared as probabilities, head by head: ``heads`` are those of the teacher's that the
+    student has in each layer.
     """
     cross_entropy = soft_binary_cross_entropy if multi_label else soft_cross_entropy
     hidden = [
@@ -133,13 +136,3 @@ def distillation_losses(
         "hidden": weights.hidden_weight * torch.stack(hidden).sum(),
         "prediction": weights.prediction_weight * cross_entropy(student.logits, teacher.logits, weights.temperature),
     }
-
-
-def _forward(model: BertForSequenceClassification, batch: Batch) -> Any:
-    return model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-        output_hidden_states=True,
-        output_attentions=True,
-    )

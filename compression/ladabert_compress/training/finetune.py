@@ -29,7 +29,7 @@ from ladabert_compress.training.processes import join_processes
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What one fine-tuning run is made of; ``label_names`` renames the labels in logit order."""
+    """The settings of a fine-tuning run; ``label_names`` renames the labels in logit order."""
 
     base: str
     name: str
@@ -62,11 +62,11 @@ class FinetuneLearner:
         return {"loss": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:  # noqa: ARG002
-        """Nothing is replaced while fine-tuning."""
+        """Fine-tuning replaces no parameters."""
         return False
 
     def after_update(self) -> None:
-        """Takes the new weights into the average."""
+        """Adds the new weights to the average."""
         self._average.update_parameters(self.module)
 
     def structure(self) -> dict[str, Any]:
@@ -111,11 +111,9 @@ def finetune(
     model, tokenizer = load_encoder(config.base, names)
     model.to(device)  # type: ignore[arg-type]
     set_dropout(model, config.dropout)
-    max_length = config.training.max_length
-    if max_length > model.config.max_position_embeddings:
-        raise OptionError(
-            f"--max-length: {max_length} is over the base's {model.config.max_position_embeddings} positions"
-        )
+    max_length, positions = config.training.max_length, model.config.max_position_embeddings
+    if max_length > positions:
+        raise OptionError(f"--max-length: {max_length} is over the base's {positions} positions")
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
@@ -152,7 +150,7 @@ def finetune(
 
 
 def _source(base: str) -> str:
-    """The base's own name where its folder tells, never a path of this machine."""
+    """The base's own name if its folder has it, never a path of this machine."""
     config_file = Path(base) / "config.json"
     if not config_file.is_file():
         return base

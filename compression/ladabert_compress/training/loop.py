@@ -30,27 +30,21 @@ class Learner(Protocol):
     @property
     def result(self) -> BertForSequenceClassification:
         """What is evaluated and kept: the module itself, or an average of it over the steps."""
-        ...
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, each a scalar; the loop minimises their sum."""
-        ...
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Changes the module at the steps of its plan; true when parameters were replaced."""
-        ...
 
     def after_update(self) -> None:
         """Restores what an optimiser step must not change, such as masked weights."""
-        ...
 
     def structure(self) -> dict[str, Any]:
         """Plain values and tensors that a checkpoint holds beside the module's state."""
-        ...
 
     def restore_structure(self, structure: Mapping[str, Any]) -> None:
         """Gives the module the structure that a checkpoint's state fits into."""
-        ...
 
 
 def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:
@@ -91,15 +85,10 @@ def train(
     on the seed and the epoch alone, and the checkpoint holds everything else that a step depends on.
 
     Args:
-        learner: what is trained.
-        train_data: rows to train on.
+        learner: what is trained, on ``train_data`` as ``config`` says.
         dev_data: rows to report accuracy on; they never change a weight.
-        config: how to train.
-        total_steps: optimiser steps.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
-        device: where the module is.
-        checkpoint: file to write progress to; ``None`` writes nothing.
-        checkpoint_every: steps between two checkpoints.
+        checkpoint: file to write progress to, every ``checkpoint_every`` steps; ``None`` writes nothing.
         resume: continue from ``checkpoint`` where it exists.
         run_id: names the run's settings; a checkpoint of another run is refused.
         keep_best: end with the weights of the best evaluation instead of the last.

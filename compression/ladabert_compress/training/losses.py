@@ -7,26 +7,14 @@ from torch.nn import functional
 
 
 def masked_mse(student: Tensor, teacher: Tensor, token_mask: Tensor) -> Tensor:
-    """Mean squared error over the real tokens.
-
-    Args:
-        student: (B, T, H).
-        teacher: (B, T, H).
-        token_mask: (B, T), 1 at real tokens.
-    """
+    """Mean squared error of two (B, T, H) over the real tokens, at which ``token_mask`` (B, T) is 1."""
     mask = token_mask.unsqueeze(-1).float()
     squared = (student.float() - teacher.float()).square() * mask
     return squared.sum() / (mask.sum() * student.shape[-1])
 
 
 def attention_mse(student: Tensor, teacher: Tensor, token_mask: Tensor) -> Tensor:
-    """Mean squared error of attention probabilities over pairs of real tokens.
-
-    Args:
-        student: (B, heads, T, T).
-        teacher: (B, heads, T, T).
-        token_mask: (B, T), 1 at real tokens.
-    """
+    """Mean squared error of attention probabilities, both (B, heads, T, T), over pairs of real tokens."""
     mask = token_mask.float()
     pairs = (mask.unsqueeze(1) * mask.unsqueeze(2)).unsqueeze(1)
     squared = (student.float() - teacher.float()).square() * pairs
@@ -40,6 +28,6 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
 
 
 def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each label's softened yes or no, both (B, labels), where labels do not exclude each other."""
+    """Cross-entropy of each label's softened yes or no, both (B, labels), in a multi-label task."""
     target = (teacher.float() / temperature).sigmoid()
     return functional.binary_cross_entropy_with_logits(student.float() / temperature, target)

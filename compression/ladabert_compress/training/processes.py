@@ -1,4 +1,4 @@
-"""Several processes on one run, as ``accelerate launch`` starts them: each learns from its share of every batch."""
+"""The processes of one run, as ``accelerate launch`` starts them: each learns from its share of every batch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Processes:
     def share(self, rows: Sequence[int]) -> tuple[Sequence[int], float]:
         """This process's rows of a batch, and their weight in its loss: the weights of all processes add up to 1.
 
-        Rows of a batch are sorted by length, so dealing them out in turn gives every process the same work. Where
-        there are fewer rows than processes, one that would have none computes the first row at weight 0.
+        Rows of a batch are sorted by length, so dealing them out in turn gives every process the same work. With fewer
+        rows than processes, a process without a row computes the first one at weight 0.
         """
         own = rows[self.rank :: self.count]
         return own or rows[:1], len(own) / len(rows)

@@ -1,4 +1,4 @@
-"""One ``compress`` run: teacher and recipe in, student and artefact out."""
+"""One ``compress`` run: from teacher, recipe and rows to a student, which ``artefact.export`` takes on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import BertForSequenceClassification
 
-from ladabert_compress.data.batches import EncodedTexts, encode
-from ladabert_compress.data.labels import targets_of
+from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.data.reading import LabelledTexts
 from ladabert_compress.errors import CheckpointError, DataError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
@@ -83,18 +82,15 @@ def compress(
     """
     teacher = load_teacher(teacher_folder)
     processes, device = join_processes(choose_device(device_name))
-    if recipe.training.max_length > teacher.model.config.max_position_embeddings:
-        raise RecipeError(
-            f"training.max_length: {recipe.training.max_length} is over the teacher's "
-            f"{teacher.model.config.max_position_embeddings} positions"
-        )
-    all_train_data = _encode(teacher, train_texts, "--train", recipe.training.max_length)
+    max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
+    if max_length > positions:
+        raise RecipeError(f"training.max_length: {max_length} is over the teacher's {positions} positions")
+    train_data = teacher.encode("--train", train_texts, max_length)
     if calibration_texts is None:
-        train_data, calibration_data = all_train_data.hold_out(calibration_rows, recipe.training.seed)
+        train_data, calibration_data = train_data.hold_out(calibration_rows, recipe.training.seed)
     else:
-        train_data = all_train_data
-        calibration_data = _encode(teacher, calibration_texts, "--calibration-data", recipe.training.max_length)
-    dev_data = _encode(teacher, dev_texts, "--dev", recipe.training.max_length)
+        calibration_data = teacher.encode("--calibration-data", calibration_texts, max_length)
+    dev_data = teacher.encode("--dev", dev_texts, max_length)
     for option, texts in (("--dev", dev_texts), ("--calibration-data", calibration_texts)):
         if texts is not None and texts.task != train_texts.task:
             raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
@@ -153,11 +149,6 @@ def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: 
         "confusion": confusion(decide(logits, truth), truth, len(labels)),
         "reliability": [asdict(entry) for entry in reliability(logits, truth)],
     }
-
-
-def _encode(teacher: Teacher, texts: LabelledTexts, source: str, max_length: int) -> EncodedTexts:
-    labels = targets_of(source, texts, teacher.labels, teacher.problem_type)
-    return encode(texts, labels, teacher.tokenizer, max_length)
 
 
 def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
