@@ -29,7 +29,7 @@ def models(tmp_path: Path) -> Path:
     return models_folder(tmp_path)
 
 
-def test_an_artefact_answers_as_the_pytorch_student(result: CompressionResult, models: Path, tmp_path: Path) -> None:
+def test_an_artefact_predicts_as_the_pytorch_student(result: CompressionResult, models: Path, tmp_path: Path) -> None:
     manifest = export_artefact(result, models / "tiny", data_set="tiny")
     assert read_manifest(models / "tiny") == manifest
     assert manifest["compression"]["reached_ratio"] == pytest.approx(4.0, rel=0.02)

@@ -18,21 +18,23 @@ from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts, models_folder
 
 
-def overconfident(temperature: float, *, labels: int, several: bool, rows: int = 20_000) -> tuple[Logits, Predictions]:
+def overconfident(
+    temperature: float, *, labels: int, multi_label: bool, rows: int = 20_000
+) -> tuple[Logits, Predictions]:
     """Logits ``temperature`` times too large, and labels drawn from the scores that are right."""
     random = np.random.default_rng(0)
     logits = random.normal(scale=2, size=(rows, labels))
-    if several:
+    if multi_label:
         truth = (random.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.int64)
     else:
         truth = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
     return (temperature * logits).astype(np.float32), truth
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_temperature_that_spoilt_the_scores_is_found_and_mends_them(temperature: float, several: bool) -> None:
-    logits, truth = overconfident(temperature, labels=3, several=several)
+def test_the_temperature_that_spoilt_the_scores_is_found_and_mends_them(temperature: float, multi_label: bool) -> None:
+    logits, truth = overconfident(temperature, labels=3, multi_label=multi_label)
     fitted = fit_temperature(logits, truth)
     assert fitted == pytest.approx(temperature, rel=0.05)
     assert expected_calibration_error(logits, truth, fitted) < 0.012

@@ -109,7 +109,7 @@ def test_a_tokenizer_that_pads_otherwise_is_refused(folder: Path, capsys: pytest
     assert "pad_token_id is 0 in its tokenizer and 3 in config.json" in refusal(COMPRESS, capsys)
 
 
-def test_another_tokenizer_of_the_same_size_shows_in_answers_no_better_than_chance(
+def test_another_tokenizer_of_the_same_size_shows_in_predictions_no_better_than_chance(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer_file = folder / "teacher" / "tokenizer.json"

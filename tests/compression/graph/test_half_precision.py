@@ -1,4 +1,4 @@
-"""Claims about the fp16 graph: fused for CUDA, and on the CPU it answers as fp32 does."""
+"""Claims about the fp16 graph: fused for CUDA, and on the CPU it predicts as fp32 does."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.compression.conftest import labelled_texts, models_folder
 
 
 @pytest.mark.parametrize("task", ["single", "pair"])
-def test_fp16_is_half_as_large_and_answers_as_fp32(tiny_bert: BertForSequenceClassification, task: str) -> None:
+def test_fp16_is_half_as_large_and_predicts_as_fp32(tiny_bert: BertForSequenceClassification, task: str) -> None:
     fp32 = build_bert_graph(tiny_bert, task)
     fp16 = half_precision(fp32)
     for problem_type in ("single_label", "multi_label"):
@@ -53,7 +53,7 @@ def test_another_graph_is_no_fp16_of_it(tiny_bert: BertForSequenceClassification
         check_half(fp32, half_precision(build_bert_graph(tiny_bert, "single")), 40, "single_label")
 
 
-def test_scores_of_several_labels_are_compared_each_for_itself(tiny_bert: BertForSequenceClassification) -> None:
+def test_multi_label_scores_are_compared_one_by_one(tiny_bert: BertForSequenceClassification) -> None:
     fp32 = build_bert_graph(tiny_bert, "single")
     tiny_bert.classifier.bias.data += 1  # a softmax does not see it
     fp16 = half_precision(build_bert_graph(tiny_bert, "single"))

@@ -84,10 +84,19 @@ def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "nowhere" / "page.html")
 
 
-def test_confusion_counts_labels_by_answers() -> None:
+def test_a_history_of_an_older_version_is_refused(student: tuple[Path, Path], tmp_path: Path) -> None:
+    file = student[0] / "history.json"
+    history = json.loads(file.read_text(encoding="utf-8"))
+    del history["dev"]["multi_label"]
+    file.write_text(json.dumps(history), encoding="utf-8")
+    with pytest.raises(OptionError, match=r"history\.json: an older version wrote it; run compress anew"):
+        write_report([student[0]], tmp_path / "page.html")
+
+
+def test_confusion_counts_labels_by_predictions() -> None:
     assert confusion(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]), 2) == [[2, 1], [0, 1]]
-    several = confusion(np.array([[1, 0], [1, 1]]), np.array([[1, 1], [0, 1]]), 2)
-    assert several == [[1, 1, 0, 0], [1, 0, 1, 0]]
+    multi_label = confusion(np.array([[1, 0], [1, 1]]), np.array([[1, 1], [0, 1]]), 2)
+    assert multi_label == [[1, 1, 0, 0], [1, 0, 1, 0]]
 
 
 def test_rows_of_another_task_are_refused(student: tuple[Path, Path], tmp_path: Path) -> None:

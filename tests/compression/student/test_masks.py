@@ -1,8 +1,21 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from ladabert_compress.student.masks import keep_largest, keep_largest_jointly, split_kept
+from ladabert_compress.recipe import PruningRecipe
+from ladabert_compress.student.budget import GroupShares
+from ladabert_compress.student.factors import FactorisedLinear
+from ladabert_compress.student.masks import (
+    apply_masks,
+    draw_masks,
+    keep_largest,
+    keep_largest_jointly,
+    masks_of,
+    set_masks,
+    split_kept,
+)
+from ladabert_compress.student.matrices import Matrix
 
 
 @given(
@@ -46,3 +59,36 @@ def test_the_two_factors_together_keep_exactly_the_budget(left: int, right: int,
 
 def test_a_ratio_of_one_prunes_both_factors_alike() -> None:
     assert split_kept(150, 200, 100, 1.0) == (100, 50)
+
+
+def factors() -> nn.Module:
+    return nn.Sequential(FactorisedLinear(torch.ones(3, 2), torch.ones(4, 2), torch.ones(3)))
+
+
+def test_a_mask_zeroes_its_parameter_and_moves_with_the_model() -> None:
+    model = factors()
+    set_masks(model, {"0.left": torch.tensor([[True, False]] * 3)})
+    apply_masks(model)
+    assert model.get_parameter("0.left").tolist() == [[1.0, 0.0]] * 3
+    assert model.get_parameter("0.right").all()
+    assert [name for name in model.state_dict() if name.endswith("_mask")] == ["0.left_mask"]
+    assert masks_of(model.to("meta"))["0.left"].is_meta
+
+
+def test_a_mask_that_is_taken_away_no_longer_zeroes_anything() -> None:
+    model = factors()
+    set_masks(model, {"0.left": torch.zeros(3, 2, dtype=torch.bool)})
+    set_masks(model, {"0.left": None})
+    apply_masks(model)
+    assert masks_of(model) == {}
+    assert model.get_parameter("0.left").all()
+    assert "0.left_mask" not in model.state_dict()
+
+
+def test_masks_drawn_again_replace_all_that_were_there() -> None:
+    model = nn.Sequential(nn.Linear(4, 5))
+    matrix, recipe = Matrix("0", "encoder", 5, 4), PruningRecipe(score="fisher")
+    draw_masks(model, [matrix], {"encoder": GroupShares(1.0, 0.5)}, recipe, {}, {})
+    assert int(masks_of(model)["0.weight"].sum()) == 10
+    draw_masks(model, [matrix], {"encoder": GroupShares(1.0, 1.0)}, recipe, {}, {})
+    assert masks_of(model) == {}

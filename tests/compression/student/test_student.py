@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.errors import RecipeError
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.masks import masks_of
-from ladabert_compress.student.saved import load_student, save_student
+from ladabert_compress.student.saved import WEIGHTS_FILE, load_student, save_student
 from ladabert_compress.student.student import Student
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import make_optimiser
@@ -86,6 +87,8 @@ def test_a_saved_student_computes_the_same_when_loaded(
         expected = learner.module(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         loaded = load_student(tmp_path)(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     assert torch.equal(loaded, expected)
+    assert masks_of(learner.module)
+    assert not [name for name in load_file(tmp_path / WEIGHTS_FILE) if "mask" in name]  # zeros say it already
 
 
 def test_a_restored_structure_takes_the_weights(
