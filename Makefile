@@ -17,10 +17,11 @@ serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
 test: $(VENV)/development check  ## all checks and tests
 	$(BIN)/python -m pytest
 
-check: $(VENV)/development  ## lint, format, types
+check: $(VENV)/development  ## lint, format, types, which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 attack: $(VENV)/development  ## every attack on a server, in full
 	$(BIN)/python -m tests.attacks
@@ -30,11 +31,11 @@ format: $(VENV)/development  ## put the code into shape
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] < (3, 14) else \
-	  "Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	  "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/serving: pyproject.toml constraints.txt | $(BIN)/python

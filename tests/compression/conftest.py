@@ -9,10 +9,11 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from compression.batches import EncodedTexts
-from compression.data import LabelledTexts
-from compression.recipe import Recipe, load_recipe
-from compression.teacher import TeacherCard, save_teacher
+from ladabert_compress.data.batches import EncodedTexts, encode
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.recipe import Recipe, load_recipe
+from ladabert_compress.teacher.folder import TeacherCard, save_teacher
+from ladabert_compress.training.run import CompressionResult, compress
 
 WORDS = ("good", "great", "fine", "nice", "warm", "bad", "awful", "poor", "dull", "cold", "film", "plot", "the", "a")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -143,8 +144,6 @@ def tiny_recipe(tmp_path: Path) -> Recipe:
 
 @pytest.fixture
 def encoded(tokenizer: PreTrainedTokenizerFast) -> EncodedTexts:
-    from compression.batches import encode
-
     data = labelled_texts(40)
     return encode(data, [int(label == "positive") for label in data.labels], tokenizer, 32)
 
@@ -160,3 +159,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     models_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def result(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> CompressionResult:
+    return compress(teacher_folder, tiny_recipe, labelled_texts(64), labelled_texts(40), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Teachers of other shapes and tasks, from the Hugging Face folder to the answers that the service gives."""
+"""Teachers of other shapes and tasks, from the Hugging Face folder to the predictions of the service."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from compression.artefact import format_manifest
-from compression.compress import compress
-from compression.data import LabelledTexts
-from compression.errors import TeacherError
-from compression.evaluate import evaluate
-from compression.export import export_artefact
-from compression.recipe import FactorisationRecipe, Recipe
-from compression.report import write_report
-from compression.student import load_student
-from compression.teacher import TeacherCard, load_teacher, save_teacher
-from compression.training import predict_logits
+from ladabert_compress.artefact.export import export_artefact
+from ladabert_compress.artefact.manifest import format_manifest
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.errors import TeacherError
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.recipe import FactorisationRecipe, Recipe
+from ladabert_compress.report.evaluation import evaluate
+from ladabert_compress.report.page import write_report
+from ladabert_compress.student.saved import load_student
+from ladabert_compress.teacher.folder import TeacherCard, load_teacher, save_teacher
+from ladabert_compress.training.run import compress
 from service.artefact import read_artefact
 from service.loading import load_inference
 from service.scores import apply_function, default_function
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[dict[str, object], list[str], bool]] = {
     "ReLU": ({"hidden_act": "relu"}, ["negative", "positive"], False),
     "four classes": ({"id2label": NAMES}, ["world", "sports", "business", "science"], False),
     "pairs of three classes": ({"id2label": {0: "a", 1: "b", 2: "c"}}, ["a", "b", "c"], True),
-    "several labels": (
+    "multi-label": (
         {"id2label": NAMES, "problem_type": "multi_label_classification"},
         ["world", "", "sports,science", "science", "world,sports,business,science"],
         False,
@@ -95,27 +95,27 @@ def test_any_bert_classifier_is_compressed_exported_and_served(
 
     logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu"))
     scaled = logits / manifest["calibration"]["temperature"]
-    expected = scaled.sigmoid() if case == "several labels" else scaled.softmax(dim=1)
+    expected = scaled.sigmoid() if case == "multi-label" else scaled.softmax(dim=1)
     assert np.abs(scores - expected.numpy()).max() < 1e-4
 
-    figures = evaluate(folder, dev, "dev.tsv", teacher_folder=teacher)
+    figures = evaluate(folder, dev, teacher_folder=teacher)
     right = (
         ((scores > 0.5) == np.array(result.dev_data.labels)).all(axis=1)
-        if case == "several labels"
+        if case == "multi-label"
         else scores.argmax(axis=1) == np.array(result.dev_data.labels)
     )
     assert figures["files"]["model.onnx"]["accuracy"] == pytest.approx(right.mean())
 
     write_report([tmp_path / "run", folder], tmp_path / "page.html", texts=dev, teacher_folder=teacher)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert ("rightly yes" if case == "several labels" else "label ↓ answer →") in page
+    assert ("true positives" if case == "multi-label" else "label ↓ prediction →") in page
     assert all(label in page for label in result.teacher.labels)
 
 
-def test_ranks_of_a_teacher_with_several_labels_a_row_are_shared_out_by_sensitivity(
+def test_ranks_of_a_multi_label_teacher_are_shared_out_by_sensitivity(
     tokenizer: PreTrainedTokenizerFast, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
-    changes, labels, _ = CASES["several labels"]
+    changes, labels, _ = CASES["multi-label"]
     recipe = replace(
         tiny_recipe,
         budget=replace(tiny_recipe.budget, objective="latency", p_svd=1.0, p_embedding_svd=1.0),

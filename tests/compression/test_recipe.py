@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from compression.errors import RecipeError
-from compression.ladabert import Timetable
-from compression.recipe import (
+from ladabert_compress.errors import RecipeError
+from ladabert_compress.recipe import (
     DistillationRecipe,
     FactorisationRecipe,
     PruningRecipe,
@@ -12,6 +11,7 @@ from compression.recipe import (
     load_recipe,
     recipe_fields,
 )
+from ladabert_compress.training.distillation import Timetable
 from tests.compression.conftest import REPOSITORY, TINY_RECIPE
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))

@@ -1,0 +1,188 @@
+"""From a finished run to an artefact: its graphs compute what the student computes, or nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from tqdm import tqdm
+
+from ladabert_compress.artefact.manifest import GRAPH_FILES
+from ladabert_compress.artefact.temperature import calibrate
+from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
+from ladabert_compress.artefact.writing import write_artefact
+from ladabert_compress.data.batches import sample_batches
+from ladabert_compress.data.random_batches import Shape
+from ladabert_compress.errors import OptionError
+from ladabert_compress.graph.builder import LOGITS
+from ladabert_compress.graph.candidates import GraphChoice, Target, candidate_graphs, choose_graph
+from ladabert_compress.graph.encoder import build_bert_graph, graph_inputs
+from ladabert_compress.graph.half_precision import half_precision
+from ladabert_compress.graph.int8_guard import Guarded, guard_int8
+from ladabert_compress.graph.int8_scales import measure_activation_ranges
+from ladabert_compress.graph.plan import GraphPlan
+from ladabert_compress.graph.session import OnnxSession, onnx_logits
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.measure.machine import machine_name
+from ladabert_compress.measure.scores import Scores, score
+from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
+from ladabert_compress.student.matrices import count_parameters
+from ladabert_compress.training.run import CompressionResult
+
+RANGE_BATCHES = 16  # of training rows, for the ranges of int8 activations
+
+
+@dataclass(frozen=True)
+class VerifiedGraph:
+    """A graph that computes what the student computes, how it was chosen, and for int8 what the guard found."""
+
+    model: onnx.ModelProto
+    plan: GraphPlan
+    choice: GraphChoice
+    guarded: Guarded | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        described = {**self.plan.to_dict(), "candidates": self.choice.to_dict()}
+        if self.guarded is not None:
+            described["fp32_products"] = sorted(self.guarded.fp32_products)
+            described["logit_error"] = round(self.guarded.error_after, 5)
+            described["logit_error_all_int8"] = round(self.guarded.error_before, 5)
+        return described
+
+
+def export_artefact(
+    result: CompressionResult,
+    out: Path,
+    *,
+    data_set: str,
+    precisions: tuple[str, ...] = ("int8", "fp32"),
+    target: Target = "cpu",
+    target_latency_ms: float | None = None,
+) -> dict[str, Any]:
+    """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
+
+    For ``cpu``, each graph is the fastest of several on this machine, at the shape of ``target_latency_ms`` where there
+    is one. For ``cuda``, it is the one that a rule names, in fp32 and fp16.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        OptionError: int8 alone is asked for on CUDA, which has no kernels for it.
+        ExportError: an fp32 graph differs from PyTorch, int8 depends on the batch, or fp16 differs from fp32; nothing
+            is written.
+    """
+    if target == "cuda":
+        if "fp32" not in precisions:
+            raise OptionError("--target cuda: int8 graphs are for CPUs; use --precisions fp32")
+        precisions = ("fp32", "fp16")
+    max_length, dev = result.max_length, result.dev_data
+    shapes = LATENCY_SHAPES if target_latency_ms is None else (timed_shape(max_length),)
+    verified = _verified_graphs(result, precisions, target, shapes)
+    sessions = {name: OnnxSession(graph.model.SerializeToString()) for name, graph in verified.items()}
+    logits = {name: onnx_logits(session, dev) for name, session in sessions.items()}
+    teacher_logits, student_logits = (
+        predict_logits(model, dev, torch.device("cpu")).numpy()
+        for model in (result.teacher.model, result.student.model)
+    )
+    scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
+    if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export.int8_accuracy_loss):
+        precisions = ("fp32",)
+    default = precisions[0]
+    held_out = result.calibration_data
+    held_out_logits = onnx_logits(sessions[default], held_out) if len(held_out) else None
+    calibration = calibrate(held_out_logits, np.array(held_out.labels), logits[default], np.array(dev.labels))
+    written = {GRAPH_FILES[name]: sessions[name] for name in precisions}
+    on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
+    latency = {"machine": machine_name(), "threads": 1, "table": measure_latency(on_cpu, max_length)}
+    if target_latency_ms is not None:
+        latency["target"] = measure_target(target_latency_ms, GRAPH_FILES[default], sessions[default], max_length)
+    invariance = {
+        file: {"batch_invariance": asdict(check_batch_invariance(session, file, dev, max_length))}
+        for file, session in on_cpu.items()
+    }
+    size = result.student.size()
+    fields = {
+        "task": result.task,
+        "problem_type": result.teacher.problem_type,
+        "labels": list(result.teacher.labels),
+        "max_length": max_length,
+        "inputs": list(graph_inputs(result.task)),
+        "output": LOGITS,
+        "teacher": {**asdict(result.teacher.card), "parameters": count_parameters(result.teacher.model).total},
+        "compression": {
+            "method": "LadaBERT",
+            "recipe": result.recipe.to_dict(),
+            "requested_ratio": result.recipe.budget.ratio,
+            "reached_ratio": round(result.student.ratio(), 4),
+            "parameters": size.parameters,
+            "nonzero_parameters": size.nonzero_parameters,
+        },
+        "evaluation": {
+            "data_set": data_set,
+            "split": "dev",
+            "rows": len(dev),
+            "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
+            "student_accuracy": score(student_logits, dev.labels).accuracy,
+            "files": {
+                GRAPH_FILES[name]: {
+                    "accuracy": scores[name].accuracy,
+                    "agreement": scores[name].agreement,
+                    **invariance.get(GRAPH_FILES[name], {}),
+                }
+                for name in precisions
+            },
+        },
+        "latency": latency,
+        "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
+        "calibration": asdict(calibration),
+        "self_test": self_test(written, result.student.model.config.vocab_size, max_length),
+    }
+    tokenizer = result.teacher.tokenizer.backend_tokenizer
+    return write_artefact(out, {name: verified[name].model for name in precisions}, tokenizer, fields)
+
+
+def _verified_graphs(
+    result: CompressionResult, precisions: tuple[str, ...], target: Target, shapes: Sequence[Shape]
+) -> dict[str, VerifiedGraph]:
+    """The fp32 graph, which is the measure of the others, and the others that are asked for."""
+    model, max_length, seed = result.student.model.eval(), result.max_length, result.recipe.training.seed
+    candidates = candidate_graphs(model, result.task, None, target, max_length)
+    for graph in candidates.values():
+        check_parity(model, graph, max_length)
+    if "fp32" not in precisions:  # only what int8 is measured against
+        candidates = dict(list(candidates.items())[:1])
+    choice = choose_graph(candidates, max_length, shapes=shapes)
+    graphs = {"fp32": VerifiedGraph(candidates[choice.plan], choice.plan, choice)}
+    if "fp16" in precisions:
+        fp16 = half_precision(graphs["fp32"].model)
+        check_half(graphs["fp32"].model, fp16, max_length, result.teacher.problem_type)
+        graphs["fp16"] = VerifiedGraph(fp16, choice.plan, choice)
+    if "int8" in precisions:
+        batches = tqdm(sample_batches(result.train_data, RANGE_BATCHES, seed), desc="int8 ranges", unit="batch")
+        ranges = measure_activation_ranges(model, batches)
+        candidates = candidate_graphs(model, result.task, ranges, target, max_length)
+        choice = choose_graph(candidates, max_length, shapes=shapes)
+        held_out = result.calibration_data if len(result.calibration_data) else result.train_data
+        tolerance = result.recipe.export.int8_logit_error
+        guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
+        plan = replace(choice.plan, fp32_products=guarded.fp32_products)
+        graph = build_bert_graph(model, result.task, ranges, plan, max_length)
+        graphs["int8"] = VerifiedGraph(graph, plan, choice, guarded)
+    return graphs
+
+
+def _int8_is_accurate(scores: Mapping[str, Scores], limit: float) -> bool:
+    lost = scores["fp32"].accuracy - scores["int8"].accuracy
+    if lost > limit:
+        tqdm.write(
+            f"int8 refused: it loses {lost:.4f} of dev accuracy, the recipe's int8_accuracy_loss allows {limit:g}; "
+            "fp32 is written instead"
+        )
+    return lost <= limit

@@ -1,0 +1,75 @@
+"""The manifest, which says everything about a student: its schema, its version, and what a person reads of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import jsonschema
+
+from ladabert_compress.artefact.stored_file import content_sha256
+from ladabert_compress.errors import ExportError
+
+SCHEMA_FILE = "manifest.schema.json"
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
+
+
+def artefact_version(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The version that follows from the files' contents, however they are stored."""
+    sums = "".join(content_sha256(files[name]) for name in sorted(files))
+    return hashlib.sha256(sums.encode()).hexdigest()[:12]
+
+
+def read_schema() -> dict[str, Any]:
+    """The manifest's schema, which is part of this package."""
+    schema: dict[str, Any] = json.loads(resources.files(__package__).joinpath(SCHEMA_FILE).read_bytes())
+    return schema
+
+
+def validate_manifest(manifest: Any) -> None:
+    """Checks a manifest against its schema.
+
+    Raises:
+        ExportError: names the field that does not fit, or a number that JSON cannot hold.
+    """
+    try:
+        json.dumps(manifest, allow_nan=False)
+        jsonschema.validate(manifest, read_schema())
+    except jsonschema.ValidationError as error:
+        raise ExportError(f"manifest: {error.json_path}: {error.message}") from error
+    except ValueError as error:
+        raise ExportError(f"manifest: {error}") from error
+
+
+def format_manifest(manifest: Mapping[str, Any]) -> str:
+    """The figures for a person to read: parameters, non-zeros, bytes and accuracy, each apart."""
+    made, figures = manifest["compression"], manifest["evaluation"]
+    lines = [
+        f"{manifest['name']}: ×{made['reached_ratio']:.2f} reached, ×{made['requested_ratio']:g} asked for",
+        f"  teacher parameters   {manifest['teacher']['parameters']:>12,}",
+        f"  student parameters   {made['parameters']:>12,}",
+        f"  non-zero parameters  {made['nonzero_parameters']:>12,}",
+    ]
+    teacher = figures["teacher_accuracy"]
+    lines += [
+        f"  {name:<20} {manifest['files'][name]['bytes']:>12,} bytes, dev accuracy {scores['accuracy']:.4f}, "
+        + (f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0")
+        for name, scores in figures["files"].items()
+    ]
+    lines.append(f"  PyTorch student      dev accuracy {figures['student_accuracy']:.4f}")
+    if target := manifest["latency"].get("target"):
+        lines.append(
+            f"  one text, {target['tokens']} tokens  {target['median_ms']:>10.3f} ms on one thread "
+            f"in {target['file']}, {target['target_ms']:g} ms asked for"
+        )
+    calibration = manifest["calibration"]
+    lines.append(
+        f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "
+        f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""Whether a graph computes what it should: as PyTorch, whatever shares its batch, and wherever it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from tqdm import tqdm
+from transformers import BertForSequenceClassification
+
+from ladabert_compress.data.batches import EncodedTexts
+from ladabert_compress.data.random_batches import parity_batches, random_batch
+from ladabert_compress.errors import ExportError
+from ladabert_compress.graph.session import OnnxSession
+from ladabert_compress.measure.inference import classify
+from ladabert_compress.measure.predictions import Logits, decide, log_probabilities
+
+FP32_TOLERANCE = 1e-4  # of a logit, against PyTorch
+HALF_TOLERANCE = 0.02  # of a score, fp16 against fp32
+INVARIANCE_TOLERANCE = 1e-3  # of a score, alone against in a batch
+INVARIANCE_BATCH_SIZE = 32
+SELF_TEST_ROWS, SELF_TEST_TOKENS, DECIMALS = 4, 12, 4
+
+
+@torch.inference_mode()
+def check_parity(model: BertForSequenceClassification, graph: onnx.ModelProto, max_length: int) -> float:
+    """The largest difference between the graph's and PyTorch's logits over sizes, lengths and padding.
+
+    Raises:
+        ExportError: it is over 1e-4.
+    """
+    session = OnnxSession(graph.SerializeToString())
+    worst = 0.0
+    for batch in parity_batches(model.config.vocab_size, max_length):
+        expected = classify(model, batch).numpy()
+        worst = max(worst, float(np.abs(session.logits(batch) - expected).max()))
+    if not worst <= FP32_TOLERANCE:
+        raise ExportError(f"the fp32 graph's logits differ from PyTorch's by {worst:.2g}, allowed {FP32_TOLERANCE:g}")
+    return worst
+
+
+def check_half(fp32: onnx.ModelProto, fp16: onnx.ModelProto, max_length: int, problem_type: str) -> float:
+    """The largest difference of a score between the two graphs on the CPU, over sizes, lengths and padding.
+
+    Raises:
+        ExportError: it is over 0.02.
+    """
+    sessions = [OnnxSession(graph.SerializeToString()) for graph in (fp32, fp16)]
+    scores = torch.sigmoid if problem_type == "multi_label" else partial(torch.softmax, dim=1)
+    worst = 0.0
+    for batch in parity_batches(_vocabulary(fp32), max_length):
+        expected, found = (scores(torch.from_numpy(session.logits(batch))) for session in sessions)
+        worst = max(worst, float((expected - found).abs().max()))
+    if not worst <= HALF_TOLERANCE:
+        raise ExportError(f"fp16: a score differs from fp32's by {worst:.2g}, allowed {HALF_TOLERANCE:g}")
+    return worst
+
+
+def _vocabulary(model: onnx.ModelProto) -> int:
+    """Rows of the word embeddings: the table that the input ids are looked up in."""
+    (lookup,) = [node for node in model.graph.node if node.op_type == "Gather" and node.input[1] == "input_ids"]
+    return next(int(tensor.dims[0]) for tensor in model.graph.initializer if tensor.name == lookup.input[0])
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """The largest change of a score and the number of changed labels, over all rows and ways to batch them."""
+
+    rows: int
+    largest_score_change: float
+    changed_labels: int
+
+
+def measure_invariance(session: OnnxSession, data: EncodedTexts, max_length: int) -> Invariance:
+    """Compares each row alone with batches of 32 in the rows' order, and with those padded to ``max_length``."""
+    like = np.array(data.labels)
+    alone = np.concatenate([session.logits(data.batch([row])) for row in tqdm(range(len(data)), desc="alone")])
+    worst, changed = 0.0, np.zeros(len(data), dtype=bool)
+    for pad_to in (0, max_length):
+        together = _in_batches(session, data, pad_to)
+        change = np.exp(log_probabilities(together, like)) - np.exp(log_probabilities(alone, like))
+        worst = max(worst, float(np.abs(change).max()))
+        changed |= (decide(together, like) != decide(alone, like)).reshape(len(data), -1).any(axis=1)
+    return Invariance(len(data), worst, int(changed.sum()))
+
+
+def _in_batches(session: OnnxSession, data: EncodedTexts, pad_to: int) -> Logits:
+    starts = tqdm(range(0, len(data), INVARIANCE_BATCH_SIZE), desc=f"batches of {INVARIANCE_BATCH_SIZE}")
+    rows = (range(start, min(start + INVARIANCE_BATCH_SIZE, len(data))) for start in starts)
+    return np.concatenate([session.logits(data.batch(batch, pad_to=pad_to)) for batch in rows])
+
+
+def check_batch_invariance(session: OnnxSession, name: str, data: EncodedTexts, max_length: int) -> Invariance:
+    """By how much the rows' scores change between alone, in batches of 32, and padded to the limit.
+
+    Raises:
+        ExportError: a score changes by more than 1e-3, or a label changes.
+    """
+    found = measure_invariance(session, data, max_length)
+    if found.largest_score_change > INVARIANCE_TOLERANCE or found.changed_labels:
+        raise ExportError(f"{name}: a text's scores change by {found.largest_score_change:.2g} with its batch")
+    return found
+
+
+def self_test(sessions: Mapping[str, OnnxSession], vocabulary: int, max_length: int) -> dict[str, Any]:
+    """The manifest's ``self_test``: random tokens, the same for each vocabulary, and each file's logits.
+
+    Returns:
+        ``input_ids`` (4, T) without padding, T at most 12, and ``logits`` by file, each (4, classes).
+    """
+    batch = random_batch(vocabulary, (SELF_TEST_ROWS, min(SELF_TEST_TOKENS, max_length)))
+    logits = {file: session.logits(batch).astype(float).round(DECIMALS).tolist() for file, session in sessions.items()}
+    return {"input_ids": batch.input_ids.tolist(), "logits": logits}

@@ -1,0 +1,1 @@
+"""The commands and their options, nothing else; may import every room."""

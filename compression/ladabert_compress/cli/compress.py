@@ -1,0 +1,150 @@
+"""The command ``compress``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ladabert_compress.cli.options import (
+    OneLineParser,
+    add_data_options,
+    add_run_options,
+    positive_number,
+    read_rows,
+    whole,
+)
+from ladabert_compress.errors import OptionError
+from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
+
+if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
+    from ladabert_compress.training.run import FindRatio
+
+
+def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """The command ``compress``; every key of a recipe is an option."""
+    parser = commands.add_parser(
+        "compress",
+        help="compress a teacher into a student and export it",
+        description="The LadaBERT run: factorise and prune a little, distil, repeat; then export to ONNX, compare "
+        "with PyTorch, and write the artefact. Every key of the recipe can be overridden.",
+    )
+    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    parser.add_argument("--recipe", required=True, type=Path, metavar="R.toml", help="the run's settings")
+    parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="folder for checkpoint, history and PyTorch student (default runs/NAME)"
+    )
+    parser.add_argument(
+        "--precisions", choices=("both", "int8", "fp32"), default="both", help="graphs to write (default %(default)s)"
+    )
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="what the graphs are to be fast on: cpu measures candidates on this machine, cuda follows a rule and "
+        "writes fp32 and fp16 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-rows",
+        type=whole,
+        default=1000,
+        metavar="N",
+        help="rows of --train, at most a tenth, that are held out to fit the temperature of the scores on "
+        "(default %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration-data",
+        metavar="F",
+        help="fit the temperature on these rows instead, best on some that the teacher has not seen either",
+    )
+    parser.add_argument(
+        "--target-latency-ms",
+        type=positive_number,
+        metavar="MS",
+        help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
+        "of this machine's CPU, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
+    )
+    add_data_options(parser, train="rows to train on", dev="rows to report on")
+    add_run_options(parser)
+    recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
+    recipe.add_argument(
+        "--epochs",
+        type=positive_number,
+        metavar="FLOAT",
+        help="passes over --train in all; scales schedule.epochs_per_iteration and schedule.final_epochs",
+    )
+    for name, kind, description in recipe_fields():
+        recipe.add_argument(
+            "--" + name.partition(".")[2].replace("_", "-"),
+            dest=name,
+            type=kind,
+            metavar=kind.__name__.upper(),
+            help=f"{name}: {description}",
+        )
+    parser.set_defaults(run_command=_run_compress)
+
+
+def _run_compress(options: argparse.Namespace) -> None:
+    from ladabert_compress.artefact.export import export_artefact
+    from ladabert_compress.artefact.manifest import format_manifest
+    from ladabert_compress.artefact.writing import check_out
+    from ladabert_compress.teacher.check import check_teacher
+    from ladabert_compress.training.device import choose_device
+    from ladabert_compress.training.processes import is_first_process
+    from ladabert_compress.training.run import compress
+
+    values = vars(options)
+    overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
+    recipe = load_recipe(options.recipe, overrides)
+    if options.epochs is not None:
+        recipe = recipe.lasting(options.epochs)
+    check_out(options.out)
+    run_folder = options.run or Path("runs") / options.out.name
+    if run_folder.resolve() == options.out.resolve():
+        raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
+    if options.target_latency_ms is not None and options.target == "cuda":
+        raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
+    train_texts, dev_texts = read_rows(options, "train"), read_rows(options, "dev")
+    if is_first_process():  # one is enough, and it speaks for all
+        check_teacher(options.teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
+    result = compress(
+        options.teacher,
+        recipe,
+        train_texts,
+        dev_texts,
+        run_folder,
+        calibration_rows=options.calibration_rows,
+        calibration_texts=None if options.calibration_data is None else read_rows(options, "calibration_data"),
+        find_ratio=_ratio_finder(options, recipe, train_texts.task, run_folder / "ratio.json"),
+        device_name=options.device,
+        resume=options.resume,
+    )
+    if not is_first_process():
+        return
+    precisions = ("int8", "fp32") if options.precisions == "both" else (options.precisions,)
+    manifest = export_artefact(
+        result,
+        options.out,
+        data_set=_data_set_name(options.dev),
+        precisions=precisions,
+        target=options.target,
+        target_latency_ms=options.target_latency_ms,
+    )
+    print(format_manifest(manifest))  # noqa: T201
+
+
+def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: Path) -> FindRatio | None:
+    if options.target_latency_ms is None:
+        return None
+    from ladabert_compress.search.latency import find_ratio, onnx_timer
+
+    timer = onnx_timer(task, recipe.training.max_length, "fp32" if options.precisions == "fp32" else "int8")
+    return lambda teacher, data: find_ratio(
+        options.target_latency_ms, teacher.model, recipe, data, timer, file, resume=options.resume
+    )
+
+
+def _data_set_name(source: str) -> str:
+    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
+    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])

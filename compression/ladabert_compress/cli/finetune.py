@@ -1,0 +1,92 @@
+"""The command ``finetune``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ladabert_compress.cli.options import (
+    OneLineParser,
+    add_data_options,
+    add_run_options,
+    names,
+    positive,
+    read_rows,
+    share,
+)
+
+
+def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    """The command ``finetune``."""
+    parser = commands.add_parser(
+        "finetune",
+        help="fine-tune an encoder into a teacher",
+        description="Fine-tunes a pretrained BERT on labelled texts and writes a Hugging Face folder (safetensors) "
+        "with the weights of the evaluation that does best on --dev.",
+    )
+    parser.add_argument("--base", required=True, metavar="ID_OR_DIR", help="hub id or folder of a pretrained BERT")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write the teacher to")
+    parser.add_argument("--name", help="the teacher's name in manifests (default: the name of --out)")
+    parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
+    parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
+    parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
+    parser.add_argument("--epochs", type=positive, default=3, help="passes over --train (default %(default)s)")
+    parser.add_argument(
+        "--evaluations-per-epoch",
+        type=positive,
+        default=4,
+        help="evaluations on --dev in a pass (default %(default)s)",
+    )
+    parser.add_argument(
+        "--average-decay",
+        type=share,
+        default=0.99,
+        help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
+    )
+    parser.add_argument("--dropout", type=share, default=0.1, help="in every layer (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens a row (default %(default)s)")
+    add_data_options(parser, train="rows to train on", dev="rows to report on")
+    run = add_run_options(parser)
+    run.add_argument("--seed", type=int, default=0, help="fixes every random choice (default %(default)s)")
+    run.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: bf16 where the device has it (default %(default)s)",
+    )
+    parser.set_defaults(run_command=_run_finetune)
+
+
+def _run_finetune(options: argparse.Namespace) -> None:
+    from ladabert_compress.recipe import TrainingConfig
+    from ladabert_compress.training.finetune import FinetuneConfig, finetune
+
+    config = FinetuneConfig(
+        base=options.base,
+        name=options.name or options.out.name,
+        source=options.source or "",
+        licence=options.licence,
+        epochs=options.epochs,
+        evaluations_per_epoch=options.evaluations_per_epoch,
+        average_decay=options.average_decay,
+        dropout=options.dropout,
+        label_names=options.label_names,
+        training=TrainingConfig(
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            max_length=options.max_length,
+            precision=options.precision,
+            seed=options.seed,
+        ),
+    )
+    accuracy = finetune(
+        config,
+        read_rows(options, "train"),
+        read_rows(options, "dev"),
+        options.out,
+        device_name=options.device,
+        resume=options.resume,
+    )
+    print(f"{options.out}: dev accuracy {accuracy:.4f}")  # noqa: T201

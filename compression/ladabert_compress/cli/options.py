@@ -1,0 +1,84 @@
+"""What the commands share: the parser, groups of options, and types of options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from ladabert_compress.data.reading import Columns, LabelledTexts, read_labelled_texts
+from ladabert_compress.errors import OptionError
+
+Number = TypeVar("Number", int, float)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line and exits with code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True, **files: str) -> None:
+    """An option for each file of rows, with what it is for, and the names of its columns."""
+    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    for name, purpose in files.items():
+        data.add_argument(f"--{name}", required=required, metavar="F", help=purpose)
+    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
+    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
+    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Device and resumption."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
+    return run
+
+
+def read_rows(options: argparse.Namespace, name: str) -> LabelledTexts:
+    """The rows of the option ``--name``; of a hub data set, its training rows or its validation rows."""
+    columns = Columns(options.text, options.text_pair, options.label)
+    return read_labelled_texts(vars(options)[name], columns, split="train" if name == "train" else "validation")
+
+
+def check_folder(option: str, file: Path | None) -> None:
+    """Checks before a long measurement that the folder of its file exists.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise OptionError(f"{option}: {file.parent}: no such folder; make it, or name another file")
+
+
+def _number(kind: type[Number], fits: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:
+    def read(text: str) -> Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind("-1")
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+        return value
+
+    return read
+
+
+positive = _number(int, lambda value: value >= 1, "a whole number from 1")
+whole = _number(int, lambda value: value >= 0, "a whole number from 0")
+positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number over 0")
+share = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Distinct names separated by commas."""
+    found = tuple(name.strip() for name in text.split(","))
+    if len(set(found)) != len(found) or "" in found:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected distinct names separated by commas")
+    return found

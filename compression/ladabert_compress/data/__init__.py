@@ -1,0 +1,1 @@
+"""Rows: reading, labels, batches, overlaps; may import ``recipe``, ``files`` and ``errors``."""

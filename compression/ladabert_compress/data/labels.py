@@ -1,0 +1,65 @@
+"""Labels as they stand in a file, and their places in a model's logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ladabert_compress.data.reading import LABEL_SEPARATOR, LabelledTexts
+from ladabert_compress.errors import DataError
+
+
+def label_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """The distinct labels in logit order: by number where all are integers, else alphabetically."""
+    distinct = set(labels) - {""}
+    try:
+        return tuple(sorted(sorted(distinct), key=int))  # "1" and "01" have one order in every process
+    except ValueError:
+        return tuple(sorted(distinct))
+
+
+def label_ids(source: str, data: LabelledTexts, order: Sequence[str]) -> list[int]:
+    """Each row's index in ``order``.
+
+    Raises:
+        DataError: names the first row whose label is not in ``order``.
+    """
+    return [ids[0] for ids in _indices(source, data, [[label] for label in data.labels], order)]
+
+
+def label_ids_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> list[int]:
+    """Each row's index in a model's ``labels``: by name, or by number where the data has 0, 1, … instead.
+
+    Raises:
+        DataError: a label fits neither.
+    """
+    return label_ids(source, data, _names_or_numbers(set(data.labels), labels))
+
+
+def targets_of(
+    source: str, data: LabelledTexts, labels: Sequence[str], problem_type: str
+) -> list[int] | list[list[int]]:
+    """Each row's index in a model's ``labels``; in a multi-label task, 1 at each of its labels and 0 at the others.
+
+    Raises:
+        DataError: a label is neither one of ``labels`` nor its number.
+    """
+    if problem_type != "multi_label":
+        return label_ids_of(source, data, labels)
+    rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
+    order = _names_or_numbers({label for row in rows for label in row}, labels)
+    return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
+
+
+def _names_or_numbers(present: set[str], labels: Sequence[str]) -> Sequence[str]:
+    numbers = [str(index) for index in range(len(labels))]
+    return numbers if present <= set(numbers) and not present <= set(labels) else labels
+
+
+def _indices(source: str, data: LabelledTexts, rows: Sequence[Sequence[str]], order: Sequence[str]) -> list[list[int]]:
+    index = {label: position for position, label in enumerate(order)}
+    for number, row in enumerate(rows):
+        for label in row:
+            if label not in index:
+                message = f"label {label!r} is not one of {', '.join(order)}"
+                raise DataError(f"{source}: {data.place(number)}: {message}")
+    return [[index[label] for label in row] for row in rows]

@@ -1,0 +1,47 @@
+"""Rows that are part of other rows, such as SST-2's phrases of its sentences: their labels are known from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ladabert_compress.data.batches import EncodedTexts
+
+
+def hold_out_whole(data: EncodedTexts, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
+    """Holds out rows that overlap with no row that is kept.
+
+    ``rows`` rows, at most a tenth, are drawn by the seed from those that are part of no other row. The remaining rows
+    are kept, except those that are part of a held-out row.
+
+    Returns:
+        The kept rows, and the held-out rows.
+    """
+    parts = rows_within(data, range(len(data)), range(len(data)))
+    whole = [row for row in range(len(data)) if row not in parts]
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = torch.randperm(len(whole), generator=generator).tolist()
+    held_out = sorted(whole[index] for index in order[: min(rows, len(data) // 10)])
+    rest = sorted(set(range(len(data))) - set(held_out))
+    known = rows_within(data, rest, held_out)
+    return data.select([row for row in rest if row not in known]), data.select(held_out)
+
+
+def rows_within(data: EncodedTexts, rows: Sequence[int], others: Sequence[int]) -> set[int]:
+    """Those of ``rows`` whose tokens are a contiguous part of another row among ``others``, or all of it."""
+    tokens = [ids[1:-1] for ids in data.input_ids]  # without the special tokens around the text
+    keys = ["".join(f" {token} " for token in row) for row in tokens]
+    readers: dict[int, list[int]] = {}
+    for other in others:
+        for token in set(tokens[other]):
+            readers.setdefault(token, []).append(other)
+    return {
+        row
+        for row in rows
+        if tokens[row]
+        and any(
+            other != row and keys[row] in keys[other]
+            for other in min((readers.get(token, []) for token in set(tokens[row])), key=len)
+        )
+    }

@@ -1,0 +1,45 @@
+"""From logits to predictions: one label a row, or a yes or no for each label of a multi-label task."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]  # (N, labels)
+Predictions = npt.NDArray[np.int64]  # (N,), or (N, labels) of 0 and 1 where the task is multi-label
+
+
+def decide(logits: Logits, like: Predictions) -> Predictions:
+    """The highest label of each row; where ``like`` is multi-label, 1 at every label with a score over a half."""
+    return (logits > 0).astype(np.int64) if like.ndim == 2 else logits.argmax(axis=1)
+
+
+def share_of_equal_rows(one: Predictions, other: Predictions) -> float:
+    """The share of rows with the same prediction; a multi-label row counts where every label is the same."""
+    return float((one == other).reshape(len(one), -1).all(axis=1).mean())
+
+
+def accuracy(logits: Logits, labels: Predictions) -> float:
+    """The share of rows whose prediction is right."""
+    return share_of_equal_rows(decide(logits, labels), labels)
+
+
+def log_probabilities(logits: Logits, like: Predictions, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """(N, labels) of softmax; where ``like`` is multi-label, (N, labels, 2) of sigmoid's no and yes."""
+    scaled = logits.astype(np.float64) / temperature
+    if like.ndim == 2:
+        return np.stack([-np.logaddexp(0, scaled), -np.logaddexp(0, -scaled)], axis=-1)
+    return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
+
+
+def confusion(predictions: Predictions, labels: Predictions, count: int) -> list[list[int]]:
+    """Rows by label and prediction, (labels, labels).
+
+    A multi-label task has (labels, 4): true positives, false positives, false negatives, true negatives.
+    """
+    if labels.ndim == 1:
+        counts = np.bincount(labels * count + predictions, minlength=count * count).reshape(count, count)
+    else:
+        yes, true = predictions.astype(bool), labels.astype(bool)
+        counts = np.stack([yes & true, yes & ~true, ~yes & true, ~yes & ~true]).sum(axis=1).T
+    return [[int(value) for value in line] for line in counts]

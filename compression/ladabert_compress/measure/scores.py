@@ -1,0 +1,35 @@
+"""What predictions are worth: accuracy, calibration, agreement with the teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ladabert_compress.data.batches import Labels
+from ladabert_compress.measure.predictions import Logits, accuracy, decide, share_of_equal_rows
+from ladabert_compress.measure.reliability import expected_calibration_error
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What logits are worth against labels; a multi-label row is right, or agrees, where every label is."""
+
+    accuracy: float
+    expected_calibration_error: float  # of the scores as served, the temperature applied
+    uncalibrated_error: float  # of the logits as they are
+    agreement: float | None = None  # with the teacher's predictions
+
+
+def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
+    """Accuracy, calibration and, given the teacher's logits, the share of rows with the same prediction."""
+    truth = np.array(labels)
+    agreement = None
+    if teacher_logits is not None:
+        agreement = share_of_equal_rows(decide(logits, truth), decide(teacher_logits, truth))
+    return Scores(
+        accuracy(logits, truth),
+        expected_calibration_error(logits, truth, temperature),
+        expected_calibration_error(logits, truth),
+        agreement,
+    )

@@ -1,0 +1,50 @@
+"""Whether a teacher knows its task: another model's tokenizer of the same size shows in its predictions alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.errors import TeacherError
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.measure.predictions import Predictions, decide
+from ladabert_compress.teacher.folder import load_teacher
+
+CHECKED_ROWS = 500
+
+
+def check_teacher(folder: Path, dev_texts: LabelledTexts, max_length: int, device: torch.device) -> None:
+    """Refuses a teacher that predicts the labels of dev no better than chance, before hours are spent on its student.
+
+    Accuracy does not show it: where most rows have one label, always predicting that label is accurate, too.
+
+    Raises:
+        TeacherError: its mean recall over the labels is within one standard error of chance.
+        DataError: a label is not the teacher's.
+    """
+    teacher = load_teacher(folder)
+    longest = min(max_length, teacher.model.config.max_position_embeddings)
+    data = teacher.encode("--dev", dev_texts, longest).sample(CHECKED_ROWS)
+    teacher.model.to(device)  # type: ignore[arg-type]
+    truth = np.array(data.labels)
+    predictions = decide(predict_logits(teacher.model, data, device).numpy(), truth)
+    recall, chance, error = recall_and_chance(predictions.ravel(), truth.ravel())
+    if len(np.unique(truth)) > 1 and recall <= chance + error:
+        raise TeacherError(
+            f"{folder}: tells the labels of --dev no better than chance (mean recall {recall:.3f}, chance {chance:.3f} "
+            f"± {error:.3f} on {len(data)} rows); put the model's own tokenizer there, and look at the labels' order"
+        )
+
+
+def recall_and_chance(predictions: Predictions, labels: Predictions) -> tuple[float, float, float]:
+    """The mean recall of the labels that occur, its value by chance, and that value's standard error; both are (N,)."""
+    present, rows = np.unique(labels, return_counts=True)
+    recalls = [float((predictions[labels == label] == label).mean()) for label in present]
+    shares = [float((predictions == label).mean()) for label in present]  # what each label's recall would be by chance
+    variance = sum(share * (1 - share) / count for share, count in zip(shares, rows, strict=True))
+    count = len(present)
+    return sum(recalls) / count, sum(shares) / count, math.sqrt(variance) / count

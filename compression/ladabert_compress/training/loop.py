@@ -1,0 +1,212 @@
+"""The training loop, one for teachers and for students."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import BertForSequenceClassification
+
+from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
+from ladabert_compress.measure.inference import evaluate_accuracy
+from ladabert_compress.recipe import TrainingConfig
+from ladabert_compress.training.checkpoint import load_checkpoint, save_checkpoint
+from ladabert_compress.training.device import autocast, generators, restore_generators, return_freed_memory
+from ladabert_compress.training.processes import ALONE, Processes
+
+CURVE_POINTS = 200
+MEMORY_EVERY = 20  # steps between returns of freed memory: under 1 % of a run's time, a tenth of its peak memory
+
+
+class Learner(Protocol):
+    """What the loop trains: a module, its losses, and what happens around a step."""
+
+    module: BertForSequenceClassification
+
+    @property
+    def result(self) -> BertForSequenceClassification:
+        """What is evaluated and kept: the module itself, or an average of it over the steps."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss, each a scalar; the loop minimises their sum."""
+
+    def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
+        """Changes the module at the steps of its plan; true when parameters were replaced."""
+
+    def after_update(self) -> None:
+        """Restores what an optimiser step must not change, such as masked weights."""
+
+    def structure(self) -> dict[str, Any]:
+        """Plain values and tensors that a checkpoint holds beside the module's state."""
+
+    def restore_structure(self, structure: Mapping[str, Any]) -> None:
+        """Gives the module the structure that a checkpoint's state fits into."""
+
+
+def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:
+    """Linear rise over the warm-up, flat, linear fall over the decay."""
+    warmup_steps = config.warmup_share * total_steps
+    decay_steps = config.decay_share * total_steps
+    rise = (step + 1) / warmup_steps if warmup_steps else 1.0
+    fall = (total_steps - step) / decay_steps if decay_steps else 1.0
+    return config.learning_rate * min(1.0, rise, fall)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Optimiser steps in which every row is seen once."""
+    return -(-rows // batch_size)
+
+
+def train(
+    learner: Learner,
+    train_data: EncodedTexts,
+    dev_data: EncodedTexts,
+    config: TrainingConfig,
+    *,
+    total_steps: int,
+    evaluate_every: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 500,
+    resume: bool = False,
+    run_id: str = "",
+    keep_best: bool = False,
+    description: str = "train",
+    curve: list[dict[str, float]] | None = None,
+    processes: Processes = ALONE,
+) -> list[dict[str, float]]:
+    """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
+
+    A run that was killed and resumed ends with the same weights as one that was not: the order of the rows depends
+    on the seed and the epoch alone, and the checkpoint holds everything else that a step depends on.
+
+    Args:
+        learner: what is trained, on ``train_data`` as ``config`` says.
+        dev_data: rows to report accuracy on; they never change a weight.
+        evaluate_every: steps between two evaluations; the last step is always evaluated.
+        checkpoint: file to write progress to, every ``checkpoint_every`` steps; ``None`` writes nothing.
+        resume: continue from ``checkpoint`` where it exists.
+        run_id: names the run's settings; a checkpoint of another run is refused.
+        keep_best: end with the weights of the best evaluation instead of the last.
+        description: the progress bar's title.
+        curve: filled with the running means of the losses at about 200 steps.
+        processes: this process among those that share every batch.
+
+    Returns:
+        The evaluations in order.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or is another run's, or there is one and ``resume`` is not set.
+    """
+    history: list[dict[str, float]] = []
+    curve = [] if curve is None else curve
+    curve_every = max(1, total_steps // CURVE_POINTS)
+    best: dict[str, Tensor] = {}
+    averages: dict[str, float] = {}
+    start = 0
+    saved = load_checkpoint(checkpoint, run_id, device, resume=resume) if checkpoint is not None else None
+    if saved is not None:
+        learner.restore_structure(saved["structure"])
+        learner.module.load_state_dict(saved["model"])
+    optimiser = make_optimiser(learner.module, config)
+    if saved is not None:
+        optimiser.load_state_dict(saved["optimiser"])
+        restore_generators(saved["rng"], device)
+        history, averages = saved["evaluations"], saved["averages"]
+        curve[:] = saved["curve"]
+        best, start = saved["best"], saved["step"]
+    else:
+        torch.manual_seed(config.seed)
+
+    epoch_steps = steps_per_epoch(len(train_data), config.batch_size)
+    epoch, batches = -1, []
+    with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
+        for step in range(start, total_steps):
+            if learner.before_step(step, optimiser):
+                optimiser = make_optimiser(learner.module, config, optimiser)
+            if step // epoch_steps != epoch:
+                epoch = step // epoch_steps
+                batches = training_batches(train_data, config.batch_size, seed=config.seed, epoch=epoch)
+            rows, weight = processes.share(batches[step % epoch_steps])
+            batch = train_data.batch(rows).to(device)
+
+            rate = learning_rate_at(step, total_steps, config)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            learner.module.train()
+            with autocast(device, config.precision):
+                losses = learner.losses(batch)
+            loss = torch.stack(list(losses.values())).sum()
+            (weight * loss).backward()
+            processes.sum_gradients(learner.module)
+            nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            learner.after_update()  # a student applies its masks again, a teacher averages its weights
+
+            done = step + 1
+            if done % MEMORY_EVERY == 0:
+                return_freed_memory()
+            for name, value in losses.items():
+                averages[name] = 0.98 * averages.get(name, value.item()) + 0.02 * value.item()
+            bar.update()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
+            if done % curve_every == 0 or done == total_steps:
+                curve.append({"step": done, **averages})
+            if done % evaluate_every == 0 or done == total_steps:
+                right = evaluate_accuracy(learner.result, dev_data, device)
+                history.append({"step": done, "accuracy": right, **averages})
+                tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
+                if keep_best and right >= max(entry["accuracy"] for entry in history):
+                    best = {name: value.clone() for name, value in learner.result.state_dict().items()}
+            if checkpoint is not None and processes.is_first and (done % checkpoint_every == 0 or done == total_steps):
+                save_checkpoint(
+                    checkpoint,
+                    run_id,
+                    {
+                        "step": done,
+                        "model": learner.module.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "rng": generators(device),
+                        "structure": learner.structure(),
+                        "evaluations": history,
+                        "curve": curve,
+                        "averages": averages,
+                        "best": best,
+                    },
+                )
+    if best:
+        learner.result.load_state_dict(best)
+    learner.result.eval()
+    return history
+
+
+def make_optimiser(
+    module: nn.Module, config: TrainingConfig, previous: torch.optim.Optimizer | None = None
+) -> torch.optim.AdamW:
+    """AdamW, without decay on biases and normalisation; parameters that ``previous`` had keep their moments."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        fused=True,
+    )
+    if previous is not None:
+        for parameter in parameters:
+            if parameter in previous.state:
+                optimiser.state[parameter] = previous.state[parameter]
+    return optimiser
+
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Gives every dropout layer of the model the same probability."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability

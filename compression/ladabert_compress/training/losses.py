@@ -1,0 +1,33 @@
+"""The four terms of the distillation loss (equations 8 and 9), as pure functions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def masked_mse(student: Tensor, teacher: Tensor, token_mask: Tensor) -> Tensor:
+    """Mean squared error of two (B, T, H) over the real tokens, at which ``token_mask`` (B, T) is 1."""
+    mask = token_mask.unsqueeze(-1).float()
+    squared = (student.float() - teacher.float()).square() * mask
+    return squared.sum() / (mask.sum() * student.shape[-1])
+
+
+def attention_mse(student: Tensor, teacher: Tensor, token_mask: Tensor) -> Tensor:
+    """Mean squared error of attention probabilities, both (B, heads, T, T), over pairs of real tokens."""
+    mask = token_mask.float()
+    pairs = (mask.unsqueeze(1) * mask.unsqueeze(2)).unsqueeze(1)
+    squared = (student.float() - teacher.float()).square() * pairs
+    return squared.sum() / (pairs.sum() * student.shape[1])
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the softened predictions, both (B, classes), mean over the batch."""
+    target = (teacher.float() / temperature).softmax(dim=-1)
+    return -(target * functional.log_softmax(student.float() / temperature, dim=-1)).sum(dim=-1).mean()
+
+
+def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each label's softened yes or no, both (B, labels), in a multi-label task."""
+    target = (teacher.float() / temperature).sigmoid()
+    return functional.binary_cross_entropy_with_logits(student.float() / temperature, target)

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ladabert_compress.data.batches import encode
+from ladabert_compress.data.labels import label_ids_of
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.errors import DataError, OptionError
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.recipe import TrainingConfig
+from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.training.finetune import FinetuneConfig, finetune
+from tests.compression.conftest import labelled_texts
+
+
+def config(base: Path, **changes: object) -> FinetuneConfig:
+    values: dict[str, object] = {
+        "base": str(base),
+        "name": "mine",
+        "source": "",
+        "licence": "Apache-2.0",
+        "epochs": 3,
+        "evaluations_per_epoch": 2,
+        "average_decay": 0.99,
+        "dropout": 0.1,
+        "label_names": (),
+        "training": TrainingConfig(batch_size=8, learning_rate=1e-4, max_length=32, precision="fp32"),
+    }
+    return FinetuneConfig(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9, 0.99])
+def test_the_saved_teacher_is_the_one_whose_accuracy_is_reported(
+    teacher_folder: Path, tmp_path: Path, average_decay: float
+) -> None:
+    dev = labelled_texts(199)
+    reported = finetune(
+        config(teacher_folder, average_decay=average_decay), labelled_texts(200), dev, tmp_path / "mine"
+    )
+    teacher = load_teacher(tmp_path / "mine")
+    data = encode(dev, label_ids_of("dev", dev, teacher.labels), teacher.tokenizer, 32)
+    predicted = predict_logits(teacher.model, data, torch.device("cpu")).argmax(dim=1)
+    assert (predicted == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+
+
+def test_rows_of_one_label_are_refused(teacher_folder: Path, tmp_path: Path) -> None:
+    rows = LabelledTexts(("good", "great"), None, ("1", "1"))
+    with pytest.raises(DataError, match="every row has the label '1'"):
+        finetune(config(teacher_folder), rows, rows, tmp_path / "mine")
+
+
+def test_the_labels_get_the_names_that_were_given(teacher_folder: Path, tmp_path: Path) -> None:
+    names = config(teacher_folder, label_names=("down", "up"), epochs=1)
+    finetune(names, labelled_texts(32), labelled_texts(16), tmp_path / "mine")
+    assert load_teacher(tmp_path / "mine").labels == ("down", "up")
+    with pytest.raises(OptionError, match="3 names for 2 labels"):
+        finetune(
+            config(teacher_folder, label_names=("a", "b", "c")), labelled_texts(32), labelled_texts(16), tmp_path / "x"
+        )

@@ -1,0 +1,150 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+from ladabert_compress.data.batches import Batch, EncodedTexts, encode, training_batches
+from ladabert_compress.errors import CheckpointError
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.recipe import FactorisationRecipe, PruningRecipe, Recipe, StructureRecipe, TrainingConfig
+from ladabert_compress.training.device import generators, restore_generators
+from ladabert_compress.training.distillation import LadaBertLearner
+from ladabert_compress.training.loop import learning_rate_at, train
+from ladabert_compress.training.run import compress
+from tests.compression.conftest import labelled_texts
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+class MortalLearner(LadaBertLearner):
+    """Dies in the middle of a step."""
+
+    dies_at = 10**9
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self.dies_at -= 1
+        if self.dies_at < 0:
+            raise KilledError
+        return super().losses(batch)
+
+
+def with_every_lever(recipe: Recipe) -> Recipe:
+    return replace(
+        recipe,
+        factorisation=FactorisationRecipe(error="outputs"),
+        pruning=PruningRecipe(score="fisher", embedding_frequency_power=0.75),
+    )
+
+
+def run(
+    learner: LadaBertLearner, encoded: EncodedTexts, recipe: Recipe, checkpoint: Path, *, resume: bool = False
+) -> dict[str, Tensor]:
+    train(
+        learner,
+        encoded,
+        encoded,
+        recipe.training,
+        total_steps=learner.timetable.total_steps,
+        evaluate_every=3,
+        device=torch.device("cpu"),
+        checkpoint=checkpoint,
+        checkpoint_every=2,
+        resume=resume,
+        run_id="one",
+    )
+    return learner.module.state_dict()
+
+
+@pytest.mark.parametrize(("steps_before_death", "heads"), [(1, 1.0), (2, 0.5), (3, 1.0), (5, 0.5), (7, 1.0)])
+def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
+    steps_before_death: int,
+    heads: float,
+    tiny_bert: BertForSequenceClassification,
+    tiny_recipe: Recipe,
+    encoded: EncodedTexts,
+    tmp_path: Path,
+) -> None:
+    recipe = replace(tiny_recipe, structure=StructureRecipe(heads=heads))
+    expected = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "whole.pt")
+    mortal = MortalLearner(tiny_bert, recipe, 5, encoded)
+    mortal.dies_at = steps_before_death
+    with pytest.raises(KilledError):
+        run(mortal, encoded, recipe, tmp_path / "killed.pt")
+    torch.rand(7)  # whatever else the next process does with its random numbers
+    resumed = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "killed.pt", resume=True)
+    assert resumed.keys() == expected.keys()
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_the_random_numbers_of_cpu_and_gpu_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.Generator().manual_seed(3)  # stands for the device's, where there is none
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda _: gpu.get_state())
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, _: gpu.set_state(state))
+    saved = generators(torch.device("cuda"))
+    expected = torch.rand(3), torch.rand(3, generator=gpu)
+    torch.rand(5, generator=gpu)
+    restore_generators(saved, torch.device("cuda"))
+    assert all(map(torch.equal, expected, (torch.rand(3), torch.rand(3, generator=gpu))))
+    restore_generators(saved, torch.device("cpu"))  # resumed where there is no GPU
+    assert torch.equal(torch.rand(3), expected[0])
+
+
+def test_a_checkpoint_of_other_settings_is_refused(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    texts = labelled_texts(24)
+    compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="other settings"):
+        compress(teacher_folder, tiny_recipe, labelled_texts(25), texts, tmp_path / "run", resume=True)
+
+
+def test_a_run_does_not_overwrite_an_earlier_one(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    texts = labelled_texts(24)
+    compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="continue with --resume"):
+        compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_that_is_not_one_is_refused(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="delete it"):
+        run(
+            LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded),
+            encoded,
+            tiny_recipe,
+            tmp_path / "broken.pt",
+            resume=True,
+        )
+
+
+def test_every_row_is_dealt_once_an_epoch_in_an_order_of_seed_and_epoch_alone(encoded: EncodedTexts) -> None:
+    batches = training_batches(encoded, 8, seed=1, epoch=2)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(encoded)))
+    assert batches == training_batches(encoded, 8, seed=1, epoch=2)
+    assert batches != training_batches(encoded, 8, seed=1, epoch=3)
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    config = TrainingConfig(learning_rate=1.0, warmup_share=0.1, decay_share=0.5)
+    rates = [learning_rate_at(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:51] == [1.0] * 42
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_predictions_come_in_the_rows_order(
+    tiny_bert: BertForSequenceClassification, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    data = encode(labelled_texts(30), [0] * 30, tokenizer, 32)
+    together = predict_logits(tiny_bert, data, torch.device("cpu"))
+    for row in (0, 7, 29):
+        batch = data.batch([row])
+        alone = tiny_bert(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        assert torch.allclose(together[row], alone[0], atol=1e-4)
