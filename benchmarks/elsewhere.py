@@ -15,19 +15,13 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import REPOSITORY, Results, origin
-from compression.artefact import read_graph, read_manifest, read_tokenizer
-from compression.batches import encode
-from compression.data import LabelledTexts, read_labelled_texts, targets_of
-from compression.evaluation import onnx_logits, score
-from compression.onnx_session import OnnxSession
-from compression.teacher import load_teacher
-from compression.training import predict_logits
+from compression.artefact import read_manifest
+from compression.data import LabelledTexts, read_labelled_texts
+from compression.evaluate import evaluate
 
 RATINGS = "additional_resources/hutto_ICWSM_2014.tar.gz"
 DOMAINS = {
@@ -36,7 +30,6 @@ DOMAINS = {
     "editorials": "nytEditorialSnippets_GroundTruth.txt",
 }
 TEACHER = "teacher"
-MAX_LENGTH = 128  # tokens that the teacher reads, as many as its students
 CLEAR = 1.0  # a mean rating this far from 0 is called positive or negative; what lies between has no label
 LABELS = ("negative", "positive")  # the students' own
 
@@ -53,25 +46,15 @@ def measure(options: argparse.Namespace) -> Results:
     """Take the accuracy of the teacher and of each student's default graph on each domain, with their agreement."""
     results = Results("elsewhere", origin("onnxruntime", "torch"))
     known = {normalised(text) for text in read_labelled_texts(str(options.train)).texts}
-    teacher = load_teacher(options.teacher)
-    students = sorted(options.models.glob("sst2-*"))
-    for domain, file in tqdm(DOMAINS.items(), unit="domain"):
+    for domain, file in DOMAINS.items():
         texts = clear_rows(options.archive, file, known)
         results.add("domains", domain=domain, rows=len(texts), positive=texts.labels.count(LABELS[1]))
-        targets = targets_of(domain, texts, LABELS, "single_label")
-        data = encode(texts, targets, teacher.tokenizer, MAX_LENGTH)
-        expected = predict_logits(teacher.model, data, torch.device("cpu")).numpy()
-        accuracy = score(expected, targets).accuracy
-        results.add("answers", model=TEACHER, domain=domain, accuracy=accuracy)
-        for folder in students:
-            manifest = read_manifest(folder)
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(folder, manifest))
-            targets = targets_of(domain, texts, manifest["labels"], manifest["problem_type"])
-            graph = OnnxSession(read_graph(folder, manifest, manifest["default_file"]))
-            scores = score(
-                onnx_logits(graph, encode(texts, targets, tokenizer, manifest["max_length"])), targets, expected
-            )
-            figures = {"accuracy": scores.accuracy, "agreement": scores.agreement}
+        for number, folder in enumerate(tqdm(sorted(options.models.glob("sst2-*")), desc=domain, unit="model")):
+            found = evaluate(folder, texts, domain, teacher_folder=options.teacher)
+            if number == 0:
+                results.add("answers", model=TEACHER, domain=domain, accuracy=found["teacher_accuracy"])
+            scores = found["files"][read_manifest(folder)["default_file"]]
+            figures = {"accuracy": scores["accuracy"], "agreement": scores["agreement"]}
             results.add("answers", model=folder.name, domain=domain, **figures)
     return results
 

@@ -1,36 +1,32 @@
 """The bundled SST-2 students: what they answer over HTTP on labelled rows, and how long they take on one thread.
 
-python -m benchmarks students --teacher DIR [--data dev.tsv] [--runs FOLDER] [--repeats N] [--write]
+python -m benchmarks students --teacher DIR [--data dev.tsv] [--repeats N] [--write]
 
-With --data the rows go to a real server, one a request, as a caller would send them; the teacher answers them in
-PyTorch. With --runs, which holds each student's `compress` run, so do the PyTorch students. Times are medians of a run
-in which everybody takes turns: every graph, and the teacher in PyTorch and in ONNX Runtime with the usual fusions.
+With --data the rows go to a real server, one a request, as a caller would send them, and to the teacher in PyTorch.
+Times are medians of a run in which everybody takes turns: every graph, and the teacher in PyTorch and in ONNX Runtime
+with the usual fusions.
 """
 
 import argparse
 import asyncio
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
 from benchmarks.harness.client import Connection, post
 from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import REPOSITORY, Results, Row, origin
 from benchmarks.harness.servers import our_service
-from compression.artefact import read_manifest, read_tokenizer
 from compression.batches import encode
 from compression.bench import VERSIONS, bench, subjects_of, teacher_subjects
 from compression.data import LabelledTexts, label_ids_of, read_labelled_texts
-from compression.student import load_student
 from compression.teacher import load_teacher
 from compression.timing import LATENCY_SHAPES
-from compression.training import predict_logits
+from compression.training import TrainingConfig, evaluate_accuracy
 
 MODELS = REPOSITORY / "models"
 STUDENTS = ("sst2-ladabert-1", "sst2-ladabert-2", "sst2-ladabert-3", "sst2-ladabert-4", "sst2-latency")
@@ -43,7 +39,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("--teacher", type=Path, required=True, metavar="DIR", help="folder of the teacher")
     parser.add_argument("--data", metavar="F", help="labelled rows; unset: times alone")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="holds a `compress` run for each student")
     parser.add_argument("--repeats", type=int, default=20, help="rounds of the times (default: %(default)s)")
 
 
@@ -53,7 +48,13 @@ def measure(options: argparse.Namespace) -> Results:
     if options.data is not None:
         data = read_labelled_texts(options.data)
         for name, answers in asyncio.run(_ask_all(data)).items():
-            results.add("http", **_judged(name, answers, data, options))
+            manifest = _manifest(name)
+            labels = label_ids_of(options.data, data, manifest["labels"])
+            right = [manifest["labels"][label] == answer for label, answer in zip(labels, answers, strict=True)]
+            teacher, accuracy = _teacher_accuracy(options.teacher, data, labels), statistics.fmean(right)
+            about = {"model": name, "version": manifest["version"], "rows": len(data), "accuracy": accuracy}
+            share = accuracy / teacher
+            results.add("http", **about, teacher_accuracy=teacher, share_of_the_teachers_accuracy=share)
     subjects = teacher_subjects(options.teacher, "single")
     baseline = subjects[-1].name
     subjects += [subject for name in STUDENTS for subject in subjects_of(MODELS / name)]
@@ -62,9 +63,9 @@ def measure(options: argparse.Namespace) -> Results:
     return results
 
 
-async def _ask_all(data: LabelledTexts) -> dict[str, list[Row]]:
-    """Return each student's prediction for each row, one row a request."""
-    found: dict[str, list[Row]] = {}
+async def _ask_all(data: LabelledTexts) -> dict[str, list[str]]:
+    """Return each student's label for each row, one row a request."""
+    found: dict[str, list[str]] = {}
     async with our_service(MODELS) as server:
         connection = await Connection.open(server.port)
         for name in STUDENTS:
@@ -75,35 +76,15 @@ async def _ask_all(data: LabelledTexts) -> dict[str, list[Row]]:
                 answer = await connection.send(post("/classify", {"inputs": inputs, "model": name}))
                 if answer.status != 200:
                     raise SystemExit(f"{name} answered {answer.status} to row {row + 1}")
-                found[name] += answer.json()["predictions"]
+                found[name].append(answer.json()["predictions"][0]["label"])
         connection.close()
     return found
 
 
-def _judged(name: str, answers: Sequence[Row], data: LabelledTexts, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what a student's answers are worth, beside its teacher's and the PyTorch student's."""
-    manifest = read_manifest(MODELS / name)
-    labels = manifest["labels"]
-    truth = np.array(label_ids_of(options.data, data, labels))
-    served = np.array([labels.index(answer["label"]) for answer in answers])
-    figures: dict[str, Any] = {"model": name, "version": manifest["version"], "rows": len(data)}
-    figures["accuracy"] = float((served == truth).mean())
-    cpu = torch.device("cpu")
-    if options.runs is not None:
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=read_tokenizer(MODELS / name, manifest))
-        encoded = encode(data, truth.tolist(), tokenizer, manifest["max_length"])
-        logits = predict_logits(load_student(options.runs / name), encoded, cpu)
-        probabilities = (logits / manifest["calibration"]["temperature"]).softmax(dim=1).numpy()
-        scores = np.array([{s["label"]: s["score"] for s in answer["scores"]}[labels[0]] for answer in answers])
-        figures["pytorch_student_accuracy"] = float((probabilities.argmax(axis=1) == truth).mean())
-        figures["same_label_as_pytorch"] = float((probabilities.argmax(axis=1) == served).mean())
-        figures["largest_score_difference"] = float(np.abs(probabilities[:, 0] - scores).max())
-    teacher = load_teacher(options.teacher)
-    encoded = encode(data, truth.tolist(), teacher.tokenizer, manifest["max_length"])
-    predicted = predict_logits(teacher.model, encoded, cpu).argmax(dim=1).numpy()
-    figures["teacher_accuracy"] = float((predicted == truth).mean())
-    figures["share_of_the_teachers_accuracy"] = figures["accuracy"] / figures["teacher_accuracy"]
-    return figures
+def _teacher_accuracy(folder: Path, data: LabelledTexts, labels: list[int]) -> float:
+    teacher = load_teacher(folder)
+    encoded = encode(data, labels, teacher.tokenizer, TrainingConfig().max_length)
+    return evaluate_accuracy(teacher.model, encoded, torch.device("cpu"))
 
 
 def sections(results: Results) -> dict[str, str]:

@@ -179,10 +179,7 @@ def _curve_claim(results: Results) -> list[str]:
 
 def _levers(results: Results) -> str:
     """Return each lever of the best recipe left out, trained as long."""
-    titles = TITLES | {
-        OURS: f"`best-x{ABLATION_RATIO:g}`",
-        "plain": f"all of `{PLAIN[ABLATION_RATIO]}` but its rate",
-    }
+    titles = TITLES | {OURS: f"`best-x{ABLATION_RATIO:g}`", "plain": f"all of `{PLAIN[ABLATION_RATIO]}` but its rate"}
     whole = {run["seed"]: run["accuracy"] for run in of(results, OURS, ABLATION_RATIO)}
     rows = []
     for contender in (OURS, *ABLATIONS, "plain"):

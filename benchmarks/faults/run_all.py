@@ -65,10 +65,15 @@ def measure(options: argparse.Namespace) -> Results:
 
 def keep(results: Results, name: str, report: Report) -> None:
     """Put a fault's rows in the place of its old ones; the order is that of `FAULTS`."""
-    order = list(FAULTS)
-    for kind, rows in report.tables({"fault": name, "commit": results.origin["commit"]}).items():
-        others = [row for row in results.rows(kind) if row["fault"] != name]
-        results.tables[kind] = sorted([*others, *rows], key=lambda row: order.index(row["fault"]))
+    for rows in results.tables.values():
+        rows[:] = [row for row in rows if row["fault"] != name]
+    about = {"fault": name, "commit": results.origin["commit"]}
+    for check in report.checks:
+        results.add("checks", **about, **check)
+    for figure, value in report.figures.items():
+        results.add("figures", **about, name=figure, value=value)
+    for rows in results.tables.values():
+        rows.sort(key=lambda row: list(FAULTS).index(row["fault"]))
 
 
 def sections(results: Results) -> dict[str, str]:

@@ -130,35 +130,29 @@ class Pool:
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[Connection] = []
-        self._all: list[Connection] = []
 
     async def open(self, count: int) -> None:
         """Open connections ahead of use."""
         self._idle = [await Connection.open(self._port) for _ in range(count)]
-        self._all = list(self._idle)
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request and return its answer; one without a status when there is no connection."""
-        connection = None
-        while self._idle and connection is None:
-            candidate = self._idle.pop()
-            connection = candidate if candidate.is_open else None
-        if connection is None:
-            try:
-                connection = await Connection.open(self._port)
-            except OSError:
-                now = time.perf_counter()
-                return Answer(request, NO_ANSWER, now, now, {}, b"")
-            self._all.append(connection)
+        while self._idle and not self._idle[-1].is_open:
+            self._idle.pop()
+        try:
+            connection = self._idle.pop() if self._idle else await Connection.open(self._port)
+        except OSError:
+            now = time.perf_counter()
+            return Answer(request, NO_ANSWER, now, now, {}, b"")
         answer = await connection.send(request)
         self._idle.append(connection)
         return answer
 
     async def close(self) -> None:
-        """Hang up everywhere."""
-        for connection in self._all:
+        """Hang up everywhere; nothing may be asked any more."""
+        for connection in self._idle:
             connection.close()
-        await asyncio.gather(*(connection.wait_closed(CLOSE_S) for connection in self._all))
+        await asyncio.gather(*(connection.wait_closed(CLOSE_S) for connection in self._idle))
 
 
 async def ask(port: int, request: bytes) -> Answer:

@@ -43,7 +43,7 @@ class Texts:
 
     def short(self) -> Iterator[bytes]:
         """Return requests of one sentence each, like SST-2's."""
-        return itertools.cycle([classify(self.text(5, 30)) for _ in range(VARIETY)])
+        return itertools.cycle([classify(text) for text in self.texts(VARIETY, 5, 30)])
 
     def heavy(self) -> Iterator[bytes]:
         """Return requests of two texts of the bundled models' whole length, so that few a second are a full load."""

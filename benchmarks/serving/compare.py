@@ -145,9 +145,12 @@ def measure(options: argparse.Namespace) -> Results:
 async def _measure(options: argparse.Namespace) -> Results:
     rounds, pace = (1, Pace(1.5, 0.3)) if options.quick else (options.rounds, Pace(options.seconds, 0.5))
     results = Results("serving", origin(*PACKAGES))
-    results.origin["versions"]["Python"] = platform.python_version()
-    if options.peers is not None:
-        results.origin["versions"] |= {package: version_of(options.peers, n) for n, package in DISTRIBUTIONS.items()}
+    peers = (
+        {}
+        if options.peers is None
+        else {title: version_of(options.peers, name) for name, title in DISTRIBUTIONS.items()}
+    )
+    results.origin["versions"] = {"Python": platform.python_version(), **results.origin["versions"], **peers}
     with tempfile.TemporaryDirectory(prefix="ladabert-serving-") as temporary:
         folder = Path(temporary)
         teacher = teacher_graph(options.teacher.resolve(), options.model.parent / SCHEMA_FILE, folder)
