@@ -49,13 +49,13 @@ def test_every_request_is_sent_again_and_again_in_one_order() -> None:
 
 @pytest.mark.parametrize(("status", "label"), [(200, "x"), (500, "y")])
 def test_a_contender_that_gives_another_label_ends_the_run(
-    status: int, label: str, monkeypatch: pytest.MonkeyPatch
+    status: int, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask(port: int, request: bytes) -> Answer:
         return Answer(request, status, 0, 0, {}, b'{"label": "%s"}' % label.encode())
 
     monkeypatch.setattr(contenders, "ask", ask)
-    server = Server("c (student)", [sys.executable, "-c", ""], 0, Path("log"), {}, talks=False)
+    server = Server("c (student)", [sys.executable, "-c", ""], 0, tmp_path / "log", {}, talks=False)
     with pytest.raises(SystemExit, match=r"c \(student\) answered .*, not 'y', to 'a text'"):
         asyncio.run(CONTENDER.check(server, ["a text"], ["y"]))
     server.process.wait()
