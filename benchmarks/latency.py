@@ -1,106 +1,104 @@
 """Students against their teacher and the standard tools: one thread, everybody in turns, one run for each model.
 
-python -m benchmarks.latency --teacher DIR --json benchmarks/results/latency.json [--repeats N]
+python -m benchmarks latency --teacher DIR [--repeats N] [--write]
 
 The students have random weights and the shapes of the recipes named below: a clock does not read answers. The second
-model is a BERT-base with random weights. ``python -m benchmarks.latency_table`` writes docs/latency.md from the JSON.
+model is a BERT-base with random weights.
 """
 
-from __future__ import annotations
-
 import argparse
-import datetime
-import json
-import subprocess
-import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from benchmarks.harness.pages import table
+from benchmarks.harness.results import REPOSITORY, Results, Row, origin
 from compression.batches import Batch
-from compression.bench import Subject, bench
+from compression.bench import VERSIONS, Subject, bench
 from compression.budget import GroupShares, Shares, solve_shares
 from compression.graph_choice import candidate_graphs, choose_graph
 from compression.matrices import count_parameters
 from compression.onnx_session import OnnxSession
 from compression.operator_profile import profile_operators
 from compression.quantise import Ranges, calibrate
-from compression.recipe import Recipe, StructureRecipe, load_recipe
+from compression.recipe import StructureRecipe, load_recipe
 from compression.standard_tools import TorchRunner, standard_graph
 from compression.structure import narrow, set_activation
 from compression.student import Student
 from compression.teacher import load_teacher
 from compression.timing import LATENCY_SHAPES
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = REPOSITORY / "recipes"
 LATENCY_RECIPE, SIZE_RECIPE = "latency-x8.5", "ladabert-4"
 ENCODER_SHARE, EMBEDDING_SHARE = 0.1, 0.13
 TEACHER_TORCH, TEACHER_ORT = "teacher, PyTorch eager fp32", "teacher, ONNX Runtime fp32, usual fusions"
-LATENCY = "latency-mode student"
-LATENCY_TOOLS = "latency-mode student, standard tools"
-RANKS = "ranks alone"
-RANKS_TOOLS = "ranks alone, standard tools"
-SIZE = "size-mode student"
+LATENCY, RANKS, SIZE = "latency-mode student", "ranks alone", "size-mode student"
+LATENCY_TOOLS, RANKS_TOOLS = f"{LATENCY}, standard tools", f"{RANKS}, standard tools"
 MAX_LENGTH = 128
+# Student, what it is over, and the aim at each shape of the smaller model.
+AIMS = (
+    (LATENCY, TEACHER_TORCH, (12, 8, 8, 11)),
+    (LATENCY, TEACHER_ORT, (5.5, 5.5, 6, 7)),
+    (LATENCY, LATENCY_TOOLS, (1.3, 1.3, 1.4, 1.5)),
+    (RANKS, RANKS_TOOLS, (1.3, 1.3, 1.4, 1.5)),
+    (RANKS, TEACHER_ORT, ()),
+    (SIZE, TEACHER_ORT, (3, 3, 3, 3)),
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command is told."""
     parser.add_argument("--teacher", type=Path, required=True, metavar="DIR", help="a fine-tuned BERT")
     parser.add_argument("--repeats", type=int, default=15, help="rounds (a third of them for BERT-base)")
-    parser.add_argument("--json", type=Path, required=True, metavar="F", help="where the figures go")
-    options = parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> Results:
+    """Time everything that is made of the teacher and of a BERT-base."""
     torch.set_num_threads(1)
+    results = Results("latency", origin(*VERSIONS))
     teacher = load_teacher(options.teacher)
-    figures = {
-        "command": "python -m benchmarks.latency " + " ".join(sys.argv[1:]),
-        "commit": _commit(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "models": {
-            teacher.card.name: measure(teacher.model, options.repeats),
-            "BERT-base, random weights": measure(random_bert_base(), max(3, options.repeats // 3)),
-        },
-    }
-    options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _measure_model(results, teacher.card.name, teacher.model, options.repeats)
+    _measure_model(results, "BERT-base, random weights", random_bert_base(), max(3, options.repeats // 3))
+    return results
 
 
-def measure(teacher: BertForSequenceClassification, repeats: int) -> dict[str, Any]:
-    """Everything that is made of one teacher, timed in one run, with the students' sizes and plans."""
+def _measure_model(results: Results, name: str, teacher: BertForSequenceClassification, repeats: int) -> None:
+    """Add everything that is made of one teacher, timed in one run, with the students' sizes and plans."""
     structure = load_recipe(RECIPES / f"{LATENCY_RECIPE}.toml").structure
-    size_recipe = load_recipe(RECIPES / f"{SIZE_RECIPE}.toml")
-    latency = cut(teacher, structure, lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped))
-    ranks = cut(teacher, StructureRecipe(), lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped))
-    size = cut(teacher, StructureRecipe(), lambda shaped: _size_shares(shaped, size_recipe))
+    budget = load_recipe(RECIPES / f"{SIZE_RECIPE}.toml").budget
+    students = {
+        LATENCY: cut(teacher, structure, lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped)),
+        RANKS: cut(teacher, StructureRecipe(), lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped)),
+        SIZE: cut(teacher, StructureRecipe(), lambda shaped: solve_shares(count_parameters(shaped), budget)),
+    }
     graphs = {
         TEACHER_ORT: standard_graph(teacher, "single", int8=False).SerializeToString(),
-        LATENCY_TOOLS: standard_graph(latency, "single", int8=True).SerializeToString(),
-        RANKS_TOOLS: standard_graph(ranks, "single", int8=True).SerializeToString(),
+        LATENCY_TOOLS: standard_graph(students[LATENCY], "single", int8=True).SerializeToString(),
+        RANKS_TOOLS: standard_graph(students[RANKS], "single", int8=True).SerializeToString(),
     }
     plans = {}
-    for name, student in ((LATENCY, latency), (RANKS, ranks), (SIZE, size)):
+    for title, student in students.items():
         candidates = candidate_graphs(student, "single", random_ranges(student), "cpu")
-        choice = choose_graph(candidates, MAX_LENGTH, repeats=5)
-        graphs[name], plans[name] = candidates[choice.plan].SerializeToString(), choice.plan.to_dict()
+        plan = choose_graph(candidates, MAX_LENGTH, repeats=5).plan
+        graphs[title], plans[title] = candidates[plan].SerializeToString(), plan.to_dict()
     subjects = [Subject(TEACHER_TORCH, TorchRunner(teacher))]
-    subjects += [Subject(name, OnnxSession(graph, fuse=name not in plans), graph) for name, graph in graphs.items()]
-    figures = bench(subjects, LATENCY_SHAPES, baseline=TEACHER_ORT, repeats=repeats)
-    return {
-        **figures,
-        "layers": teacher.config.num_hidden_layers,
-        "width": teacher.config.hidden_size,
-        "teacher_parameters": count_parameters(teacher).total,
-        "plans": plans,
-        "parameters": {
-            name: sum(parameter.numel() for parameter in student.parameters())
-            for name, student in ((LATENCY, latency), (RANKS, ranks), (SIZE, size))
-        },
-        "bytes": {name: len(graph) for name, graph in graphs.items()},
-        "profile": [asdict(entry) for entry in profile_operators(graphs[LATENCY], LATENCY_SHAPES[-1])],
-    }
+    subjects += [Subject(title, OnnxSession(graph, fuse=title not in plans), graph) for title, graph in graphs.items()]
+    config = teacher.config
+    shape = {"layers": config.num_hidden_layers, "width": config.hidden_size}
+    results.add("models", model=name, **shape, teacher_parameters=count_parameters(teacher).total, repeats=repeats)
+    for row in bench(subjects, LATENCY_SHAPES, baseline=TEACHER_ORT, repeats=repeats)["table"]:
+        results.add("times", model=name, **row)
+    for title, student in students.items():
+        held = sum(parameter.numel() for parameter in student.parameters())
+        results.add("students", model=name, name=title, parameters=held, plan=plans[title])
+    for title, graph in graphs.items():
+        results.add("graphs", model=name, name=title, bytes=len(graph))
+    for entry in profile_operators(graphs[LATENCY], LATENCY_SHAPES[-1]):
+        results.add("profile", model=name, **asdict(entry))
 
 
 def cut(
@@ -108,7 +106,7 @@ def cut(
     structure: StructureRecipe,
     shares: Callable[[BertForSequenceClassification], Shares],
 ) -> BertForSequenceClassification:
-    """A student of random weights."""
+    """Return a student of random weights."""
     torch.manual_seed(0)
     shaped = narrow(teacher, structure, {}).model
     set_activation(shaped, structure)
@@ -119,35 +117,68 @@ def cut(
 
 
 def encoder_at(share: float, teacher: BertForSequenceClassification, shaped: BertForSequenceClassification) -> Shares:
-    """Shares with which the encoder keeps this share of the teacher's encoder, however many neurons are left."""
+    """Return shares with which the encoder keeps this share of the teacher's, however many neurons are left."""
     rest = share * count_parameters(teacher).encoder / count_parameters(shaped).encoder
     return {"embedding": GroupShares(EMBEDDING_SHARE, EMBEDDING_SHARE), "encoder": GroupShares(rest, rest)}
 
 
 def random_bert_base() -> BertForSequenceClassification:
-    """12 layers, 768 wide; what it answers does not matter."""
+    """Return a BERT of 12 layers, 768 wide; what it answers does not matter."""
     torch.manual_seed(0)
-    model: BertForSequenceClassification = BertForSequenceClassification._from_config(
-        BertConfig(), attn_implementation="eager"
-    )
+    config = BertConfig(attn_implementation="eager")  # type: ignore[call-arg]  # passed on to its base
+    model = BertForSequenceClassification(config)
     model.eval()
     return model
 
 
 def random_ranges(model: BertForSequenceClassification) -> Ranges:
-    """Ranges from random tokens: any scale takes as long."""
+    """Return ranges from random tokens: any scale takes as long."""
     ids = torch.randint(model.config.vocab_size, (8, 32), generator=torch.Generator().manual_seed(0))
     return calibrate(model, [Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])])
 
 
-def _size_shares(model: BertForSequenceClassification, recipe: Recipe) -> Shares:
-    return solve_shares(count_parameters(model), recipe.budget)
+def sections(results: Results) -> dict[str, str]:
+    """Return where the figures come from, and for each model what is over what, the medians and the profile."""
+    parts = [f"{results.told()}.\n"]
+    for model in results.rows("models"):
+        parts += _model(results, model)
+    return {"latency": "\n".join(parts)}
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-
-if __name__ == "__main__":
-    main()
+def _model(results: Results, model: Row) -> Iterator[str]:
+    name = {"model": model["model"]}
+    times = results.rows("times", **name)
+    medians = {(row["name"], row["batch"], row["tokens"]): row["median_ms"] for row in times}
+    shapes = list(dict.fromkeys((row["batch"], row["tokens"]) for row in times))
+    head = [f"{batch}×{tokens}" for batch, tokens in shapes]
+    millions = model["teacher_parameters"] / 1e6
+    yield f"### {model['model']}: {model['layers']} layers, {model['width']} wide, {millions:.1f} M parameters\n"
+    yield f"{results.origin['machine']}, one thread; {model['repeats']} rounds; {results.versions()}.\n"
+    rows: list[list[str]] = []
+    for student, other, aims in AIMS:
+        ratios = [medians[(other, *shape)] / medians[(student, *shape)] for shape in shapes]
+        told = [f" ({aim:g}{'' if ratio >= aim else ', short'})" for ratio, aim in zip(ratios, aims, strict=False)]
+        cells = zip(ratios, told or len(ratios) * [""], strict=True)
+        rows.append([student, other, *(f"**{ratio:.1f}**{verdict}" for ratio, verdict in cells)])
+    yield table(["times as fast (aim)", "over", *head], rows)
+    students = {row["name"]: row["parameters"] for row in results.rows("students", **name)}
+    held = defaultdict(lambda: model["teacher_parameters"], students)
+    sizes = {row["name"]: f"{row['bytes'] / 1e6:.1f}" for row in results.rows("graphs", **name)}
+    sized = [
+        [
+            subject,
+            f"{held[subject.split(', ')[0]] / 1e6:.1f} M",
+            sizes.get(subject, ""),
+            *(f"{medians[(subject, *shape)]:.2f}" for shape in shapes),
+        ]
+        for subject in dict.fromkeys(row["name"] for row in times)
+    ]
+    yield table(["median ms", "parameters", "file, MB", *head], sized)
+    profile = [row for row in results.rows("profile", **name) if row["share"] >= 0.01]
+    spent = ", ".join(f"{row['operator']} {row['share']:.0%}" for row in profile)
+    yield f"Where the latency-mode student's time goes at {head[-1]}: {spent}.\n"
+    (plan,) = results.values("students", "plan", **name, name=LATENCY)
+    yield (
+        f"Its graph, chosen by measuring: attention `{plan['attention']}`, in rank space up to rank "
+        f"{plan['shared_rank_limit']}.\n"
+    )

@@ -1,6 +1,6 @@
 """What one fault's script found: promises with what was measured, and the figures behind them."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +14,24 @@ class Options:
     quick: bool = False
 
     def duration_s(self, promised: float, quick: float) -> float:
-        """Seconds of load: as asked for, or else by the kind of run."""
+        """Return the seconds of load: as asked for, or else by the kind of run."""
         if self.seconds is not None:
             return self.seconds
         return quick if self.quick else promised
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise, what was measured, and whether that keeps it."""
-
-    promise: str
-    measured: str
-    holds: bool
-
-
 @dataclass(slots=True)
 class Report:
-    """Every check of one fault."""
+    """Every check of one fault: a promise, what was measured, and whether that keeps it."""
 
-    checks: list[Check] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
         """Whether every promise is kept; a script that checked nothing keeps none."""
-        return bool(self.checks) and all(check.holds for check in self.checks)
+        return bool(self.checks) and all(check["holds"] for check in self.checks)
 
-    def check(self, promise: str, measured: str, holds: bool) -> None:
+    def check(self, promise: str, measured: object, holds: bool) -> None:
         """Add a check."""
-        self.checks.append(Check(promise, measured, bool(holds)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        rounded = {name: round(value, 4) for name, value in self.figures.items()}
-        return {"checks": [asdict(check) for check in self.checks], "figures": rounded}
-
-
-def milliseconds(seconds: float) -> str:
-    """Seconds as a reader wants them: `2.5 ms`, `180 ms`, `1.50 s`."""
-    if abs(seconds) >= 0.9995:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1000:.1f} ms" if abs(seconds) < 0.01 else f"{seconds * 1000:.0f} ms"
+        self.checks.append({"promise": promise, "measured": str(measured), "holds": bool(holds)})

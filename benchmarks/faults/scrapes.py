@@ -1,15 +1,16 @@
-"""/metrics scraped again and again under load: in = out + rejected + in progress at every scrape."""
+"""/metrics scraped again and again under load."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 
-from benchmarks.faults.client import Answer, Connection, classify
-from benchmarks.faults.load import MARGIN_S
 from benchmarks.faults.report import Options, Report
-from benchmarks.faults.scrape import Scrape, disagreements, scrape, settled
-from benchmarks.faults.server import started
-from benchmarks.faults.texts import Texts
+from benchmarks.harness.client import Answer, Connection, classify
+from benchmarks.harness.load import MARGIN_S
+from benchmarks.harness.metrics import Scrape, disagreements, scrape, settled
+from benchmarks.harness.servers import our_service
+from benchmarks.harness.texts import Texts
 
 CALLERS = 32
 INTERVAL_S = 0.02
@@ -17,19 +18,12 @@ ARRIVED_S = 0.1  # a request sent this long before a scrape has been read by the
 TOO_LATE_MS = 30  # a deadline that many requests miss, so that several statuses are counted
 
 
-async def measure(options: Options) -> Report:
-    """Scrape servers of one and of two workers while callers come and go."""
+async def metrics(options: Options) -> Report:
+    """/metrics under load: in = out + rejected + in progress at every scrape, of servers of one and of two workers."""
     report = Report()
-    seconds = options.duration_s(20, 8)
     for workers in (1, 2):
-        await _measure(options, workers, seconds, report)
+        await _measure(options, workers, options.duration_s(20, 8), report)
     return report
-
-
-def _requests(texts: Texts) -> Iterator[bytes]:
-    while True:
-        yield classify(texts.text(5, 30))
-        yield classify(texts.texts(4, 20, 60), timeout_ms=TOO_LATE_MS)
 
 
 async def _measure(options: Options, workers: int, seconds: float, report: Report) -> None:
@@ -39,14 +33,13 @@ async def _measure(options: Options, workers: int, seconds: float, report: Repor
     off: list[str] = []
 
     async def call() -> None:
-        connection = await Connection.open(server.port)
-        while time.perf_counter() < end:
-            sent.append(time.perf_counter())
-            answers.append(await connection.send(next(requests)))
-        connection.close()
+        with contextlib.closing(await Connection.open(server.port)) as connection:
+            while time.perf_counter() < end:
+                sent.append(time.perf_counter())
+                answers.append(await connection.send(next(requests)))
 
     requests = _requests(Texts())
-    async with started(options.models, {}, workers) as server:
+    async with our_service(options.models, workers=workers) as server:
         before = await settled(server.port)
         end = time.perf_counter() + seconds
         callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
@@ -79,3 +72,9 @@ async def _measure(options: Options, workers: int, seconds: float, report: Repor
         f"off_{workers}": len(off),
         f"requests_{workers}": len(answers),
     }
+
+
+def _requests(texts: Texts) -> Iterator[bytes]:
+    while True:
+        yield classify(texts.text(5, 30))
+        yield classify(texts.texts(4, 20, 60), timeout_ms=TOO_LATE_MS)

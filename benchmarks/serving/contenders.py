@@ -1,14 +1,18 @@
 """The servers that are compared: how each is started, asked and understood."""
 
-from __future__ import annotations
-
 import importlib.util
+import itertools
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.client import ask, post
+from benchmarks.harness.servers import Server, started
+from benchmarks.harness.texts import shuffled
 from benchmarks.serving.environments import python_of
 from benchmarks.serving.graphs import Graph
 
@@ -25,124 +29,119 @@ TITLES = {
     "infinity": "Infinity",
     PIPELINE: "FastAPI + transformers.pipeline",
 }
-PEERS = Path(__file__).parent / "peers"
-MODULES_FOLDER = Path(__file__).resolve().parents[2]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+INFINITY = {"INFINITY_DISK_CACHE": "false", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
 MODEL = "model"  # the name under which Infinity serves
+MARK = b'"label"'  # in every contender's answer, a fixed number of times per text
+Inputs = str | list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One server; `command` gets the graph and a port."""
+    """One server; `command` gets the graph and a port, `labels` an answer: one label per text."""
 
     name: str
-    path: str
-    command: Callable[[Graph, int], Sequence[str]]
-    body: Callable[[str | list[str]], Any]
-    labels: Callable[[Any], list[str]]  # of an answer, one per text
-    python: str = sys.executable
-    environment: Mapping[str, str] = field(default_factory=lambda: OFFLINE)
-    talks: bool = False  # answers lines on its standard input
+    command: Callable[[Graph, int], Sequence[object]]
+    path: str = "/classify"
+    body: Callable[[Inputs], Any] = lambda inputs: {"text": inputs}
+    labels: Callable[[Any], list[str]] = lambda answer: [answer["label"]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    talks: bool = False
+
+    def start(self, graph: Graph) -> AbstractAsyncContextManager[Server]:
+        """Start it for a graph."""
+        variables = {**os.environ, **OFFLINE, **self.environment}
+        name, request = f"{self.name} ({graph.key})", self.request("a good film")
+        return started(name, lambda port: [*map(str, self.command(graph, port))], request, variables, talks=self.talks)
+
+    def request(self, inputs: Inputs) -> bytes:
+        """Return the request that asks for these texts."""
+        return post(self.path, self.body(inputs))
+
+    async def check(self, server: Server, texts: Sequence[str], labels: Sequence[str]) -> int:
+        """Hold it to the labels that the graph gives; return how many marks an answer holds. Raises SystemExit."""
+        for text, expected in zip(texts, labels, strict=True):
+            answer = await ask(server.port, self.request(text))
+            given = self.labels(answer.json()) if answer.status == 200 else []
+            if given != [expected]:
+                raise SystemExit(f"{server.name} answered {given or answer.body!r}, not {expected!r}, to {text!r}")
+        return answer.body.count(MARK)
 
 
-def contenders(ours: Sequence[str], environments: Path | None) -> list[Contender]:
-    """Return every server that serves the ONNX file; LitServe and Infinity only with their environments."""
-    found = [_ours(OURS, "cpu", ours), _script("fastapi", "/classify", "fastapi_onnx.py", sys.executable)]
-    if environments is not None:
-        litserve, infinity = (str(_python(environments, name)) for name in ("litserve", "infinity"))
-        found.append(_script("litserve", "/predict", "litserve_onnx.py", litserve))
-        found.append(_infinity(infinity))
+class Kinds:
+    """Requests of one or several kinds, given by name, in a fixed random order; and of which kind an answer is."""
+
+    def __init__(self, contender: Contender, marks_per_text: int, **inputs: Sequence[Inputs]) -> None:
+        asked = [(kind, value) for kind, values in inputs.items() for value in values]
+        self._about = {
+            contender.request(value): (kind, marks_per_text * (len(value) if isinstance(value, list) else 1))
+            for kind, value in asked
+        }
+        self.requests: Iterator[bytes] = itertools.cycle(shuffled(list(self._about)))
+
+    def kind_of(self, request: bytes, status: int, body: bytes) -> str | None:
+        """Return the kind of a request; None when its answer is not right."""
+        kind, marks = self._about[request]
+        return kind if status == 200 and body.count(MARK) == marks else None
+
+
+def contenders(ours: Sequence[str], peers: Path | None, graph: Graph) -> list[Contender]:
+    """Return every server that serves this graph, ours first; LitServe and Infinity only with their environments.
+
+    The graph in PyTorch and with OpenVINO, which is for fp32, only where there is the PyTorch model.
+    """
+    found = [_ours(OURS, ["--provider", "cpu", *ours]), _script("fastapi", "fastapi_onnx")]
+    if peers is not None:
+        found.append(_script("litserve", "litserve_onnx", python_of(peers, "litserve"), "/predict"))
+        found.append(_infinity(python_of(peers, "infinity").parent / "infinity_emb"))
+    if graph.transformers is not None:
+        found.append(_script(PIPELINE, "fastapi_transformers", model=lambda graph: graph.transformers))
+        if importlib.util.find_spec("openvino") is not None:
+            found.append(_ours(OURS_OPENVINO, ["--provider", "openvino", *ours]))
     return found
 
 
-def _python(environments: Path, name: str) -> Path:
-    """Return a peer's interpreter; raises SystemExit when it was not installed."""
-    python = python_of(environments.absolute(), name)
-    if not python.exists():
-        raise SystemExit(f"{python}: not found; run: python -m benchmarks.serving.environments {environments}")
-    return python
+def timed_service() -> Contender:
+    """Return our service with a stop watch around tokenizer and model; it tells its counters when asked."""
+    return _ours("timed", ["--provider", "cpu"], ("benchmarks.harness.altered_service", "timed"), talks=True)
 
 
-def ours_on_openvino(options: Sequence[str]) -> Contender | None:
-    """Return our service where OpenVINO computes the same ONNX file; None when it is not installed."""
-    if importlib.util.find_spec("openvino") is None:
-        return None
-    return _ours(OURS_OPENVINO, "openvino", options)
-
-
-def _ours(name: str, provider: str, options: Sequence[str]) -> Contender:
+def _ours(name: str, options: Sequence[str], module: Sequence[str] = ("service",), *, talks: bool = False) -> Contender:
     return Contender(
         name,
-        "/classify",
-        lambda graph, port: [
-            *(sys.executable, "-m", "service", "--models", str(graph.models), "--port", str(port)),
-            *("--provider", provider, *options),
-        ],
+        lambda graph, port: [sys.executable, "-m", *module, "--models", graph.models, "--port", port, *options],
         body=lambda inputs: {"inputs": inputs},
-        labels=_our_labels,
+        labels=lambda answer: [prediction["label"] for prediction in answer["predictions"]],
+        talks=talks,
     )
 
 
-def timed_service() -> Contender:
-    """Our service with a stop watch around tokenizer and model; it tells its counters when asked."""
-    return Contender(
-        "timed",
-        "/classify",
-        lambda graph, port: [sys.executable, "-m", "benchmarks.serving.timed_service", str(graph.models), str(port)],
-        body=lambda inputs: {"inputs": inputs},
-        labels=_our_labels,
-        talks=True,
-    )
+def _script(
+    name: str,
+    module: str,
+    python: str | Path = sys.executable,
+    path: str = "/classify",
+    model: Callable[[Graph], Path | None] = lambda graph: graph.peers_file,
+) -> Contender:
+    def command(graph: Graph, port: int) -> list[object]:
+        options = ["--model", model(graph), "--tokenizer", graph.tokenizer, "--max-length", graph.artefact.max_length]
+        start = [python, "-m", f"benchmarks.serving.peers.{module}", *options, "--port", port]
+        return [*start, "--labels", *graph.artefact.labels]
+
+    return Contender(name, command, path)
 
 
-def pipeline() -> Contender:
-    """Return the server that runs PyTorch instead of the ONNX file."""
+def _infinity(program: Path) -> Contender:
+    def best(scores: list[dict[str, Any]]) -> str:
+        return str(max(scores, key=lambda entry: float(entry["score"]))["label"])
 
-    def command(graph: Graph, port: int) -> list[str]:
-        script = str(PEERS / "fastapi_transformers.py")
-        options = ["--model", str(graph.transformers), "--max-length", str(graph.artefact.max_length)]
-        return [sys.executable, script, *options, "--port", str(port)]
-
-    return Contender(PIPELINE, "/classify", command, _text_body, _one_label)
-
-
-def _script(name: str, path: str, script: str, python: str) -> Contender:
-    def command(graph: Graph, port: int) -> list[str]:
-        options = ["--graph", str(graph.peers_file), "--tokenizer", str(graph.tokenizer)]
-        options += ["--max-length", str(graph.artefact.max_length), "--port", str(port)]
-        return [python, str(PEERS / script), *options, "--labels", *graph.artefact.labels]
-
-    return Contender(name, path, command, _text_body, _one_label, python)
-
-
-def _infinity(python: str) -> Contender:
     return Contender(
         "infinity",
-        "/classify",
         lambda graph, port: [
-            *(str(Path(python).parent / "infinity_emb"), "v2", "--model-id", str(graph.infinity)),
-            *("--served-model-name", MODEL, "--engine", "optimum", "--device", "cpu", "--no-model-warmup"),
-            *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
+            *(program, "v2", "--model-id", graph.infinity, "--served-model-name", MODEL, "--engine", "optimum"),
+            *("--device", "cpu", "--no-model-warmup", "--host", "127.0.0.1", "--port", port, "--log-level", "warning"),
         ],
         body=lambda inputs: {"model": MODEL, "input": inputs if isinstance(inputs, list) else [inputs]},
-        labels=lambda answer: [max(scores, key=_score)["label"] for scores in answer["data"]],
-        python=python,
-        environment={**OFFLINE, "INFINITY_DISK_CACHE": "false", "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+        labels=lambda answer: [best(scores) for scores in answer["data"]],
+        environment=INFINITY,
     )
-
-
-def _text_body(inputs: str | list[str]) -> dict[str, str]:
-    assert isinstance(inputs, str)
-    return {"text": inputs}
-
-
-def _one_label(answer: Any) -> list[str]:
-    return [answer["label"]]
-
-
-def _our_labels(answer: Any) -> list[str]:
-    return [prediction["label"] for prediction in answer["predictions"]]
-
-
-def _score(entry: Mapping[str, Any]) -> float:
-    return float(entry["score"])

@@ -1,9 +1,7 @@
-"""Makes the virtual environments of the servers that do not share ours: LitServe and Infinity.
+"""Makes the virtual environments of the servers that cannot share ours: LitServe and Infinity.
 
-python -m benchmarks.serving.environments FOLDER
+python -m benchmarks environments FOLDER
 """
-
-from __future__ import annotations
 
 import argparse
 import subprocess
@@ -21,24 +19,38 @@ PACKAGES = {
         "datasets<4",
     ),
 }
+DISTRIBUTIONS = {"litserve": "litserve", "infinity": "infinity-emb"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command is told."""
+    parser.add_argument("folder", type=Path)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Make every environment."""
+    for name, packages in PACKAGES.items():
+        subprocess.run([sys.executable, "-m", "venv", options.folder / name], check=True)
+        for batch in ((TORCH,), packages):
+            subprocess.run([_python(options.folder, name), "-m", "pip", "install", "--quiet", *batch], check=True)
+        print(f"{name}: {_python(options.folder, name)}")
 
 
 def python_of(folder: Path, name: str) -> Path:
-    """Return the interpreter of a peer's environment."""
+    """Return the interpreter of a peer's environment; raises SystemExit when it was not made."""
+    python = _python(folder.absolute(), name)
+    if not python.exists():
+        raise SystemExit(f"{python}: not found; run: python -m benchmarks environments {folder}")
+    return python
+
+
+def version_of(folder: Path, name: str) -> str:
+    """Return the version of a peer."""
+    code = f"from importlib.metadata import version; print(version({DISTRIBUTIONS[name]!r}))"
+    return subprocess.run(
+        [python_of(folder, name), "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _python(folder: Path, name: str) -> Path:
     return folder / name / "bin" / "python"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    for name, packages in PACKAGES.items():
-        python = python_of(folder, name)
-        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
-        for batch in ((TORCH,), packages):
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *batch], check=True)
-        print(f"{name}: {python}")
-
-
-if __name__ == "__main__":
-    main()

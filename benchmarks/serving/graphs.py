@@ -1,9 +1,6 @@
 """One graph to serve, in every layout that a contender reads: ours, plain files, and Infinity's."""
 
-from __future__ import annotations
-
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
-
 import onnxruntime
 
-from service.artefact import MANIFEST_FILE, SCHEMA_FILE, TOKENIZER_FILE, Artefact, read_artefact
+from service.artefact import MANIFEST_FILE, TOKENIZER_FILE, Artefact, read_artefact
 from service.onnx_backend import session_options
 
 TEACHER_MAX_LENGTH = 256
@@ -42,24 +37,17 @@ class Graph:
         return self.artefact.folder / TOKENIZER_FILE
 
     def describe(self) -> dict[str, Any]:
-        """What a reader of the results has to know about it."""
+        """Return what a reader of the results has to know about it."""
         listed = self.artefact.manifest["files"][self.artefact.graph_file("auto")]
-        return {
-            "name": self.artefact.name,
-            "precision": listed["precision"],
-            "bytes": listed["bytes"],
-            "sha256": listed["sha256"],
-            "max_length": self.artefact.max_length,
-        }
+        facts = {name: listed[name] for name in ("precision", "bytes", "sha256")}
+        return {"name": self.artefact.name, **facts, "max_length": self.artefact.max_length}
 
 
-def teacher_graph(teacher: Path, schema: Path, folder: Path) -> Graph:
+def teacher_graph(teacher: Path, folder: Path) -> Graph:
     """Return the teacher at full size in fp32, written below `folder` (by a process that may import torch)."""
-    models = folder / "teacher"
-    models.mkdir()
-    shutil.copy(schema, models / SCHEMA_FILE)
-    out = models / "teacher-fp32"
-    command = [sys.executable, "-m", "benchmarks.serving.teacher", str(teacher), str(out)]
+    (folder / "teacher").mkdir()
+    out = folder / "teacher" / "teacher-fp32"
+    command = [sys.executable, "-m", "benchmarks", "artefact", "teacher", str(teacher), str(out)]
     subprocess.run([*command, "--max-length", str(TEACHER_MAX_LENGTH)], check=True)
     return _graph("teacher", out, folder / "infinity-teacher", teacher)
 
@@ -68,7 +56,6 @@ def student_graph(source: Path, folder: Path) -> Graph:
     """Return a copy of an artefact below `folder`, its graphs unpacked so that every contender can open them."""
     models = folder / "student"
     models.mkdir()
-    shutil.copy(source.parent / SCHEMA_FILE, models / SCHEMA_FILE)
     name = json.loads((source / MANIFEST_FILE).read_text(encoding="utf-8"))["name"]
     shutil.copytree(source, models / name)
     subprocess.run([sys.executable, "-m", "compression", "pack", "--plain", str(models / name)], check=True)
@@ -77,21 +64,14 @@ def student_graph(source: Path, folder: Path) -> Graph:
 
 def _graph(key: str, artefact_folder: Path, infinity: Path, transformers: Path | None) -> Graph:
     artefact = read_artefact(artefact_folder)
-    peers_file = infinity.with_suffix(".onnx")
-    _write_as_computed(artefact.read(artefact.graph_file("auto")), peers_file)
-    graph = Graph(key, artefact, peers_file, infinity, transformers)
+    graph = Graph(key, artefact, infinity.with_suffix(".onnx"), infinity, transformers)
+    # As ONNX Runtime computes it in our service: on a processor without VNNI an int8 graph answers wrongly under the
+    # options of other servers, see docs/artefact.md.
+    options = session_options()
+    options.optimized_model_filepath = str(graph.peers_file)
+    onnxruntime.InferenceSession(artefact.read(artefact.graph_file("auto")), options, ["CPUExecutionProvider"])
     _write_hugging_face_folder(graph)
     return graph
-
-
-def _write_as_computed(graph: bytes, file: Path) -> None:
-    """Write a graph as ONNX Runtime computes it in our service.
-
-    On a processor without VNNI an int8 graph answers wrongly under the options of other servers: docs/artefact.md.
-    """
-    options = session_options()
-    options.optimized_model_filepath = str(file)
-    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _write_hugging_face_folder(graph: Graph) -> None:
@@ -99,12 +79,12 @@ def _write_hugging_face_folder(graph: Graph) -> None:
     (graph.infinity / "onnx").mkdir(parents=True)
     shutil.copy(graph.peers_file, graph.infinity / "onnx" / "model.onnx")
     shutil.copy(graph.tokenizer, graph.infinity / TOKENIZER_FILE)
-    labels = graph.artefact.labels
+    labels = dict(enumerate(graph.artefact.labels))
     config = {
         "model_type": "bert",
         "architectures": ["BertForSequenceClassification"],
-        "id2label": {str(index): label for index, label in enumerate(labels)},
-        "label2id": {label: index for index, label in enumerate(labels)},
+        "id2label": labels,
+        "label2id": {label: index for index, label in labels.items()},
     }
     tokenizer = {"tokenizer_class": "BertTokenizerFast", "model_max_length": graph.artefact.max_length}
     (graph.infinity / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -4,8 +4,6 @@ All texts are known before the first is computed, so they are sorted by length a
 few at a time, cannot be faster than this.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -13,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.serving.graphs import Graph
 from service.cores import available_cores
-from service.inference import Inference
 from service.loading import load_inference
 from service.tokenizer import TextInput, Tokens
 
@@ -24,10 +21,9 @@ class InProcess:
     """A graph loaded as the service loads it, with one-thread runners on all cores."""
 
     def __init__(self, graph: Graph) -> None:
-        self.inference: Inference = load_inference(graph.artefact, graph.artefact.graph_file("auto"), "cpu")
-        self.cores = available_cores()
-        self._pool = ThreadPoolExecutor(self.cores)
-        self._labels = graph.artefact.labels
+        self.inference = load_inference(graph.artefact, graph.artefact.graph_file("auto"), "cpu")
+        self._cores = available_cores()
+        self._pool = ThreadPoolExecutor(self._cores)
 
     def close(self) -> None:
         """End the runners."""
@@ -40,7 +36,7 @@ class InProcess:
             (logits,) = self.inference.run([self._tokenize(text)])
             if isinstance(logits, Exception):
                 raise logits
-            answers.append(self._labels[logits.index(max(logits))])
+            answers.append(self.inference.artefact.labels[logits.index(max(logits))])
         return answers
 
     def texts_per_s(self, texts: Sequence[str], batch_size: int, seconds: float) -> float:
@@ -48,19 +44,16 @@ class InProcess:
         start = time.perf_counter()
         passes = 0
         while passes == 0 or time.perf_counter() - start < seconds:
-            share = -(-len(texts) // self.cores)
+            share = -(-len(texts) // self._cores)
             parts = [texts[first : first + share] for first in range(0, len(texts), share)]
             tokens = [entry for part in self._pool.map(self._tokenize_all, parts) for entry in part]
-            batches = sorted_batches(tokens, batch_size)
-            for _ in self._pool.map(self.inference.run, batches):
-                pass
+            list(self._pool.map(self.inference.run, sorted_batches(tokens, batch_size)))
             passes += 1
         return passes * len(texts) / (time.perf_counter() - start)
 
-    def best_batch_size(self, texts: Sequence[str], seconds: float) -> dict[int, float]:
-        """Return the rate for each batch size, the best first."""
-        rates = {size: self.texts_per_s(texts, size, seconds) for size in BATCH_SIZES}
-        return dict(sorted(rates.items(), key=lambda item: -item[1]))
+    def best_batch_size(self, texts: Sequence[str], seconds: float) -> int:
+        """Return the batch size with the highest rate."""
+        return max(BATCH_SIZES, key=lambda size: self.texts_per_s(texts, size, seconds))
 
     def call_ms(self, texts: Sequence[str], seconds: float) -> float:
         """Return the median time of one call for one text, tokenising included, on one thread."""

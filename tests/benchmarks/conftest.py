@@ -1,7 +1,5 @@
 """The tiny teacher and its rows, for the benchmarks that train."""
 
-from __future__ import annotations
-
 from tests.compression.conftest import encoded as encoded
 from tests.compression.conftest import folder as folder
 from tests.compression.conftest import one_thread as one_thread

@@ -1,15 +1,14 @@
-"""Rows from elsewhere have a clear rating and are not in train, and the page says what was measured."""
+"""Rows from elsewhere have a clear rating and are not in train."""
 
 import io
-import json
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from benchmarks.compression.evidence.table import put_into
-from benchmarks.elsewhere import DOMAINS, PAGE, RATINGS, RESULTS, clear_rows, markdown, normalised
+from benchmarks.elsewhere import DOMAINS, RATINGS, TEACHER, clear_rows, normalised, sections
+from benchmarks.harness.results import Results
 
 ROWS = "1\t2.5\tA good phone.\r\n2\t-1.0\tIt broke .\r\n3\t0.9\tIt is a phone.\r\n4\t-3\tNever again\r\n"
 
@@ -37,8 +36,12 @@ def test_rows_that_train_has_are_left_out_however_they_are_spaced(archive: Path)
     assert found.texts == ("A good phone.", "Never again")
 
 
-def test_the_page_says_what_the_results_say() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    figures = json.loads(RESULTS.read_text(encoding="utf-8"))
-    assert f"`{figures['command']}`" in page
-    assert page == put_into(page, {"elsewhere": markdown(figures)})
+def test_figures_of_all_domains_weigh_each_row_alike() -> None:
+    results = Results("elsewhere", {"command": "c", "commit": "c", "date": "d", "machine": "m"})
+    for domain, rows, teacher, student in (("a", 100, 0.9, 0.8), ("b", 300, 0.5, 0.5)):
+        results.add("domains", domain=domain, rows=rows, positive=1)
+        results.add("answers", model=TEACHER, domain=domain, accuracy=teacher)
+        results.add("answers", model="s", domain=domain, accuracy=student, agreement=0.75)
+    text = sections(results)["elsewhere"]
+    assert "| teacher | 90.0 % | 50.0 % | 60.0 % |" in text
+    assert "| s | 80.0 % (88.9, 75.0) | 50.0 % (100.0, 75.0) | 57.5 % (95.8, 75.0) |" in text

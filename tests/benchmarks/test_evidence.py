@@ -1,7 +1,5 @@
 """Claims about the comparison of LadaBERT with its baselines, on a random two-layer BERT."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.compression.evidence import running
-from benchmarks.compression.evidence.__main__ import FEWEST_STEPS, main
-from benchmarks.compression.evidence.contenders import OWN_RATE, PLAIN, all_runs, in_steps
-from benchmarks.compression.evidence.cuts import all_cuts
-from benchmarks.compression.evidence.results import Outcome, Results
-from benchmarks.compression.evidence.scratch import ScratchLearner, ScratchStudent, parameters_of, student_config
-from benchmarks.compression.evidence.table import publish, put_into, sections
+from benchmarks.__main__ import main
+from benchmarks.evidence import running
+from benchmarks.evidence.compare import FEWEST_STEPS
+from benchmarks.evidence.contenders import OWN_RATE, PLAIN, all_runs, in_steps
+from benchmarks.evidence.cuts import all_cuts
+from benchmarks.evidence.page import draw, of, sections
+from benchmarks.evidence.scratch import ScratchLearner, ScratchStudent, parameters_of, student_config
+from benchmarks.harness.results import Results
 from compression.batches import Batch, EncodedTexts
 from compression.budget import ratio_at, solve_shares
 from compression.ladabert import Timetable
 from compression.matrices import ParameterCounts
 from tests.compression.conftest import tiny_config
-from tests.test_docs import REPOSITORY
 
 MINILM = ParameterCounts(embedding=11_917_056, encoder=10_764_288, left_alone=32_642)
-COMMAND = ["--teacher", "teacher", "--train", "train.tsv", "--dev", "dev.tsv", "--work", "work", "--steps", "20"]
+ROWS = ["--teacher", "teacher", "--train", "train.tsv", "--dev", "dev.tsv"]
+COMMAND = ["evidence", *ROWS, "--work", "work", "--steps", "20"]
 
 
 def test_every_contender_of_a_ratio_has_its_budget_steps_and_optimiser_settings() -> None:
@@ -119,12 +118,13 @@ def test_the_command_trains_what_is_missing_and_gathers_what_is_there(
 ) -> None:
     main([*COMMAND, "--only", *CHOSEN])
     results = Results.load(work / "evidence.json")
-    assert {f"{run.contender}-x{run.ratio:g}" for run in results.outcomes} | {"cut-2"} == set(CHOSEN)
-    teacher = results.about["teacher"]["parameters"]
-    for run in results.outcomes:
-        assert run.nonzero_parameters == pytest.approx(teacher / run.ratio, rel=0.05)
-        assert run.curve == [(20, run.accuracy)]
-    assert [cut.title for cut in results.cuts] == [all_cuts()[1].title]
+    outcomes = results.rows("outcomes")
+    assert {f"{run['contender']}-x{run['ratio']:g}" for run in outcomes} | {"cut-2"} == set(CHOSEN)
+    teacher = results.settings["teacher"]["parameters"]
+    for run in outcomes:
+        assert run["nonzero_parameters"] == pytest.approx(teacher / run["ratio"], rel=0.05)
+        assert run["curve"] == [[20, run["accuracy"]]]
+    assert results.values("cuts", "title") == [all_cuts()[1].title]
     assert not list(work.glob("*/"))  # no checkpoint is left
 
     capsys.readouterr()
@@ -190,23 +190,32 @@ def test_what_the_user_can_put_right_is_one_line(
 ) -> None:
     work.mkdir()
     (work / "hybrid-x10-seed0.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(SystemExit) as caught:
-        main([*COMMAND, *arguments])
-    assert caught.value.code == 2
+    assert main([*COMMAND, *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
 def made_up() -> Results:
     """LadaBERT, one baseline and the curves, made up."""
     teacher = {"name": "tiny", "parameters": 20_000_000, "accuracy": 0.9}
-    about = {"command": "made up", "commit": "0", "date": "2020-01-01", "machine": "none", "steps": 100}
-    results = Results(about | {"planned": 30, "train_rows": 1000, "dev_rows": 100, "teacher": teacher})
+    origin = {"command": "made up", "commit": "0", "date": "2020-01-01", "machine": "none"}
+    settings = {"steps": 100, "planned": 30, "train_rows": 1000, "dev_rows": 100, "teacher": teacher}
+    results = Results("evidence", origin, settings)
 
     def add(contender: str, ratio: float, curve: list[tuple[int, float]], seed: int = 0) -> None:
-        losses = {"hidden": 0.5, "prediction": 0.25}
         size = round(20_000_000 / ratio)
-        results.outcomes.append(
-            Outcome(contender, ratio, seed, 100, 1e-3, 64, curve[-1][1], size, size, 40, 60.0, losses, curve)
+        results.add(
+            "outcomes",
+            contender=contender,
+            ratio=ratio,
+            seed=seed,
+            learning_rate=1e-3,
+            batch_size=64,
+            accuracy=curve[-1][1],
+            nonzero_parameters=size,
+            full_size_from_step=40,
+            cpu_seconds=60.0,
+            losses={"hidden": 0.5, "prediction": 0.25},
+            curve=curve,
         )
 
     add("ladabert", 10.0, [(100, 0.85)])
@@ -229,8 +238,8 @@ def test_missing_runs_show_as_missing_and_claims_say_how_far_they_are_proved() -
 
 def test_a_baseline_counts_at_the_better_of_its_two_learning_rates() -> None:
     results = made_up()
-    lower = replace(results.of("hybrid", 10.0)[0], contender="hybrid" + OWN_RATE, accuracy=0.82, learning_rate=1e-4)
-    results.outcomes.append(lower)
+    (run,) = of(results, "hybrid", 10.0)
+    results.add("outcomes", **run | {"contender": "hybrid" + OWN_RATE, "accuracy": 0.82, "learning_rate": 1e-4})
     evidence = sections(results)["evidence"]
     assert "| hybrid, no distillation | – | 0.8000 (88.9) | – | 0.8200† (91.1) |" in evidence
     assert "| hybrid, no distillation | – | – | – | +3.0 |" in evidence
@@ -241,36 +250,26 @@ def test_a_student_that_is_not_yet_cut_to_its_size_has_reached_nothing() -> None
     assert "0.8400 at step 900; LadaBERT at step 80 (cut to its size at 40) | yes |" in evidence
 
 
-def test_the_page_and_the_plots_are_written_where_they_are_asked_for(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(
-        "a\n<!-- levers: how -->\nold\n<!-- end -->\nb\n<!-- cuts: how -->\n<!-- end -->\n", encoding="utf-8"
-    )
-    publish(made_up(), page, tmp_path)
-    text = page.read_text(encoding="utf-8")
-    assert "old" not in text
-    assert text.startswith("a\n<!-- levers: how -->\n| recipe |")
-    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["evidence-curve.svg", "evidence-sizes.svg"]
-    assert put_into(text, sections(made_up())) == text
+def test_the_plots_show_every_contender_and_are_the_same_for_the_same_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.evidence.page.IMAGES", tmp_path)
+    draw(made_up(), "-again")
+    first = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.svg")}
+    assert sorted(first) == ["evidence-curve-again.svg", "evidence-sizes-again.svg"]
+    assert "hybrid, no distillation" in first["evidence-sizes-again.svg"]
+    assert "cut to ×7.5" in first["evidence-curve-again.svg"]
+    draw(made_up(), "-again")
+    assert first == {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.svg")}
 
 
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
-    made_up().save(tmp_path / "evidence.json")
-    assert Results.load(tmp_path / "evidence.json") == made_up()
-
-
-PAGE = REPOSITORY / "docs" / "results.md"
-RESULTS = REPOSITORY / "benchmarks" / "results" / "evidence.json"
-
-
-def test_the_page_says_what_the_results_say() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    parts = sections(Results.load(RESULTS))
-    assert all(f"<!-- {name}: " in page for name in parts)
-    again = (
-        "run: python -m benchmarks.compression.evidence.table benchmarks/results/evidence.json --page docs/results.md"
-    )
-    assert page == put_into(page, parts), again
+def test_a_lever_is_judged_by_the_seeds_that_both_have() -> None:
+    results = made_up()
+    (run, _) = of(results, "ladabert", 10.0)
+    results.add("outcomes", **run | {"contender": "magnitude", "accuracy": 0.8})
+    levers = sections(results)["levers"]
+    assert '| `score = "magnitude"` | 0.800 | 5.0 | 0.500 | 0.250 |' in levers
+    assert "| `best-x10` | 0.840 | – | 0.500 | 0.250 |" in levers
 
 
 def test_the_tiny_teacher_has_the_sizes_that_equation_7_counts() -> None:

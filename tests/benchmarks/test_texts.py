@@ -1,7 +1,5 @@
 """Claims about the texts that the benchmark makes up, counted with a bundled student's tokenizer."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +7,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.serving.texts import WORDS, made_up_mix, made_up_sentences, read_texts, shuffled
+from benchmarks.harness.altered_service import HANGS, NOT_A_NUMBER, RAISES, SHAPE
+from benchmarks.harness.texts import WORDS, Texts, made_up_mix, made_up_sentences, read_texts, shuffled
 from compression.artefact import read_manifest, read_tokenizer
 from tests.test_docs import REPOSITORY
 
@@ -51,6 +50,18 @@ def test_made_up_texts_are_the_same_in_every_run() -> None:
     assert made_up_sentences(50) == made_up_sentences(50)
     assert made_up_sentences(50) != made_up_sentences(50, seed=1)
     assert shuffled(range(50)) == shuffled(range(50))
+
+
+def test_texts_of_a_number_of_words_are_the_same_in_every_run() -> None:
+    assert Texts().texts(20, 5, 30) == Texts().texts(20, 5, 30)
+    counted = [len(text.split()) for text in Texts().texts(500, 5, 30)]
+    assert (min(counted), max(counted)) == (5, 30)
+
+
+def test_a_word_that_makes_a_run_fail_is_one_token_and_never_sent_by_chance(tokenizer: Tokenizer) -> None:
+    for word in (RAISES, SHAPE, NOT_A_NUMBER, HANGS):
+        assert word not in WORDS
+        assert len(tokenizer.encode(word, add_special_tokens=False).ids) == 1
 
 
 def test_a_tsv_file_gives_its_first_column_without_the_header(tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
 """A FastAPI route with ONNX Runtime, the way most people write it: pydantic in and out, one session, all cores."""
 
-from __future__ import annotations
-
-import argparse
 import os
 
 import numpy as np
@@ -11,6 +8,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 from tokenizers import Tokenizer
+
+from benchmarks.serving.peers import parse
 
 
 class Question(BaseModel):
@@ -23,19 +22,12 @@ class Answer(BaseModel):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graph", required=True)
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--labels", required=True, nargs="+")
-    parser.add_argument("--max-length", required=True, type=int)
-    parser.add_argument("--port", required=True, type=int)
-    options = parser.parse_args()
-
+    options = parse(__doc__)
     tokenizer = Tokenizer.from_file(options.tokenizer)
     tokenizer.enable_truncation(options.max_length)
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    session = onnxruntime.InferenceSession(options.graph, session_options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(options.model, session_options, providers=["CPUExecutionProvider"])
     app = FastAPI()
 
     @app.post("/classify")

@@ -1,31 +1,15 @@
 """A FastAPI route with `transformers.pipeline` on PyTorch."""
 
-from __future__ import annotations
-
-import argparse
-
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel
 from transformers import pipeline
 
-
-class Question(BaseModel):
-    text: str
-
-
-class Answer(BaseModel):
-    label: str
-    score: float
+from benchmarks.serving.peers import parse
+from benchmarks.serving.peers.fastapi_onnx import Answer, Question
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--max-length", required=True, type=int)
-    parser.add_argument("--port", required=True, type=int)
-    options = parser.parse_args()
-
+    options = parse(__doc__)
     classifier = pipeline("text-classification", model=options.model, device="cpu")
     app = FastAPI()
 

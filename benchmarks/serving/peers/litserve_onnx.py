@@ -1,7 +1,5 @@
 """LitServe with ONNX Runtime: batches of up to 32 that wait for 5 ms. Runs in an environment of its own."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from typing import Any
@@ -10,6 +8,8 @@ import litserve
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
+
+from benchmarks.serving.peers import parse
 
 BATCH_SIZE = 32
 BATCH_TIMEOUT_S = 0.005
@@ -24,11 +24,9 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]  # litserve is not inst
         self.tokenizer = Tokenizer.from_file(self.options.tokenizer)
         self.tokenizer.enable_truncation(self.options.max_length)
         self.tokenizer.enable_padding()
-        session_options = onnxruntime.SessionOptions()
-        session_options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        self.session = onnxruntime.InferenceSession(
-            self.options.graph, session_options, providers=["CPUExecutionProvider"]
-        )
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = len(os.sched_getaffinity(0))
+        self.session = onnxruntime.InferenceSession(self.options.model, settings, providers=["CPUExecutionProvider"])
 
     def decode_request(self, request: dict[str, str]) -> str:
         return request["text"]
@@ -43,23 +41,15 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]  # litserve is not inst
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = powers / powers.sum(axis=1, keepdims=True)
         best = scores.argmax(axis=1)
-        return [
-            {"label": self.options.labels[label], "score": float(row[label])}
-            for label, row in zip(best, scores, strict=True)
-        ]
+        labels = self.options.labels
+        return [{"label": labels[label], "score": float(row[label])} for label, row in zip(best, scores, strict=True)]
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
         return output
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graph", required=True)
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--labels", required=True, nargs="+")
-    parser.add_argument("--max-length", required=True, type=int)
-    parser.add_argument("--port", required=True, type=int)
-    options = parser.parse_args()
+    options = parse(__doc__)
     server = litserve.LitServer(Classifier(options), accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")
 

@@ -1,0 +1,1 @@
+"""LadaBERT against pruning, factorisation, the hybrid without distillation and a student from scratch."""

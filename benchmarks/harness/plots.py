@@ -1,0 +1,35 @@
+"""Plots of the pages: the same figures give the same file."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
+    """Return a figure of so many inches and its axes, as an array [rows, columns]."""
+    mpl.rcParams["svg.hashsalt"] = "benchmarks"
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def draw_line(axes: Axes, xs: list[Any], ys: list[float], title: str, colour: str, *, ours: bool, dots: bool) -> None:
+    """Draw one contender's line, ours the thicker one."""
+    width = 2.4 if ours else 1.4
+    axes.plot(xs, ys, marker="o" if dots else "", markersize=4, linewidth=width, color=colour, label=title)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure with one legend for all its axes; the ending says in which format."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    named = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
