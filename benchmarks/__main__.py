@@ -18,7 +18,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is 
 from benchmarks.harness.pages import PageError, all_pages, fill
 from benchmarks.harness.results import FOLDER, REPOSITORY, Results
 from benchmarks.harness.servers import StartFailedError
-from compression.errors import CompressionError
+from ladabert_compress.errors import CompressionError
 
 PACKAGE = Path(__file__).parent
 # Each module has add_options(parser), measure(options) → Results and sections(results) → text by section, and may have

@@ -14,13 +14,14 @@ from pathlib import Path
 from transformers import BertForSequenceClassification
 
 from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, RECIPES, cut, encoder_at, random_ranges
-from compression.artefact import write_artefact
-from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
-from compression.export import check_parity
-from compression.graph_choice import candidate_graphs, choose_graph
-from compression.recipe import load_recipe
-from compression.standard_tools import standard_graph
-from compression.teacher import load_teacher
+from ladabert_compress.artefact.verification import check_parity
+from ladabert_compress.artefact.writing import write_artefact
+from ladabert_compress.graph.builder import LOGITS
+from ladabert_compress.graph.candidates import candidate_graphs, choose_graph
+from ladabert_compress.graph.encoder import build_bert_graph, graph_inputs
+from ladabert_compress.recipe import load_recipe
+from ladabert_compress.report.standard_tools import standard_graph
+from ladabert_compress.teacher.folder import load_teacher
 
 TASK = "single"
 
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("kind", choices=("teacher", "random"))
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT; for its shape, if random")
-    parser.add_argument("out", type=Path, help="the artefact's folder; its parent holds manifest.schema.json")
+    parser.add_argument("out", type=Path, help="the artefact's folder")
     parser.add_argument("--usual-fusions", action="store_true", help="the graph of onnxruntime.transformers.optimizer")
     parser.add_argument("--recipe", type=Path, default=RECIPES / f"{LATENCY_RECIPE}.toml", metavar="R.toml")
     parser.add_argument("--encoder", type=float, default=ENCODER_SHARE, help="share of the encoder that stays")

@@ -9,7 +9,6 @@ hold, and the peak of memory. Exit code 1 where a size is more than 3 % off or m
 import argparse
 import random
 import resource
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -20,15 +19,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from benchmarks.harness.pages import table
-from benchmarks.harness.results import REPOSITORY, Results, Row, origin
-from compression.budget import solve_shares
-from compression.compress import compress
-from compression.data import LabelledTexts
-from compression.export import export_artefact
-from compression.matrices import count_parameters
-from compression.recipe import BudgetRecipe, ExportRecipe, Recipe, ScheduleRecipe
-from compression.teacher import TeacherCard, save_teacher
-from compression.training import TrainingConfig
+from benchmarks.harness.results import Results, Row, origin
+from ladabert_compress.artefact.export import export_artefact
+from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.recipe import BudgetRecipe, ExportRecipe, Recipe, ScheduleRecipe, TrainingConfig
+from ladabert_compress.student.budget import solve_shares
+from ladabert_compress.student.matrices import count_parameters
+from ladabert_compress.teacher.folder import TeacherCard, save_teacher
+from ladabert_compress.training.run import compress
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZE_TOLERANCE = 0.03
@@ -96,7 +94,7 @@ def _measure_student(folder: Path, config: BertConfig, row: PaperRow) -> dict[st
         "nonzero_parameters": manifest["compression"]["nonzero_parameters"],
         "parameters": manifest["compression"]["parameters"],
         "paper_p_weight": 1 / row.pruning,
-        "p_weight": solve_shares(count_parameters(result.teacher.model), budget)["encoder"].weight,
+        "p_weight": solve_shares(count_parameters(result.teacher.model), budget)["encoder"].mask_share,
         "bytes": {name: entry["bytes"] for name, entry in manifest["files"].items() if name.endswith(".onnx")},
         "minutes": (time.monotonic() - start) / 60,
     }

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import REPOSITORY, Results, origin
-from compression.artefact import read_manifest
-from compression.data import LabelledTexts, read_labelled_texts
-from compression.evaluate import evaluate
+from ladabert_compress.artefact.reading import read_manifest
+from ladabert_compress.data.reading import LabelledTexts, read_labelled_texts
+from ladabert_compress.report.evaluation import evaluate
 
 RATINGS = "additional_resources/hutto_ICWSM_2014.tar.gz"
 DOMAINS = {
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> Results:
         texts = clear_rows(options.archive, file, known)
         results.add("domains", domain=domain, rows=len(texts), positive=texts.labels.count(LABELS[1]))
         for number, folder in enumerate(tqdm(sorted(options.models.glob("sst2-*")), desc=domain, unit="model")):
-            found = evaluate(folder, texts, domain, teacher_folder=options.teacher)
+            found = evaluate(folder, texts, teacher_folder=options.teacher)
             if number == 0:
                 results.add("answers", model=TEACHER, domain=domain, accuracy=found["teacher_accuracy"])
             scores = found["files"][read_manifest(folder)["default_file"]]

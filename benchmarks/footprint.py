@@ -25,7 +25,8 @@ from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, Row, origin
 from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import turns
-from compression.artefact import SCHEMA_FILE, pack, read_graph, read_manifest
+from ladabert_compress.artefact.packing import pack
+from ladabert_compress.artefact.reading import read_graph, read_manifest
 
 LOAD_LENGTHS = (4, 12, 28, 60, 120)  # words in a text
 LOAD_REQUESTS = 4
@@ -60,7 +61,6 @@ def measure(options: argparse.Namespace) -> Results:
 def _copy_alone(artefact: Path, models: Path, *, plain: bool) -> Path:
     """Copy an artefact into a models folder of its own, packed or plain."""
     models.mkdir()
-    shutil.copy(artefact.resolve().parent / SCHEMA_FILE, models / SCHEMA_FILE)
     copy = models / artefact.name
     shutil.copytree(artefact, copy)
     pack(copy, plain=plain)

@@ -17,20 +17,20 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import REPOSITORY, Results, Row, origin
-from compression.batches import Batch
-from compression.bench import VERSIONS, Subject, bench
-from compression.budget import GroupShares, Shares, solve_shares
-from compression.graph_choice import candidate_graphs, choose_graph
-from compression.matrices import count_parameters
-from compression.onnx_session import OnnxSession
-from compression.operator_profile import profile_operators
-from compression.quantise import Ranges, calibrate
-from compression.recipe import StructureRecipe, load_recipe
-from compression.standard_tools import TorchRunner, standard_graph
-from compression.structure import narrow, set_activation
-from compression.student import Student
-from compression.teacher import load_teacher
-from compression.timing import LATENCY_SHAPES
+from ladabert_compress.data.batches import Batch
+from ladabert_compress.graph.candidates import candidate_graphs, choose_graph
+from ladabert_compress.graph.int8_scales import Ranges, measure_activation_ranges
+from ladabert_compress.graph.session import OnnxSession
+from ladabert_compress.measure.timing import LATENCY_SHAPES
+from ladabert_compress.recipe import StructureRecipe, load_recipe
+from ladabert_compress.report.bench import VERSIONS, Subject, bench
+from ladabert_compress.report.operator_profile import profile_operators
+from ladabert_compress.report.standard_tools import TorchRunner, standard_graph
+from ladabert_compress.student.budget import GroupShares, Shares, solve_shares
+from ladabert_compress.student.matrices import count_parameters
+from ladabert_compress.student.structure import narrow, set_activation
+from ladabert_compress.student.student import Student
+from ladabert_compress.teacher.folder import load_teacher
 
 RECIPES = REPOSITORY / "recipes"
 LATENCY_RECIPE, SIZE_RECIPE = "latency-x8.5", "ladabert-4"
@@ -134,7 +134,7 @@ def random_bert_base() -> BertForSequenceClassification:
 def random_ranges(model: BertForSequenceClassification) -> Ranges:
     """Return ranges from random tokens: any scale takes as long."""
     ids = torch.randint(model.config.vocab_size, (8, 32), generator=torch.Generator().manual_seed(0))
-    return calibrate(model, [Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])])
+    return measure_activation_ranges(model, [Batch(ids, torch.ones_like(ids), torch.zeros_like(ids), ids[:, 0])])
 
 
 def sections(results: Results) -> dict[str, str]:

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import Results, origin
 from benchmarks.harness.statistics import turns
-from service.artefact import Artefact, read_artefact
-from service.errors import ProviderError
-from service.inference import Inference
-from service.loading import load_inference
-from service.tokenizer import TextInput, Tokens
+from ladabert_serve.errors import ProviderError
+from ladabert_serve.models.artefact import Artefact, read_artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.tokenizer import TextInput, Tokens
 
 TURNS = 8
 RUNS_PER_TURN = 5

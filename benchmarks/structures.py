@@ -18,14 +18,15 @@ from benchmarks.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, origin
 from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, RECIPES, cut, encoder_at, random_ranges
-from compression.batches import encode
-from compression.bert_graph import build_bert_graph
-from compression.data import read_labelled_texts, targets_of
-from compression.graph_plan import GraphPlan
-from compression.onnx_session import OnnxSession
-from compression.recipe import Recipe, load_recipe
-from compression.teacher import Teacher, load_teacher
-from compression.timing import LATENCY_SHAPES, time_in_turns
+from ladabert_compress.data.batches import encode
+from ladabert_compress.data.labels import targets_of
+from ladabert_compress.data.reading import read_labelled_texts
+from ladabert_compress.graph.encoder import build_bert_graph
+from ladabert_compress.graph.plan import GraphPlan
+from ladabert_compress.graph.session import OnnxSession
+from ladabert_compress.measure.timing import LATENCY_SHAPES, time_in_turns
+from ladabert_compress.recipe import Recipe, load_recipe
+from ladabert_compress.teacher.folder import Teacher, load_teacher
 
 HEADS = (1.0, 0.5, 0.25, 0.17, 0.08)
 RANK_MULTIPLES = (1, 16)

@@ -21,12 +21,14 @@ from benchmarks.harness.client import Connection, post
 from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import REPOSITORY, Results, Row, origin
 from benchmarks.harness.servers import our_service
-from compression.batches import encode
-from compression.bench import VERSIONS, bench, subjects_of, teacher_subjects
-from compression.data import LabelledTexts, label_ids_of, read_labelled_texts
-from compression.teacher import load_teacher
-from compression.timing import LATENCY_SHAPES
-from compression.training import TrainingConfig, evaluate_accuracy
+from ladabert_compress.data.batches import encode
+from ladabert_compress.data.labels import label_ids_of
+from ladabert_compress.data.reading import LabelledTexts, read_labelled_texts
+from ladabert_compress.measure.inference import evaluate_accuracy
+from ladabert_compress.measure.timing import LATENCY_SHAPES
+from ladabert_compress.recipe import TrainingConfig
+from ladabert_compress.report.bench import VERSIONS, bench, subjects_of, teacher_subjects
+from ladabert_compress.teacher.folder import load_teacher
 
 MODELS = REPOSITORY / "models"
 STUDENTS = ("sst2-ladabert-1", "sst2-ladabert-2", "sst2-ladabert-3", "sst2-ladabert-4", "sst2-latency")

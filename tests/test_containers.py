@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics, ModelLabels, ModelMetrics
-from service.routes.metrics import router as metrics_router
-from service.server import HARD_STOP_S
-from service.settings import ENV_PREFIX, Settings
+from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.routes.metrics import router as metrics_router
+from ladabert_serve.server.server import HARD_STOP_S
+from ladabert_serve.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from compression.recipe import Recipe, load_recipe, recipe_fields
+from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
 
 REPOSITORY = Path(__file__).parents[1]
 COMPRESSION = REPOSITORY / "docs" / "compression.md"

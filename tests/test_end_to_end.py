@@ -8,13 +8,13 @@ import httpx
 import pytest
 import torch
 
-from compression.compress import compress
-from compression.export import export_artefact
-from compression.recipe import Recipe
-from compression.student import load_student
-from compression.training import predict_logits
-from service.app import create_app
-from service.settings import Settings
+from ladabert_compress.artefact.export import export_artefact
+from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.recipe import Recipe
+from ladabert_compress.student.saved import load_student
+from ladabert_compress.training.run import compress
+from ladabert_serve.app import create_app
+from ladabert_serve.settings import Settings
 from tests.compression.conftest import (  # noqa: F401 - fixtures
     labelled_texts,
     models_folder,

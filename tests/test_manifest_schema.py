@@ -31,26 +31,27 @@ def values_of(schema: Any, keyword: str) -> Iterator[Any]:
 
 
 def test_both_halves_hold_the_same_schema() -> None:
-    assert schema_bytes("service") == schema_bytes("compression")
+    assert schema_bytes("ladabert_serve.models") == schema_bytes("ladabert_compress.artefact")
 
 
 def test_the_models_folder_holds_none() -> None:
     assert not (REPOSITORY / "models" / FILE).exists()
 
 
-@pytest.mark.parametrize("package", ["service", "compression"])
+@pytest.mark.parametrize("package", ["ladabert_serve.models", "ladabert_compress.artefact"])
 def test_the_schema_is_installed_with_the_package(package: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    assert FILE in project["tool"]["setuptools"]["package-data"][package]
+    distribution, _, room = package.partition(".")
+    assert f"{room}/{FILE}" in project["tool"]["setuptools"]["package-data"][distribution]
 
 
 def test_the_schema_refers_to_itself_alone() -> None:
-    schema = json.loads(schema_bytes("service"))
+    schema = json.loads(schema_bytes("ladabert_serve.models"))
     jsonschema.Draft202012Validator.check_schema(schema)
     assert set(values_of(schema, "$ref")) == {"#/$defs/file"}
 
 
 def test_every_pattern_holds_to_the_end_of_the_text() -> None:
-    patterns = list(values_of(json.loads(schema_bytes("service")), "pattern"))
+    patterns = list(values_of(json.loads(schema_bytes("ladabert_serve.models")), "pattern"))
     assert patterns
     assert all(pattern.startswith("^") and pattern.endswith(r"$(?!\n)") for pattern in patterns)

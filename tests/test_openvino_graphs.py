@@ -9,12 +9,13 @@ import pytest
 import torch
 from transformers import BertForSequenceClassification
 
-from compression.bert_graph import LOGITS, build_bert_graph, graph_inputs
-from compression.budget import GroupShares
-from compression.graph_plan import GraphPlan
-from compression.student import Student
-from service.backend import Backend
-from service.onnx_backend import load_onnx_backend
+from ladabert_compress.graph.builder import LOGITS
+from ladabert_compress.graph.encoder import build_bert_graph, graph_inputs
+from ladabert_compress.graph.plan import GraphPlan
+from ladabert_compress.student.budget import GroupShares
+from ladabert_compress.student.student import Student
+from ladabert_serve.backends.backend import Backend
+from ladabert_serve.backends.onnx_runtime import load_onnx_backend
 from tests.compression.conftest import tiny_bert  # noqa: F401 - a fixture
 
 TASK = "single"
@@ -38,7 +39,7 @@ def graph(request: pytest.FixtureRequest, tiny_bert: BertForSequenceClassificati
 
 
 def in_openvino(graph: bytes) -> Backend:
-    from service.openvino_backend import load_openvino_backend
+    from ladabert_serve.backends.openvino_runtime import load_openvino_backend
 
     return load_openvino_backend(graph, graph_inputs(TASK), LOGITS, MAX_LENGTH, fixed_tokens=64)
 

@@ -27,7 +27,7 @@ from benchmarks.evidence import page, running
 from benchmarks.evidence.contenders import Run, all_runs
 from benchmarks.evidence.cuts import CutRun, all_cuts
 from benchmarks.harness.results import Results, origin
-from compression.errors import CheckpointError, DataError, OptionError, TeacherError
+from ladabert_compress.errors import CheckpointError, DataError, OptionError, TeacherError
 
 FEWEST_STEPS = 20  # no recipe has more iterations
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.harness.results import REPOSITORY
-from compression.recipe import BudgetRecipe, Recipe, ScheduleRecipe, load_recipe
+from ladabert_compress.recipe import BudgetRecipe, Recipe, ScheduleRecipe, load_recipe
 
 Kind = Literal["distilled", "labels", "scratch"]
 RECIPES = REPOSITORY / "recipes"

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from benchmarks.evidence.contenders import RECIPES
-from compression.batches import EncodedTexts, evaluation_batches
-from compression.ladabert import LadaBertLearner
-from compression.recipe import Recipe, load_recipe
-from compression.teacher import Teacher
-from compression.training import make_optimiser
+from ladabert_compress.data.batches import EncodedTexts, evaluation_batches
+from ladabert_compress.recipe import Recipe, load_recipe
+from ladabert_compress.teacher.folder import Teacher
+from ladabert_compress.training.distillation import LadaBertLearner
+from ladabert_compress.training.loop import make_optimiser
 
 ROWS = 300
 BATCH_SIZE = 25

@@ -17,15 +17,18 @@ from torch import Tensor, nn
 from benchmarks.evidence.contenders import Run, in_steps
 from benchmarks.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.evidence.scratch import ScratchLearner, ScratchStudent
-from compression.batches import Batch, EncodedTexts, encode
-from compression.checkpoint import cannot_be_written
-from compression.data import read_labelled_texts, targets_of
-from compression.errors import CheckpointError
-from compression.files import write_text
-from compression.ladabert import LadaBertLearner
-from compression.matrices import count_parameters
-from compression.teacher import Teacher, load_teacher
-from compression.training import TrainingConfig, choose_device, classify, evaluate_accuracy, steps_per_epoch, train
+from ladabert_compress.data.batches import Batch, EncodedTexts, encode
+from ladabert_compress.data.labels import targets_of
+from ladabert_compress.data.reading import read_labelled_texts
+from ladabert_compress.errors import CheckpointError
+from ladabert_compress.files import cannot_be_written, write_text
+from ladabert_compress.measure.inference import classify, evaluate_accuracy
+from ladabert_compress.recipe import TrainingConfig
+from ladabert_compress.student.matrices import count_parameters
+from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.training.device import choose_device
+from ladabert_compress.training.distillation import LadaBertLearner
+from ladabert_compress.training.loop import steps_per_epoch, train
 
 CHECKPOINT_EVERY = 100
 MAX_LENGTH = TrainingConfig().max_length

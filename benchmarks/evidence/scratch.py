@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from compression.batches import Batch
-from compression.losses import attention_mse, masked_mse, soft_cross_entropy
-from compression.training import set_dropout
+from ladabert_compress.data.batches import Batch
+from ladabert_compress.training.loop import set_dropout
+from ladabert_compress.training.losses import attention_mse, masked_mse, soft_cross_entropy
 
 INTERMEDIATE_OVER_WIDTH = 4  # BERT's own proportion, to stay near
 INTERMEDIATE_STAGE = 0.5  # share of the steps that imitate the layers before the answers are learnt

@@ -16,7 +16,7 @@ from benchmarks.harness.load import MARGIN_S, Answers, closed_loop, meanwhile
 from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import milliseconds, percentile, turns
 from benchmarks.harness.texts import Texts
-from service.settings import Settings
+from ladabert_serve.settings import Settings
 
 CALLERS = 16
 ROUNDS = 4

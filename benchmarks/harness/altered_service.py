@@ -18,15 +18,15 @@ from unittest import mock
 
 import numpy as np
 
-import service.server
-from service.app import create_app
-from service.artefact import Artefact
-from service.backend import Backend, FloatArray, IntArray
-from service.cli import main
-from service.inference import Inference
-from service.loading import load_inference
-from service.settings import Provider
-from service.tokenizer import TextInput
+import ladabert_serve.server.server
+from ladabert_serve.app import create_app
+from ladabert_serve.backends.backend import Backend, FloatArray, IntArray
+from ladabert_serve.cli import main
+from ladabert_serve.models.artefact import Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.tokenizer import TextInput
+from ladabert_serve.settings import Provider
 
 # Each is one token of BERT's vocabulary and none of the load's own words.
 RAISES = "volcano"
@@ -115,7 +115,7 @@ def run(kind: str) -> int:
     if kind == "timed":
         threading.Thread(target=watch.answer_lines, daemon=True).start()
     load = {"timed": watch.load, "faulty": load_faulty}[kind]
-    with mock.patch.object(service.server, "create_app", functools.partial(create_app, load=load)):
+    with mock.patch.object(ladabert_serve.server.server, "create_app", functools.partial(create_app, load=load)):
         return main()
 
 

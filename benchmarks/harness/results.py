@@ -16,8 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compression.machine import machine_name
-from service.cores import available_cores
+from ladabert_compress.measure.machine import machine_name
+from ladabert_serve.cores import available_cores
 
 Row = dict[str, Any]
 

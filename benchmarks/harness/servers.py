@@ -182,7 +182,7 @@ async def started(
 
 @contextlib.asynccontextmanager
 async def our_service(
-    models: Path, settings: Mapping[str, object] | None = None, workers: int = 1, module: str = "service"
+    models: Path, settings: Mapping[str, object] | None = None, workers: int = 1, module: str = "ladabert_serve"
 ) -> AsyncIterator[Server]:
     """Start our service and wait until every worker answers.
 

@@ -106,7 +106,9 @@ def timed_service() -> Contender:
     return _ours("timed", ["--provider", "cpu"], ("benchmarks.harness.altered_service", "timed"), talks=True)
 
 
-def _ours(name: str, options: Sequence[str], module: Sequence[str] = ("service",), *, talks: bool = False) -> Contender:
+def _ours(
+    name: str, options: Sequence[str], module: Sequence[str] = ("ladabert_serve",), *, talks: bool = False
+) -> Contender:
     return Contender(
         name,
         lambda graph, port: [sys.executable, "-m", *module, "--models", graph.models, "--port", port, *options],

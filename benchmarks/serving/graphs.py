@@ -10,8 +10,8 @@ from typing import Any
 
 import onnxruntime
 
-from service.artefact import MANIFEST_FILE, TOKENIZER_FILE, Artefact, read_artefact
-from service.onnx_backend import session_options
+from ladabert_serve.backends.onnx_runtime import session_options
+from ladabert_serve.models.artefact import MANIFEST_FILE, TOKENIZER_FILE, Artefact, read_artefact
 
 TEACHER_MAX_LENGTH = 256
 
@@ -58,7 +58,7 @@ def student_graph(source: Path, folder: Path) -> Graph:
     models.mkdir()
     name = json.loads((source / MANIFEST_FILE).read_text(encoding="utf-8"))["name"]
     shutil.copytree(source, models / name)
-    subprocess.run([sys.executable, "-m", "compression", "pack", "--plain", str(models / name)], check=True)
+    subprocess.run([sys.executable, "-m", "ladabert_compress", "pack", "--plain", str(models / name)], check=True)
     return _graph("student", models / name, folder / "infinity-student", None)
 
 

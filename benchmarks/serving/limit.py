@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.serving.graphs import Graph
-from service.cores import available_cores
-from service.loading import load_inference
-from service.tokenizer import TextInput, Tokens
+from ladabert_serve.cores import available_cores
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.tokenizer import TextInput, Tokens
 
 BATCH_SIZES = (1, 4, 8, 16, 32)
 

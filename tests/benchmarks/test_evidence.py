@@ -18,10 +18,10 @@ from benchmarks.evidence.cuts import all_cuts
 from benchmarks.evidence.page import draw, of, sections
 from benchmarks.evidence.scratch import ScratchLearner, ScratchStudent, parameters_of, student_config
 from benchmarks.harness.results import Results
-from compression.batches import Batch, EncodedTexts
-from compression.budget import ratio_at, solve_shares
-from compression.ladabert import Timetable
-from compression.matrices import ParameterCounts
+from ladabert_compress.data.batches import Batch, EncodedTexts
+from ladabert_compress.student.budget import ratio_at, solve_shares
+from ladabert_compress.student.matrices import ParameterCounts
+from ladabert_compress.training.distillation import Timetable
 from tests.compression.conftest import tiny_config
 
 MINILM = ParameterCounts(embedding=11_917_056, encoder=10_764_288, left_alone=32_642)
@@ -49,7 +49,7 @@ def test_single_methods_use_that_method_alone() -> None:
         if run.contender.startswith("pruning"):
             assert all(share.svd == 1 for share in shares)
         if run.contender.startswith("factorisation"):
-            assert all(share.weight == 1 for share in shares)
+            assert all(share.mask_share == 1 for share in shares)
 
 
 @given(steps=st.integers(FEWEST_STEPS, 5000), epoch_steps=st.integers(1, 5000))

@@ -13,13 +13,13 @@ from benchmarks.serving import contenders
 from benchmarks.serving.contenders import Contender, Kinds
 from benchmarks.serving.limit import sorted_batches
 from benchmarks.serving.page import Promise, draw, promises, ratio, sections
-from service.tokenizer import Tokens
+from ladabert_serve.models.tokenizer import Tokens
 
 CONTENDER = Contender("c", lambda graph, port: [sys.executable])
 
 
 def test_batches_are_sorted_as_a_whole_and_the_longest_come_first() -> None:
-    tokens = [Tokens([0] * length, [0] * length, length) for length in (3, 9, 5, 4, 7)]
+    tokens = [Tokens([0] * length, [0] * length, False) for length in (3, 9, 5, 4, 7)]
     batches = [[len(entry.ids) for entry in batch] for batch in sorted_batches(tokens, 2)]
     assert batches == [[9, 7], [5, 4], [3]]
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.harness.altered_service import HANGS, NOT_A_NUMBER, RAISES, SHAPE
 from benchmarks.harness.texts import WORDS, Texts, made_up_mix, made_up_sentences, read_texts, shuffled
-from compression.artefact import read_manifest, read_tokenizer
+from ladabert_compress.artefact.reading import read_manifest, read_tokenizer
 from tests.test_docs import REPOSITORY
 
 

@@ -31,10 +31,10 @@ from ladabert_compress.report.page import write_report
 from ladabert_compress.student.saved import load_student
 from ladabert_compress.teacher.folder import TeacherCard, load_teacher, save_teacher
 from ladabert_compress.training.run import compress
-from service.artefact import read_artefact
-from service.loading import load_inference
-from service.scores import apply_function, default_function
-from service.tokenizer import TextInput
+from ladabert_serve.models.artefact import read_artefact
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.scores import apply_function, default_function
+from ladabert_serve.models.tokenizer import TextInput
 from tests.compression.conftest import labelled_texts, models_folder, tiny_config
 
 

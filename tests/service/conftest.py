@@ -12,9 +12,9 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.applications import Starlette
 
-from service.app import create_app
-from service.registry import Loader
-from service.settings import Settings
+from ladabert_serve.app import create_app
+from ladabert_serve.models.registry import Loader
+from ladabert_serve.settings import Settings
 from tests.service.tiny_artefact import write_artefact
 
 

@@ -5,8 +5,8 @@
 
 import sys
 
-from service.metrics import Metrics
-from service.tallies import SharedTallies
+from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.observability.tallies import SharedTallies
 
 OUTCOMES = ((200, None), (429, "queue_full"), (504, "deadline"), (200, None), (422, None))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from service.artefact import TOKENIZER_FILE, Artefact
-from service.backend import FloatArray, IntArray
-from service.inference import Inference
-from service.settings import Provider
-from service.tokenizer import TextTokenizer
+from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.models.artefact import TOKENIZER_FILE, Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.tokenizer import TextTokenizer
+from ladabert_serve.settings import Provider
 from tests.service.conftest import Server, serving
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-import service.server
-from service.app import create_app
-from service.artefact import TOKENIZER_FILE, Artefact
-from service.backend import FloatArray, IntArray
-from service.cli import main
-from service.inference import Inference
-from service.settings import Provider
-from service.tokenizer import TextTokenizer
+import ladabert_serve.server.server
+from ladabert_serve.app import create_app
+from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.cli import main
+from ladabert_serve.models.artefact import TOKENIZER_FILE, Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.tokenizer import TextTokenizer
+from ladabert_serve.settings import Provider
 
 
 class PipedBackend:
@@ -42,7 +42,7 @@ def load_gated(artefact: Artefact, graph_file: str, provider: Provider) -> Infer
     return Inference(artefact, tokenizer, PipedBackend(Path(os.environ["GATE"]), len(artefact.labels)))
 
 
-service.server.create_app = functools.partial(create_app, load=load_gated)  # type: ignore[attr-defined]
+ladabert_serve.server.server.create_app = functools.partial(create_app, load=load_gated)  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,9 +14,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.errors import OUTCOMES, StartError
-from service.metrics import Metrics, ModelLabels, ModelMetrics
-from service.tallies import SharedTallies, Tallies, WorkerTallies, own_tallies
+from ladabert_serve.errors import OUTCOMES, StartError
+from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.observability.tallies import SharedTallies, Tallies, WorkerTallies, own_tallies
 from tests.service.conftest import Server
 from tests.service.gated import Gated, gated, hang_up_while_waiting
 from tests.service.tiny_artefact import REPOSITORY
@@ -161,7 +161,7 @@ def scrape_workers(tallies: SharedTallies) -> Page:
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_the_sum_over_several_workers_is_right_at_every_scrape(number: int) -> None:
-    requests = 5000
+    requests = 20000
     tallies = SharedTallies(number)
     with counting_workers(tallies, requests) as workers:
         assert scrape_workers(tallies).in_progress == number * requests

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import OUTCOMES, RequestError, ServiceError
+from ladabert_serve.errors import OUTCOMES, RequestError, ServiceError
 from tests.service.conftest import Server, serving
 from tests.service.test_classify import check_problem
 from tests.service.tiny_artefact import REPOSITORY
@@ -102,7 +102,7 @@ def test_every_request_error_has_an_outcome() -> None:
 
 
 def test_every_error_stands_in_the_tree_at_the_top_of_the_module() -> None:
-    import service.errors as module
+    import ladabert_serve.errors as module
 
     def names(error: type[Exception]) -> list[str]:
         return [error.__name__, *(name for child in error.__subclasses__() for name in names(child))]
@@ -113,8 +113,8 @@ def test_every_error_stands_in_the_tree_at_the_top_of_the_module() -> None:
 
 def test_importing_the_service_loads_neither_torch_nor_transformers() -> None:
     script = (
-        "import sys, service, service.app, service.cli, service.server, service.workers\n"
-        "print([name for name in ('torch', 'transformers', 'compression') if name in sys.modules])"
+        "import sys, ladabert_serve.app, ladabert_serve.cli, ladabert_serve.server.workers\n"
+        "print([name for name in ('torch', 'transformers', 'ladabert_compress') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,13 +11,13 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from service.artefact import Artefact, find_artefacts, read_artefact
-from service.errors import ArtefactError, ProviderError, StartError
-from service.loading import load_inference, try_artefact
-from service.onnx_backend import load_onnx_backend
-from service.registry import choose_default, read_artefacts
-from service.settings import Settings
-from service.stored_file import gunzip
+from ladabert_serve.backends.onnx_runtime import load_onnx_backend
+from ladabert_serve.errors import ArtefactError, ProviderError, StartError
+from ladabert_serve.models.artefact import Artefact, find_artefacts, read_artefact
+from ladabert_serve.models.loading import load_inference, try_artefact
+from ladabert_serve.models.registry import choose_default, read_artefacts
+from ladabert_serve.models.stored_file import gunzip
+from ladabert_serve.settings import Settings
 from tests.service.tiny_artefact import change_manifest, seal, write_artefact
 
 

@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.artefact import find_artefacts, read_artefact
-from service.cli import main
-from service.errors import ArtefactError
-from service.loading import load_inference
-from service.onnx_file import CHILDREN, DATA_LOCATION, EXTERNAL_DATA, FUNCTIONS, OP_TYPE
+from ladabert_serve.cli import main
+from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.artefact import find_artefacts, read_artefact
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.onnx_file import CHILDREN, DATA_LOCATION, EXTERNAL_DATA, FUNCTIONS, OP_TYPE
 from tests.service.tiny_artefact import change_manifest, seal, write_artefact
 
 Break = Callable[[Path], Any]

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from service.batcher import PIECE_BYTES, Batch, Batcher, Ticket
-from service.errors import (
+from ladabert_serve.errors import (
     CallerLeftError,
     DeadlineExceededError,
     DrainingError,
     ModelFailedError,
     QueueFullError,
 )
-from service.fair_queue import YIELD_S, BatchLimits
+from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batch, Batcher, Ticket
+from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
 
 FOREVER = float("inf")
 

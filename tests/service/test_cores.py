@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import available_cores
+from ladabert_serve.cores import available_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

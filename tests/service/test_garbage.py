@@ -37,7 +37,7 @@ def test_a_request_leaves_no_cycles(models: Path, body: Any, status: int) -> Non
             for _ in range(REQUESTS):
                 server.classify(body)
             gc.collect()
-            ours = Counter(type(left) for left in gc.garbage if type(left).__module__.startswith("service"))
+            ours = Counter(type(left) for left in gc.garbage if type(left).__module__.startswith("ladabert_serve"))
         finally:
             gc.set_debug(0)
             gc.garbage.clear()

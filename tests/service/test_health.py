@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.model import Model
+from ladabert_serve.models.model import Model
 from tests.service.conftest import Server, serving
 from tests.service.test_classify import check_problem
 from tests.service.test_server import PATIENCE_S, started

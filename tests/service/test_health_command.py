@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import cli
+from ladabert_serve import cli
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.body import parse_json
-from service.errors import TooLargeError
+from ladabert_serve.errors import TooLargeError
+from ladabert_serve.http.body import parse_json
 from tests.service.conftest import Server, running, serving
 from tests.service.gated import gated, metric
 

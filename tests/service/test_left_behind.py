@@ -15,8 +15,8 @@ from pathlib import Path
 
 import uvloop
 
-from service.app import create_app
-from service.settings import Settings
+from ladabert_serve.app import create_app
+from ladabert_serve.settings import Settings
 from tests.service.wire import Site, request
 
 PATIENCE_S = 60.0
@@ -164,7 +164,7 @@ def test_many_requests_leave_no_object_thread_or_descriptor(models: Path) -> Non
             after = await use_after_many()
         assert (after.descriptors, after.threads) == (before.descriptors, before.threads)
         grown = after.objects - before.objects
-        assert not [kind for kind in grown if kind.__module__.startswith("service")]
+        assert not [kind for kind in grown if kind.__module__.startswith("ladabert_serve")]
         assert grown.total() < 10, grown
         assert after.blocks - before.blocks < requests / 2  # of memory: what is no container counts here
 

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from service.metrics import DURATION_BUCKETS_S
+from ladabert_serve.observability.metrics import DURATION_BUCKETS_S
 from tests.service.conftest import Server, serving
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from service.artefact import Artefact, read_artefact
-from service.errors import InferenceError
-from service.loading import load_inference
-from service.onnx_backend import OnnxBackend, load_onnx_backend
+from ladabert_serve.backends.onnx_runtime import OnnxBackend, load_onnx_backend
+from ladabert_serve.errors import InferenceError
+from ladabert_serve.models.artefact import Artefact, read_artefact
+from ladabert_serve.models.loading import load_inference
 from tests.service.tiny_artefact import write_artefact
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-from service.artefact import read_artefact
-from service.errors import ArtefactError, ProviderError
-from service.inference import Inference
-from service.loading import load_inference
-from service.tokenizer import TextInput, Tokens
+from ladabert_serve.errors import ArtefactError, ProviderError
+from ladabert_serve.models.artefact import read_artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.tokenizer import TextInput, Tokens
 from tests.service.conftest import serving
 from tests.service.tiny_artefact import MAX_LENGTH, change_manifest, seal, write_artefact
 
@@ -24,7 +24,7 @@ def test_openvino_that_is_not_installed_fails_at_the_start_and_says_what_to_inst
     models_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "service.openvino_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "ladabert_serve.backends.openvino_runtime", raising=False)
     artefact = read_artefact(write_artefact(models_folder))
     with pytest.raises(ProviderError, match=r"openvino is not installed: pip install 'ladabert\[openvino\]'"):
         load_inference(artefact, "model.onnx", "openvino")

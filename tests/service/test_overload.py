@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from service.fair_queue import BatchLimits
+from ladabert_serve.scheduling.fair_queue import BatchLimits
 from tests.service.simulation import BYTES_PER_TOKEN, RUN_S, TOKENS_PER_S, Simulation, p99, seconds_of
 
 CALLERS = 8  # enough to keep every runner busy, too few to fill the queue

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.app import create_app
-from service.artefact import TOKENIZER_FILE, Artefact
-from service.backend import FloatArray, IntArray
-from service.inference import Inference
-from service.settings import Provider, Settings
-from service.tokenizer import TextTokenizer
+from ladabert_serve.app import create_app
+from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.models.artefact import TOKENIZER_FILE, Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.tokenizer import TextTokenizer
+from ladabert_serve.settings import Provider, Settings
 from tests.service.wire import ClockLoop, Connection, Site, on_the_clock, request
 
 HEADER_TIMEOUT_S = 4

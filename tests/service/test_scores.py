@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scores import apply_function, default_function, rank
+from ladabert_serve.models.scores import apply_function, default_function, rank
 
 logits = st.lists(st.floats(-3e38, 3e38), min_size=2, max_size=6)
 

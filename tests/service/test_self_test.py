@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.artefact import read_artefact
-from service.cli import main
-from service.errors import ArtefactError
-from service.inference import SELF_TEST_LIMIT
-from service.loading import load_inference
+from ladabert_serve.cli import main
+from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.artefact import read_artefact
+from ladabert_serve.models.inference import SELF_TEST_LIMIT
+from ladabert_serve.models.loading import load_inference
 from tests.service.tiny_artefact import write_artefact
 
 INPUT_IDS = [[7, 5, 9, 11], [8, 12, 6, 10]]

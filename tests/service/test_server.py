@@ -86,7 +86,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def started(
-    models: Path, *options: str, module: str = "service", stderr: Any = subprocess.DEVNULL, **environment: str
+    models: Path, *options: str, module: str = "ladabert_serve", stderr: Any = subprocess.DEVNULL, **environment: str
 ) -> Iterator[Process]:
     """Start a server on a free port and wait until it says that it listens."""
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def started(
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*COMMAND, "service", *arguments],
+        [*COMMAND, "ladabert_serve", *arguments],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         capture_output=True,

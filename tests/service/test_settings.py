@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.cli import main, read_settings
-from service.settings import Settings
+from ladabert_serve.cli import main, read_settings
+from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
 from tests.service.tiny_artefact import REPOSITORY
 
@@ -112,8 +112,8 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
 
 
 def test_every_problem_type_and_metric_is_documented() -> None:
-    from service.errors import OUTCOMES
-    from service.metrics import Metrics
+    from ladabert_serve.errors import OUTCOMES
+    from ladabert_serve.observability.metrics import Metrics
 
     for outcome in OUTCOMES.values():
         if outcome.status != 499:
@@ -131,7 +131,7 @@ def test_every_route_is_documented(models: Path) -> None:
 
 
 def test_the_documented_answer_fits_the_schema() -> None:
-    from service.schemas import ClassifyResponse
+    from ladabert_serve.http.schemas import ClassifyResponse
 
     (example,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[1:2]
     ClassifyResponse.model_validate(json.loads(example))

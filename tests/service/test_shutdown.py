@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.app import create_app
-from service.server import Server
-from service.settings import Settings
+from ladabert_serve.app import create_app
+from ladabert_serve.server.server import Server
+from ladabert_serve.settings import Settings
 from tests.service.gated import Gated
 from tests.service.wire import ClockLoop, Connection, Site, on_the_clock, request
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
-from service.errors import ArtefactError
-from service.tokenizer import TextInput, TextTokenizer, TruncationDirection
+from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.tokenizer import TextInput, TextTokenizer, TruncationDirection
 from tests.service.tiny_artefact import MAX_LENGTH, REPOSITORY, build_tokenizer
 
 TOKENIZER = TextTokenizer(build_tokenizer().to_str().encode(), MAX_LENGTH)

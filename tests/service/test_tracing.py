@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from service.errors import StartError
-from service.settings import Settings
-from service.tracing import start_tracer
+from ladabert_serve.errors import StartError
+from ladabert_serve.observability.tracing import start_tracer
+from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from service.backend import FloatArray, IntArray
-from service.tokenizer import TextInput, TextTokenizer
+from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.models.tokenizer import TextInput, TextTokenizer
 from tests.service.conftest import serving
 from tests.service.gated import gated, hang_up_while_waiting, metric, rejected
 from tests.service.test_classify import check_problem

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.workers import FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S, Restarts
+from ladabert_serve.server.workers import FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S, Restarts
 from tests.service.test_server import PATIENCE_S, Process, break_hash, command_of, gated, started, wait_until
 
 

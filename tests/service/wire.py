@@ -11,9 +11,10 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
-from service.protocol import Connection as Protocol
-from service.protocol import Connections, bounded_protocol
-from service.settings import Settings
+from ladabert_serve.server.connection import Connection as Protocol
+from ladabert_serve.server.connection import bounded_protocol
+from ladabert_serve.server.connections import Connections
+from ladabert_serve.settings import Settings
 
 TURNS = 20  # of the event loop: more than what one event sets off
 PATIENCE = 100_000  # times as many: for what a runner thread computes
@@ -210,7 +211,7 @@ def _loop() -> ClockLoop:
 def on_the_clock(main: Callable[[ClockLoop], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine on a loop of its own; what requests see as time is the loop's."""
     loop = ClockLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner, mock.patch("service.call.time", loop):
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, mock.patch("ladabert_serve.http.call.time", loop):
         runner.run(main(loop))
 
 

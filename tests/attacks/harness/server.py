@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULE = "service"
+MODULE = "ladabert_serve"
 REPOSITORY = Path(__file__).resolve().parents[3]
 ADDRESS_SPACE_BYTES = 6 << 30  # a server that takes more dies, not the machine
 START_S = 60.0

@@ -1,0 +1,1 @@
+"""Serves compressed BERT classifiers over HTTP with ONNX Runtime."""

@@ -1,0 +1,109 @@
+"""Wires settings, models and routes into one ASGI application."""
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from importlib import metadata
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from ladabert_serve.cores import cores_per_worker
+from ladabert_serve.http.call import Call
+from ladabert_serve.http.inference_route import InferenceRoute, Services
+from ladabert_serve.http.middleware import RequestMiddleware
+from ladabert_serve.http.openapi import describe
+from ladabert_serve.http.problem import routing_problem
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.registry import Loader, load_registry
+from ladabert_serve.observability.access_log import log_call
+from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.observability.tallies import WorkerTallies
+from ladabert_serve.observability.tracing import start_tracer
+from ladabert_serve.routes import classify, health, models
+from ladabert_serve.routes import metrics as metrics_route
+from ladabert_serve.settings import LONE_TEXT_THREADS, Settings
+
+INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
+
+
+class Application(Starlette):
+    """Routes behind this project's middleware alone: what Starlette puts around them, each request would pay for."""
+
+    settings: Settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what answers every request."""
+        return RequestMiddleware(self.router, self.settings)
+
+
+def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Application:
+    """Return the application: the inference routes, and FastAPI for all others, behind one middleware.
+
+    Its lifespan loads the models (raising StartError) and stops them.
+
+    `load` turns a verified artefact into something that computes; tests give their own. `workers` is where this
+    process and the others count, by default in memory of its own.
+    """
+    load_model = load or functools.partial(
+        load_inference,
+        openvino_fixed_tokens=settings.openvino_fixed_tokens,
+        lone_text_threads=settings.lone_text_threads
+        or min(LONE_TEXT_THREADS, settings.runners or cores_per_worker(settings.workers)),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        tracer = start_tracer(settings)
+        metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
+        registry = load_registry(settings, metrics, load_model)
+        metrics.start()
+        records: list[Callable[[Call, int], None]] = []
+        if settings.access_log:
+            records.append(functools.partial(log_call, texts=settings.log_texts))
+        if tracer is not None:
+            records.append(tracer.record)
+        api.state.services = app.state.services = Services(settings, registry, metrics, records)
+        try:
+            yield
+        finally:
+            registry.stop()
+            metrics.stop()
+            if tracer is not None:
+                tracer.stop()
+
+    api = FastAPI(
+        title="LadaBERT",
+        version=_version(),
+        description="Text classification with compressed BERT students.",
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    for module in (models, health, metrics_route):
+        api.include_router(module.router)
+    describe(api, INFERENCE_ROUTES)
+    api.add_exception_handler(HTTPException, _routing_error)
+    app = Application(
+        routes=[Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES], lifespan=lifespan
+    )
+    app.settings = settings
+    app.router.redirect_slashes = False
+    app.router.default = api
+    return app
+
+
+async def _routing_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return routing_problem(request, error)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ladabert")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"

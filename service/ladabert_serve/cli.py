@@ -1,0 +1,169 @@
+"""`ladabert-serve`: serve a folder of artefacts, check one, or ask a running server for its health."""
+
+import argparse
+import contextlib
+import http.client
+import os
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import NoReturn, get_args
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from ladabert_serve.errors import StartError
+from ladabert_serve.observability.logs import configure_logging
+from ladabert_serve.settings import ENV_PREFIX, Settings
+
+FAILED = 1
+WRONG_USAGE = 2
+HEALTH_TIMEOUT_S = 5
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong in one line."""
+        self.exit(WRONG_USAGE, f"ladabert-serve: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 1 for a failure, 2 for wrong usage."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        if command == "check":
+            return _check(arguments["artefact"])
+        if command == "health":
+            return _health(arguments["url"])
+        settings = read_settings(arguments)
+        return WRONG_USAGE if settings is None else _serve(settings)
+    except StartError as error:
+        sys.stderr.write(f"ladabert-serve: {error}\n")
+        return FAILED
+
+
+def read_settings(options: dict[str, str]) -> Settings | None:
+    """Return the settings, or None after one line on stderr about the option or variable that is wrong."""
+    try:
+        return Settings(**options)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        source = _option(field) if field in options else ENV_PREFIX + field.upper()
+        sys.stderr.write(f"ladabert-serve: {source}: {first['msg']}, got {str(first['input'])[:100]!r}\n")
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ladabert-serve",
+        description="Serve LadaBERT students over HTTP. An option wins over its environment variable.",
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        _add_option(parser, name, field)
+    commands = parser.add_subparsers(dest="command", metavar="[check | health]")
+    check = commands.add_parser("check", help="verify an artefact: manifest, sha256, and a run of each graph")
+    check.add_argument("artefact", type=Path, help="the artefact's folder, as in models/NAME")
+    health = commands.add_parser("health", help="exit 0 when a running server is ready, else 1")
+    port = os.environ.get(f"{ENV_PREFIX}PORT") or Settings.model_fields["port"].default
+    health.add_argument("--url", default=f"http://127.0.0.1:{port}", help="the server (default: %(default)s)")
+    return parser
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
+    default = "unset" if field.default is None else str(field.default).lower()
+    text = f"{field.description} (default: {default}; {ENV_PREFIX}{name.upper()})".replace("%", "%%")
+    if field.annotation is bool:
+        parser.add_argument(_option(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    metavar = "{" + ",".join(choices) + "}" if choices else name.upper()
+    parser.add_argument(_option(name), metavar=metavar, default=argparse.SUPPRESS, help=text)
+
+
+def _serve(settings: Settings) -> int:
+    # Imported here, so that --help stays quick.
+    from ladabert_serve.server.listener import bind
+    from ladabert_serve.server.server import announcement, raise_descriptor_limit, run_server
+    from ladabert_serve.server.workers import run_workers
+
+    configure_logging(settings)
+    raise_descriptor_limit()
+    listener = bind(settings)
+    if settings.workers > 1:
+        return run_workers(settings, listener)
+    address = listener.getsockname()
+    with listener:
+        run_server(
+            settings,
+            listener,
+            lambda registry: _tell(announcement(settings, registry, address)),
+        )
+    return 0
+
+
+def _check(folder: Path) -> int:
+    if not folder.is_dir():
+        sys.stderr.write(f"ladabert-serve: {folder}: no such folder\n")
+        return WRONG_USAGE
+    from ladabert_serve.models.artefact import read_artefact
+    from ladabert_serve.models.loading import try_artefact
+
+    folder = Path(os.path.normpath(folder.absolute()))
+    artefact = read_artefact(folder)
+    try_artefact(artefact)
+    files = ", ".join(artefact.manifest["files"])
+    _tell(f"{artefact.name}: version {artefact.version}, {artefact.task}, {files}: all as the manifest says")
+    return 0
+
+
+def _health(url: str) -> int:
+    try:
+        parts = urlsplit(url)
+        make = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
+        server = make(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_S)
+    except (KeyError, ValueError, http.client.InvalidURL):
+        server = None
+    if server is None or not server.host or parts.query or parts.fragment:
+        sys.stderr.write(f"ladabert-serve: --url must be like http://HOST:PORT or http://HOST/PATH, got {url!r}\n")
+        return WRONG_USAGE
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    path = parts.path.rstrip("/") + "/health/ready"
+    # In a thread, because the time-out of a socket bounds neither the look-up of a name nor an answer that trickles in.
+    threading.Thread(target=lambda: answers.put(_ask(server, path)), daemon=True).start()
+    try:
+        answer = answers.get(timeout=HEALTH_TIMEOUT_S)
+    except queue.Empty:
+        answer = f"no answer within {HEALTH_TIMEOUT_S} s"
+    if answer == "ready":
+        _tell(answer)
+        return 0
+    line = f"{url.rstrip('/')}/health/ready: {answer}"
+    sys.stderr.write(f"ladabert-serve: {line.encode('unicode_escape').decode()}\n")
+    return FAILED
+
+
+def _ask(server: http.client.HTTPConnection, path: str) -> str:
+    """Return `ready` when the path answers 200, else what was wrong."""
+    try:
+        with contextlib.closing(server):
+            server.request("GET", path)
+            status = server.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    return "ready" if status == HTTPStatus.OK else f"status {status}"
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

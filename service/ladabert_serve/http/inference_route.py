@@ -1,0 +1,87 @@
+"""What every inference route shares: it is counted once, answered once, and never 500 for what a client sent."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ladabert_serve.errors import OUTCOMES, DrainingError, ModelFailedError, RequestError
+from ladabert_serve.http.call import Call
+from ladabert_serve.http.problem import problem_response, unexpected_problem
+from ladabert_serve.models.registry import Registry
+from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What an inference route works with, from start to stop of the application."""
+
+    settings: Settings
+    registry: Registry
+    metrics: Metrics
+    records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRoute:
+    """A path that takes POST: `answer` returns the JSON of a 200, or raises one of `errors`."""
+
+    path: str
+    answer: Callable[[Call, Services], Awaitable[bytes]]
+    errors: tuple[type[RequestError], ...]
+    request_model: type[BaseModel]
+    response_model: type[BaseModel]
+    summary: str
+    tag: str = "inference"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request and count it."""
+        services: Services = scope["app"].state.services
+        call = Call(scope, receive, send)
+        services.metrics.began()
+        status = 500
+        body = b""
+        problem: Response | None = None
+        reason: str | None = None
+        try:
+            body = await self.answer(call, services)
+            status = 200
+        except asyncio.CancelledError:  # the server ends, and waits for nobody any more
+            status, reason, problem = _refuse(DrainingError(), call)
+        except RequestError as error:
+            status, reason, problem = _refuse(error, call)
+        except Exception:
+            logger.exception("a bug in request %s", call.request_id)
+            problem = unexpected_problem(call.request_id)
+        finally:
+            call.forget()
+            services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
+            for record in services.records:
+                _record_safely(record, call, status)
+        if problem is None:
+            await call.answer(body)
+        else:
+            await call.answer_problem(problem)
+
+
+def _refuse(error: RequestError, call: Call) -> tuple[int, str | None, Response]:
+    """Return status, reason of rejection if it is one, and the answer."""
+    outcome = OUTCOMES[type(error)]
+    if isinstance(error, ModelFailedError):  # the answer says that the log has the cause
+        logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
+    error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
+    return outcome.status, outcome.rejected_reason, problem_response(error, call.request_id)
+
+
+def _record_safely(record: Callable[[Call, int], None], call: Call, status: int) -> None:
+    try:
+        record(call, status)
+    except Exception:
+        logger.exception("request %s could not be recorded", call.request_id)

@@ -1,0 +1,268 @@
+"""Request and response bodies of this server's own routes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
+
+from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
+from ladabert_serve.models.scores import FunctionToApply
+from ladabert_serve.models.tokenizer import TruncationDirection
+
+MAX_TIMEOUT_MS = 3600000
+MAX_REPORTED_ERRORS = 20
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _check_unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = "is not valid Unicode: an unpaired surrogate"
+        raise PydanticCustomError("string_unicode", message) from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_unicode)]
+
+
+class TextPair(_Body):
+    """A text, and a second one where the model compares two."""
+
+    text: Text
+    text_pair: Text | None = None
+
+
+def _shape_of_one(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<object>" if isinstance(value, dict | TextPair) else None
+
+
+def _shape_of_inputs(value: Any) -> str | None:
+    return "<list>" if isinstance(value, list) else _shape_of_one(value)
+
+
+# The tags pick one arm of a union, so that an error speaks of what was sent and not of every arm.
+OneInput = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[TextPair, Tag("<object>")],
+    Discriminator(
+        _shape_of_one,
+        custom_error_type="input_shape",
+        custom_error_message="must be a text or an object with text (and text_pair)",
+    ),
+]
+Inputs = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[TextPair, Tag("<object>")]
+    | Annotated[list[OneInput], Field(min_length=1, fail_fast=True), Tag("<list>")],
+    Discriminator(
+        _shape_of_inputs,
+        custom_error_type="inputs_shape",
+        custom_error_message="must be a text, an object with text (and text_pair), or a list of these",
+    ),
+]
+UNION_TAGS = frozenset({"<text>", "<object>", "<list>"})
+
+
+class ClassifyRequest(_Body):
+    """One input or a list of them, and how to classify them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"inputs": "a gripping and beautifully shot film"},
+                {"inputs": ["a gripping film", "dull from start to end"], "top_k": 1},
+                {"inputs": {"text": "He is at home.", "text_pair": "He has not left the house."}},
+            ]
+        }
+    )
+
+    inputs: Inputs = Field(description="What to classify.")
+    model: Text | None = Field(default=None, description="Name of the model; unset: the default one.")
+    top_k: int | None = Field(default=None, ge=1, description="How many labels to return, best first; unset: all.")
+    function_to_apply: FunctionToApply | None = Field(
+        default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
+    )
+    truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 422.")
+    truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
+    timeout_ms: int | None = Field(
+        default=None, ge=1, le=MAX_TIMEOUT_MS, description="Deadline in milliseconds; unset: the server's."
+    )
+
+
+class ScoredLabel(BaseModel):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class PredictionBody(BaseModel):
+    """The prediction for one input: the best label, and all that were asked for from high to low."""
+
+    label: str
+    score: float
+    scores: list[ScoredLabel]
+    tokens: int = Field(description="Tokens that the model read, special ones included.")
+    truncated: bool = Field(description="Whether the input was longer than the model reads.")
+
+
+class Timing(BaseModel):
+    """Milliseconds of each step; total is from the request's headers to the answer."""
+
+    tokenize: float
+    queue: float
+    inference: float
+    total: float
+
+
+class ClassifyResponse(BaseModel):
+    """Predictions in the order of the inputs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "sst2",
+                    "version": "0123456789ab",
+                    "predictions": [
+                        {
+                            "label": "POSITIVE",
+                            "score": 0.998,
+                            "scores": [
+                                {"label": "POSITIVE", "score": 0.998},
+                                {"label": "NEGATIVE", "score": 0.002},
+                            ],
+                            "tokens": 9,
+                            "truncated": False,
+                        }
+                    ],
+                    "timing_ms": {"tokenize": 0.21, "queue": 0.05, "inference": 2.4, "total": 2.9},
+                }
+            ]
+        }
+    )
+
+    model: str
+    version: str
+    predictions: list[PredictionBody]
+    timing_ms: Timing
+
+
+ModelState = Literal["ready", "draining", "failed"]
+
+
+class ModelSummary(BaseModel):
+    """One served model."""
+
+    name: str
+    version: str
+    default: bool
+    state: ModelState
+    task: Literal["single", "pair"]
+    problem_type: Literal["single_label", "multi_label"]
+    labels: list[str]
+    max_length: int
+    precision: Literal["fp32", "int8", "fp16"]
+    provider: Literal["cpu", "cuda", "openvino"]
+
+
+class ModelList(BaseModel):
+    """Every served model, by name."""
+
+    default: str
+    models: list[ModelSummary]
+
+
+class ModelDetail(ModelSummary):
+    """One served model with its live state and its whole manifest."""
+
+    file: str
+    runners: int
+    queue_depth: int = Field(description="Requests that wait for a runner.")
+    requests_in_progress: int = Field(description="Requests that are admitted and not answered.")
+    manifest: dict[str, Any]
+
+
+class Health(BaseModel):
+    """A healthy server's answer."""
+
+    status: Literal["live", "ready"]
+
+
+class ProblemField(BaseModel):
+    """One field that does not fit."""
+
+    path: str = Field(examples=["inputs[3].text"])
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = Field(examples=["urn:ladabert:problem:invalid-request"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[ProblemField] | None = Field(default=None, description="The fields that do not fit (422 only).")
+
+
+_validate_classify_request = TypeAdapter(ClassifyRequest).validator.validate_python
+
+
+def parse_classify_request(value: Any, max_inputs: int) -> ClassifyRequest:
+    """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit.
+
+    A list over `max_inputs` raises TooLargeError. That and unknown fields are found before the list is validated.
+    """
+    if isinstance(value, dict):
+        unknown = [name for name in value if name not in ClassifyRequest.model_fields]
+        if unknown:
+            errors = [FieldError(str(name)[:100], "no such field") for name in unknown[:MAX_REPORTED_ERRORS]]
+            raise InvalidRequestError(errors)
+        inputs = value.get("inputs")
+        if isinstance(inputs, list) and len(inputs) > max_inputs:
+            raise TooLargeError("inputs", len(inputs), max_inputs, "texts")
+    try:
+        request: ClassifyRequest = _validate_classify_request(value)
+    except ValidationError as error:
+        raise InvalidRequestError(readable_errors(error)) from error
+    return request
+
+
+def readable_errors(error: ValidationError) -> list[FieldError]:
+    """Return paths as in `inputs[3].text`, with what to do."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    readable = []
+    for entry in found[:MAX_REPORTED_ERRORS]:
+        message = entry["msg"]
+        if entry["type"] == "extra_forbidden":
+            message = "no such field"
+        elif entry["type"] == "model_type":
+            message = "must be an object"
+        readable.append(FieldError(_path(entry["loc"]), message))
+    return readable
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for position, part in enumerate(location):
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in UNION_TAGS or position == 0:
+            path += f".{part[:100]}" if path else part[:100]
+    return path

@@ -1,0 +1,1 @@
+"""Served models: artefacts, tokenizer, scores, and a request's way through them; may import scheduling and below."""

@@ -1,0 +1,85 @@
+"""From an artefact's files to something that computes; the one place that chooses what computes."""
+
+import logging
+
+from ladabert_serve.backends.backend import Backend
+from ladabert_serve.backends.onnx_runtime import load_onnx_backend
+from ladabert_serve.errors import ArtefactError, InferenceError, ProviderError
+from ladabert_serve.models.artefact import TOKENIZER_FILE, Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.onnx_file import check_graph
+from ladabert_serve.models.tokenizer import TextTokenizer
+from ladabert_serve.settings import OPENVINO_FIXED_TOKENS, Provider
+
+logger = logging.getLogger(__name__)
+
+
+def load_inference(
+    artefact: Artefact,
+    graph_file: str,
+    provider: Provider,
+    openvino_fixed_tokens: int = OPENVINO_FIXED_TOKENS,
+    lone_text_threads: int = 1,
+) -> Inference:
+    """Load tokenizer and graph, try them and their self-test; raises ArtefactError or ProviderError."""
+    path = artefact.folder / graph_file
+    tokenizer = _load_tokenizer(artefact)
+    try:
+        backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
+        inference = Inference(artefact, tokenizer, backend)
+        # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
+        logger.info("%s: trying %d tokens", path, artefact.max_length)
+        inference.warm_up()
+        inference.self_test(graph_file)
+    except (ArtefactError, InferenceError) as error:
+        raise ArtefactError(f"{path}: {error}") from error
+    except (ProviderError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in the tokenizer is no Exception
+        logger.debug("%s: the trial failed", path, exc_info=True)
+        raise ArtefactError(f"{path}: the trial with {artefact.max_length} tokens failed: {error!r}") from error
+    return inference
+
+
+def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
+    path = artefact.folder / TOKENIZER_FILE
+    content = artefact.read(TOKENIZER_FILE)
+    try:
+        tokenizer = TextTokenizer(content, artefact.max_length)
+    except ArtefactError as error:
+        raise ArtefactError(f"{artefact.folder}: {error}") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in the library is no Exception
+        raise ArtefactError(f"{path}: tokenizers cannot load it: {error}") from error
+    return tokenizer
+
+
+def _load_backend(
+    artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int, lone_text_threads: int
+) -> Backend:
+    graph = artefact.read(graph_file)
+    check_graph(graph)
+    is_fp32 = artefact.precision_of(graph_file) == "fp32"
+    if provider != "openvino":
+        # The products of an int8 graph are done before another thread has woken up.
+        threads = lone_text_threads if is_fp32 else 1
+        return load_onnx_backend(graph, artefact.inputs, artefact.output, provider, threads)
+    try:
+        from ladabert_serve.backends.openvino_runtime import load_openvino_backend
+    except ImportError as error:
+        raise ProviderError(
+            f"provider openvino was asked for and {error.name} is not installed: pip install 'ladabert[openvino]'"
+        ) from error
+    # Others would answer differently in a graph for one shape, as OpenVINO rounds elsewhere in it: docs/providers.md.
+    may_be_fixed = is_fp32 and artefact.task == "single"
+    fixed_tokens = openvino_fixed_tokens if may_be_fixed else 0
+    backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length, fixed_tokens)
+    backend.warm_up()
+    return backend
+
+
+def try_artefact(artefact: Artefact) -> None:
+    """Load and run every graph of an artefact on the CPU; raises ArtefactError."""
+    for graph_file in artefact.graph_files():
+        load_inference(artefact, graph_file, "cpu")

@@ -1,0 +1,232 @@
+"""One served model: how a request passes through its tokenizer, batcher, runners and backend."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypedDict
+
+from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
+from ladabert_serve.models.inference import Inference, Logits
+from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
+from ladabert_serve.models.tokenizer import TextInput, Tokens, TruncationDirection
+from ladabert_serve.observability.metrics import ModelMetrics
+from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher, Preparation, Ticket
+from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.runner import RunnerPool
+
+logger = logging.getLogger(__name__)
+
+
+class Question(NamedTuple):
+    """A request to a model, independent of its route."""
+
+    inputs: Sequence[TextInput]
+    top_k: int | None = None
+    function_to_apply: FunctionToApply | None = None
+    truncate: bool = True
+    truncation_direction: TruncationDirection = "right"
+    paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
+
+
+class Prediction(TypedDict):
+    """The answer for one input: the best label, its score, and the requested scores from high to low."""
+
+    label: str
+    score: float
+    scores: list[dict[str, Any]]  # label and score
+    tokens: int
+    truncated: bool
+
+
+ModelTicket = Ticket[Question, Tokens, Logits]
+ModelBatcher = Batcher[Question, Tokens, Logits]
+
+
+class Caller(Protocol):
+    """The sender of a request, who may hang up before the answer."""
+
+    deadline: float  # on the monotonic clock, in seconds
+
+    def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
+        """Keep the ticket, which has the time of each step; `cancel` it on a hang-up, `expire` it at the deadline."""
+
+
+class Model:
+    """Answers questions with one artefact; started and stopped by the registry."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        graph_file: str,
+        limits: BatchLimits,
+        runners: int,
+        max_run_s: float,
+        metrics: ModelMetrics,
+    ) -> None:
+        artefact = inference.artefact
+        self.artefact = artefact
+        self.graph_file = graph_file
+        self.provider = inference.backend.provider
+        self.runners = runners
+        self.metrics = metrics
+        self.tokenizer = inference.tokenizer
+        self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics)
+        self._reads_pairs = artefact.task == "pair"
+        self._default_function = default_function(artefact.problem_type)
+        self._pool = RunnerPool(
+            name=artefact.name,
+            batcher=self.batcher,
+            run=inference.run,
+            probe=inference.warm_up,
+            failure=functools.partial(ModelFailedError, artefact.name),
+            report=lambda healthy: metrics.ready.set(healthy),
+            count=runners,
+            max_run_s=max_run_s,
+        )
+        self._draining = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
+
+    @property
+    def name(self) -> str:
+        """The model's name in requests."""
+        return self.artefact.name
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `int8`."""
+        return self.artefact.precision_of(self.graph_file)
+
+    @property
+    def state(self) -> str:
+        """`ready`, `draining` or `failed`."""
+        if self._draining:
+            return "draining"
+        return "ready" if self._pool.healthy else "failed"
+
+    @property
+    def live(self) -> bool:
+        """Whether the model can still replace its runners; if not, only a restart of the process helps."""
+        return self._pool.live
+
+    def start(self) -> None:
+        """Start the runners; called on the callers' event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._pool.start()
+
+    def drain(self) -> None:
+        """Admit nothing from now on."""
+        self._draining = True
+        self.metrics.ready.set(0)
+        self.batcher.drain()
+
+    def abort(self) -> None:
+        """Answer the remaining requests with DrainingError."""
+        self.batcher.abort()
+
+    def stop(self) -> None:
+        """Answer the remaining requests with DrainingError and end the runners."""
+        self.drain()
+        self._pool.stop()
+
+    async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
+        """Return the predictions in the order of the inputs; raises RequestError."""
+        # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
+        tokens = preparation_bytes = 0
+        for value in question.inputs:
+            if (value.text_pair is None) is self._reads_pairs:
+                raise self._wrong_task(question)
+            tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
+            tokens += tokens_of_value
+            preparation_bytes += bytes_of_value
+        settled = asyncio.get_running_loop().create_future()
+        ticket = self.batcher.admit(question, tokens, preparation_bytes, caller.deadline, settled)
+        try:
+            caller.admitted(ticket, self.batcher)
+            await settled
+        finally:
+            if not ticket.settled:  # this task itself was cancelled
+                self.batcher.cancel(ticket)
+        if ticket.error is not None:
+            for name, begin, end in ticket.steps():
+                self.metrics.steps[name].observe(end - begin)
+            raise ticket.error
+        metrics = self.metrics
+        metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
+        metrics.queue.observe(ticket.started_at - ticket.queued_at)
+        metrics.inference.observe(ticket.settled_at - ticket.started_at)
+        predictions: list[Prediction] = []
+        for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
+            predictions.append(self._predict(question, encoded, logits))
+            if len(predictions) % TEXTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # other requests get their turn
+        return predictions
+
+    def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
+        """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_wake, tickets)
+        except RuntimeError:
+            logger.debug("the event loop closed before this answer")
+
+    def _wrong_task(self, question: Question) -> InvalidRequestError:
+        """Return the error for a text where the model reads a pair, or the other way round."""
+        pairs = self._reads_pairs
+        if pairs:
+            message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
+        else:
+            message = f"model {self.name!r} reads one text: leave text_pair out"
+        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
+        return InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
+
+    def _tokenize(self, question: Question) -> Preparation[Tokens]:
+        """Tokenise one input after the other; called by a runner. Raises RequestError."""
+        encoded: list[tuple[Tokens, int]] = []
+        errors: list[FieldError] = []
+        try:
+            for index, value in enumerate(question.inputs):
+                if encoded:
+                    yield self.tokenizer.upper_bounds(question.inputs[index - 1])[1]
+                tokens = self.tokenizer.tokenize(value, question.truncation_direction)
+                encoded.append((tokens, len(tokens.ids)))
+                if tokens.truncated and not question.truncate:
+                    errors.append(FieldError(question.paths(index), self._too_long(value)))
+            if errors:
+                raise InvalidRequestError(errors)
+        except (RequestError, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic in the library is no Exception
+            logger.exception("tokenising failed on model %s", self.name)
+            raise ModelFailedError(self.name, repr(error)) from error
+        return encoded
+
+    def _too_long(self, value: TextInput) -> str:
+        return (
+            f"has {self.tokenizer.full_length(value)} tokens, model {self.name!r} reads at most "
+            f"{self.artefact.max_length}; shorten it or allow truncation"
+        )
+
+    def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
+        artefact = self.artefact
+        metrics = self.metrics
+        function = question.function_to_apply or self._default_function
+        scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
+        best = scores[0]
+        length = len(tokens.ids)
+        metrics.predictions[best["label"]].inc()
+        metrics.prediction_score.observe(best["score"])
+        metrics.input_tokens.observe(length)
+        return {
+            "label": best["label"],
+            "score": best["score"],
+            "scores": scores,
+            "tokens": length,
+            "truncated": tokens.truncated,
+        }
+
+
+def _wake(tickets: Sequence[ModelTicket]) -> None:
+    for ticket in tickets:
+        if not ticket.waiter.done():
+            ticket.waiter.set_result(None)

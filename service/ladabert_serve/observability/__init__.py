@@ -1,0 +1,1 @@
+"""Metrics, log lines and traces of what the rooms above do; may import `settings` and below."""

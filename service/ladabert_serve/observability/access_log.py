@@ -1,0 +1,27 @@
+"""One log line per request to an inference route, when asked for."""
+
+import logging
+from typing import Any
+
+from ladabert_serve.observability.recorded import RecordedCall
+
+logger = logging.getLogger(__name__)
+
+
+def log_call(call: RecordedCall, status: int, texts: bool) -> None:
+    """Write the line of one request: its id, status and milliseconds; what was asked only if `texts`."""
+    fields: dict[str, Any] = {
+        "request_id": call.request_id,
+        "route": call.path,
+        "model": call.model,
+        "status": status,
+        "total_ms": round(call.elapsed_s * 1000, 3),
+    }
+    ticket = call.ticket
+    if ticket is not None:
+        fields["inputs"] = len(ticket.request.inputs)
+        for name, begin, end in ticket.steps():
+            fields[f"{name}_ms"] = round((end - begin) * 1000, 3)
+        if texts:
+            fields["texts"] = [[value.text, value.text_pair] for value in ticket.request.inputs]
+    logger.info("answered", extra={"fields": fields})

@@ -1,0 +1,343 @@
+"""Prometheus metrics: every series exists at zero from the start, every label comes from a closed set."""
+
+import asyncio
+import bisect
+import math
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from ladabert_serve.errors import OUTCOMES
+from ladabert_serve.observability.tallies import Key, Tallies, WorkerTallies, own_tallies
+
+UNKNOWN_MODEL = "unknown"
+ANSWERS = sorted({(200, ""), (500, "")} | {(each.status, each.rejected_reason or "") for each in OUTCOMES.values()})
+REASONS = sorted({reason for _, reason in ANSWERS if reason})
+PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+ACCEPT_CHARACTERS = 4096  # that are looked at
+
+DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms to 16.384 s
+COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
+TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
+RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
+
+
+class CounterKind(NamedTuple):
+    """A number that grows, and is added up over the workers."""
+
+    text: str
+    labels: tuple[str, ...]
+
+
+class GaugeKind(NamedTuple):
+    """A number that comes and goes, of the workers that live."""
+
+    text: str
+    labels: tuple[str, ...]
+    over_workers: Callable[[Iterable[float]], float]
+
+
+class HistogramKind(NamedTuple):
+    """How many observations came to at most each bound, and their sum, added up over the workers."""
+
+    text: str
+    labels: tuple[str, ...]
+    bounds: tuple[float, ...]
+
+
+KINDS: dict[str, CounterKind | GaugeKind | HistogramKind] = {
+    "ladabert_requests_total": CounterKind("Requests to inference routes.", ("model", "route", "status")),
+    "ladabert_rejected_total": CounterKind("Requests given up, by reason.", ("model", "reason")),
+    "ladabert_predictions_total": CounterKind("Predictions by best label.", ("model", "label")),
+    "ladabert_request_duration_seconds": HistogramKind(
+        "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
+    ),
+    "ladabert_tokenize_duration_seconds": HistogramKind(
+        "Tokenising one request, its wait for a thread included.", ("model",), DURATION_BUCKETS_S
+    ),
+    "ladabert_queue_duration_seconds": HistogramKind(
+        "From tokenised until a runner took the first text.", ("model",), DURATION_BUCKETS_S
+    ),
+    "ladabert_inference_duration_seconds": HistogramKind(
+        "From the first text taken to the last one answered.", ("model",), DURATION_BUCKETS_S
+    ),
+    "ladabert_batch_size": HistogramKind("Texts in one batch.", ("model",), COUNT_BUCKETS),
+    "ladabert_batch_tokens": HistogramKind("Tokens in one batch, padding included.", ("model",), TOKEN_BUCKETS),
+    "ladabert_batch_padding_ratio": HistogramKind(
+        "Share of a batch's tokens that is padding.", ("model",), RATIO_BUCKETS
+    ),
+    "ladabert_input_tokens": HistogramKind("Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
+    "ladabert_prediction_score": HistogramKind("Score of the best label.", ("model",), SCORE_BUCKETS),
+    "ladabert_queue_depth": GaugeKind("Requests that wait for a runner.", ("model",), sum),
+    "ladabert_requests_in_progress": GaugeKind("Requests to inference routes that are not answered yet.", (), sum),
+    "ladabert_model_ready": GaugeKind("1 when the model can answer (in every worker), else 0.", ("model",), min),
+    "ladabert_model_info": GaugeKind("What is served.", ("model", "version", "precision", "ratio", "provider"), max),
+}
+BEGUN: Key = ("begun",)  # a row: requests that came
+ANSWERED = "answered"  # a row for each model, route, status and reason of rejection: requests that were answered
+
+ABSENT = math.nan  # a gauge that only an earlier process had
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLabels:
+    """What the metrics say about one served model."""
+
+    name: str
+    version: str
+    precision: str
+    ratio: float
+    provider: str
+    labels: tuple[str, ...]
+
+
+class Counter:
+    """One series that grows; any thread may count."""
+
+    def __init__(self, tallies: Tallies, key: Key) -> None:
+        self._numbers = tallies.numbers
+        self._index = tallies.row(key, 1)
+        self._lock = threading.Lock()
+
+    def inc(self, step: int = 1) -> None:
+        """Add to it."""
+        with self._lock:
+            self._numbers[self._index] += step
+
+
+class Gauge:
+    """One series that comes and goes; any thread may set it."""
+
+    def __init__(self, tallies: Tallies, key: Key) -> None:
+        self._numbers = tallies.numbers
+        self._index = tallies.row(key, 1)
+        self.set(0)
+
+    def set(self, value: float) -> None:
+        """Replace its value."""
+        self._numbers[self._index] = value
+
+
+class Histogram:
+    """The series of one histogram; any thread may observe."""
+
+    def __init__(self, tallies: Tallies, key: Key, bounds: tuple[float, ...]) -> None:
+        self._numbers = tallies.numbers
+        self._first = tallies.row(key, len(bounds) + 2)  # a number for each bucket, +Inf's and the sum
+        self._sum = self._first + len(bounds) + 1
+        self._bounds = bounds
+        self._lock = threading.Lock()
+
+    def observe(self, value: float) -> None:
+        """Count an observation."""
+        bucket = self._first + bisect.bisect_left(self._bounds, value)
+        with self._lock:
+            self._numbers[bucket] += 1
+            self._numbers[self._sum] += value
+
+
+class ModelMetrics:
+    """The series of one model, looked up once; also the observer of its batcher."""
+
+    def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
+        name = model.name
+        self.tokenize = metrics.histogram("ladabert_tokenize_duration_seconds", name)
+        self.queue = metrics.histogram("ladabert_queue_duration_seconds", name)
+        self.inference = metrics.histogram("ladabert_inference_duration_seconds", name)
+        self.steps = {"tokenize": self.tokenize, "queue": self.queue, "inference": self.inference}
+        self.batch_size = metrics.histogram("ladabert_batch_size", name)
+        self.batch_tokens = metrics.histogram("ladabert_batch_tokens", name)
+        self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
+        self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
+        self.queue_depth_changed = metrics.gauge("ladabert_queue_depth", name).set
+        self.ready = metrics.gauge("ladabert_model_ready", name)
+        self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in model.labels}
+        self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
+        metrics.gauge(
+            "ladabert_model_info", name, model.version, model.precision, f"{model.ratio:g}", model.provider
+        ).set(1)
+        metrics.add_requests_series(name)
+
+    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
+        """Count a batch that a runner took."""
+        self.batch_size.observe(size)
+        self.batch_tokens.observe(padded_tokens)
+        self.batch_padding_ratio.observe((padded_tokens - tokens) / padded_tokens)
+
+
+class Metrics(Collector):
+    """All series of one app, whose inference routes are `routes`; collected over all workers, by default this one.
+
+    A request is one number that grows when it comes and one when it is answered. Those in progress, the answers by
+    status and the rejections follow from these, so no scrape sees a request as neither or as both.
+    """
+
+    def __init__(self, routes: Sequence[str], workers: WorkerTallies | None = None) -> None:
+        self._own, self._everyone = workers or own_tallies()
+        self._routes = tuple(routes)
+        self._answered: dict[tuple[str, str, int, str | None], tuple[Counter, Histogram]] = {}
+        self._begun = Counter(self._own, BEGUN)
+        self._forget_earlier_process()
+        self.add_requests_series(UNKNOWN_MODEL)
+        self._own.begin()
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._renderer = ThreadPoolExecutor(1, "metrics")
+        self._waiting: dict[Callable[[], tuple[bytes, str]], Future[tuple[bytes, str]]] = {}
+        self._lock = threading.Lock()  # for `_waiting`
+
+    def _forget_earlier_process(self) -> None:
+        """Take back what an earlier process of this worker left: its gauges, and the requests that it held."""
+        rows = self._own.rows()
+        numbers = self._own.numbers
+        for key, row in rows.items():
+            if isinstance(KINDS.get(key[0]), GaugeKind):
+                numbers[row.start] = ABSENT
+        numbers[rows[BEGUN].start] = sum(numbers[row.start] for key, row in rows.items() if key[0] == ANSWERED)
+
+    def start(self) -> None:
+        """Start the thread that answers scrapes; from then on a scrape opens no file and starts no thread."""
+        self._renderer.submit(self._openmetrics).result()
+
+    def stop(self) -> None:
+        """End the thread that answers scrapes."""
+        self._renderer.shutdown()
+
+    def counter(self, name: str, *labels: str) -> Counter:
+        """Return the series of a counter, at zero when it is new."""
+        return Counter(self._own, (name, *labels))
+
+    def gauge(self, name: str, *labels: str) -> Gauge:
+        """Return the series of a gauge, at zero when it is new."""
+        return Gauge(self._own, (name, *labels))
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        """Return the series of a histogram, at zero when they are new."""
+        kind = KINDS[name]
+        assert isinstance(kind, HistogramKind)
+        return Histogram(self._own, (name, *labels), kind.bounds)
+
+    def began(self) -> None:
+        """Count a request that came in."""
+        self._begun.inc()
+
+    def ended(self, model: str, route: str, status: int, seconds: float, rejected_reason: str | None) -> None:
+        """Count an answer."""
+        answers, duration = self._answered[model, route, status, rejected_reason]
+        answers.inc()
+        duration.observe(seconds)
+
+    def add_requests_series(self, model: str) -> None:
+        """Bring every series of requests to this model into being at zero."""
+        for route in self._routes:
+            duration = self.histogram("ladabert_request_duration_seconds", model, route)
+            for status, reason in ANSWERS:
+                answers = self.counter(ANSWERED, model, route, str(status), reason)
+                self._answered[model, route, status, reason or None] = answers, duration
+
+    async def page(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type: OpenMetrics when `accept` prefers it, else plain text.
+
+        Scrapes that wait for the thread share one page.
+        """
+        make = self._openmetrics if wants_openmetrics(accept) else self._plain_text
+        with self._lock:
+            page = self._waiting.get(make)
+            if page is None:
+                page = self._waiting[make] = self._renderer.submit(self._render, make)
+        return await asyncio.shield(asyncio.wrap_future(page))
+
+    def _render(self, make: Callable[[], tuple[bytes, str]]) -> tuple[bytes, str]:
+        with self._lock:
+            del self._waiting[make]  # scrapes that come from now on are owed later numbers
+        return make()
+
+    def _openmetrics(self) -> tuple[bytes, str]:
+        page: bytes = openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return page, openmetrics.CONTENT_TYPE_LATEST
+
+    def _plain_text(self) -> tuple[bytes, str]:
+        return generate_latest(self.registry), PLAIN_TEXT
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering counts nothing."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return every family over all workers."""
+        series: dict[str, dict[Key, list[Sequence[float]]]] = {name: {} for name in KINDS}
+        for tallies in self._everyone:
+            for (name, *labels), numbers in _read(tallies):
+                if not isinstance(KINDS[name], GaugeKind) or (tallies.counting and not math.isnan(numbers[0])):
+                    series[name].setdefault(tuple(labels), []).append(numbers)
+        for name, kind in KINDS.items():
+            yield _family(name, kind, series[name])
+
+
+def _read(tallies: Tallies) -> Iterator[tuple[Key, Sequence[float]]]:
+    """Return the series that one worker has counted."""
+    rows = tallies.rows()
+    if BEGUN not in rows:  # it has not started
+        return
+    numbers: Sequence[float] = tallies.numbers[: max(row.stop for row in rows.values())].tolist()
+    requests: dict[Key, float] = defaultdict(float)
+    for key, row in rows.items():
+        if key[0] == ANSWERED:
+            _, model, route, status, reason = key
+            answers = numbers[row.start]
+            requests["ladabert_requests_total", model, route, status] += answers
+            for each in REASONS:
+                requests["ladabert_rejected_total", model, each] += answers if each == reason else 0
+        elif key != BEGUN:
+            yield key, numbers[row.start : row.stop]
+    answered = sum(count for key, count in requests.items() if key[0] == "ladabert_requests_total")
+    # Looked at last: what was answered since then is in progress, and what came since then was not answered.
+    yield ("ladabert_requests_in_progress",), [tallies.numbers[rows[BEGUN].start] - answered]
+    for key, count in requests.items():
+        yield key, [count]
+
+
+def _family(
+    name: str, kind: CounterKind | GaugeKind | HistogramKind, series: dict[Key, list[Sequence[float]]]
+) -> Metric:
+    """Return a family of one sum, or one histogram, for each combination of labels."""
+    if isinstance(kind, HistogramKind):
+        histogram = HistogramMetricFamily(name, kind.text, labels=kind.labels)
+        bounds = [*map(str, kind.bounds), "+Inf"]
+        for labels, rows in series.items():
+            *buckets, total = map(sum, zip(*rows, strict=True))
+            histogram.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), total)
+        return histogram
+    if isinstance(kind, CounterKind):
+        counter = CounterMetricFamily(name, kind.text, labels=kind.labels)
+        for labels, rows in series.items():
+            counter.add_metric(labels, sum(value for (value,) in rows))
+        return counter
+    gauge = GaugeMetricFamily(name, kind.text, labels=kind.labels)
+    for labels, rows in series.items():
+        gauge.add_metric(labels, kind.over_workers(value for (value,) in rows))
+    return gauge
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Return whether an Accept header prefers OpenMetrics 1.0 to plain text."""
+    qualities = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for offer in accept[:ACCEPT_CHARACTERS].lower().split(","):
+        media_type, *parameters = map(str.strip, offer.split(";"))
+        values = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if media_type in qualities and (media_type == "text/plain" or values.get("version", "1.0.0") == "1.0.0"):
+            try:
+                qualities[media_type] = max(qualities[media_type], float(values.get("q", "1")))
+            except ValueError:
+                continue
+    return 0 < qualities["application/openmetrics-text"] >= qualities["text/plain"]

@@ -1,0 +1,128 @@
+"""POST /classify: validate, admit, tokenise, queue, batch, run, reply."""
+
+from typing import Any
+
+from pydantic_core import to_json
+
+from ladabert_serve.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    InvalidRequestError,
+    ModelFailedError,
+    NotJsonError,
+    QueueFullError,
+    TooLargeError,
+    UnknownModelError,
+    UnsupportedMediaError,
+)
+from ladabert_serve.http.body import check_content_type, parse_json
+from ladabert_serve.http.call import Call
+from ladabert_serve.http.inference_route import InferenceRoute, Services
+from ladabert_serve.http.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_classify_request
+from ladabert_serve.models.model import Model, Prediction, Question
+from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.tokenizer import TextInput
+from ladabert_serve.observability.metrics import UNKNOWN_MODEL
+from ladabert_serve.settings import Settings
+
+MAX_VALUES_PER_INPUT = 5  # commas, colons and brackets of {"text": …, "text_pair": …} in a list
+MAX_VALUES_BESIDE = 64  # of the other fields
+
+
+async def classify(call: Call, services: Services) -> bytes:
+    """Classify one input or a list of them; predictions come back in their order."""
+    settings = services.settings
+
+    # Validate.
+    call.set_deadline(settings.default_timeout_ms / 1000)
+    data = await call.read_body()
+    check_content_type(call.headers)
+    payload = parse_json(data, MAX_VALUES_PER_INPUT * settings.max_inputs + MAX_VALUES_BESIDE)
+    call.model = _label(services.registry, payload)
+    body = parse_classify_request(payload, settings.max_inputs)
+    if body.timeout_ms is not None:
+        call.set_deadline(body.timeout_ms / 1000)
+    model = services.registry.get(body.model)
+    question = _question(body, settings)
+
+    # Admit, tokenise, queue, batch, run.
+    predictions = await model.classify(question, call)
+
+    # Reply.
+    return _reply(model, predictions, call)
+
+
+ROUTE = InferenceRoute(
+    path="/classify",
+    answer=classify,
+    errors=(
+        NotJsonError,
+        UnknownModelError,
+        TooLargeError,
+        UnsupportedMediaError,
+        InvalidRequestError,
+        QueueFullError,
+        DrainingError,
+        ModelFailedError,
+        DeadlineExceededError,
+    ),
+    request_model=ClassifyRequest,
+    response_model=ClassifyResponse,
+    summary="Classify texts or pairs of texts",
+)
+
+
+def _label(registry: Registry, payload: Any) -> str:
+    """Return the served model that a request means, as its label in the metrics, before it is validated."""
+    if not isinstance(payload, dict):
+        return UNKNOWN_MODEL
+    name = payload.get("model")
+    if name is None:
+        return registry.default
+    return name if isinstance(name, str) and name in registry.models else UNKNOWN_MODEL
+
+
+def _question(body: ClassifyRequest, settings: Settings) -> Question:
+    """Return what is asked, within the limits; raises TooLargeError."""
+    limit_bytes = settings.max_text_bytes
+    if not isinstance(body.inputs, list):
+        inputs = [_input(body.inputs, "inputs", limit_bytes)]
+        paths = _path_of_one
+    else:
+        inputs = [_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
+        paths = "inputs[{}]".format
+    return Question(inputs, body.top_k, body.function_to_apply, body.truncate, body.truncation_direction, paths)
+
+
+def _path_of_one(_: int) -> str:
+    return "inputs"
+
+
+def _input(entry: str | TextPair, path: str, limit_bytes: int) -> TextInput:
+    if isinstance(entry, str):
+        value = TextInput(entry)
+        size_bytes = len(entry.encode())
+    else:
+        value = TextInput(entry.text, entry.text_pair)
+        size_bytes = max(len(text.encode()) for text in value if text is not None)
+    if size_bytes > limit_bytes:
+        raise TooLargeError(path, size_bytes, limit_bytes, "bytes")
+    return value
+
+
+def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
+    ticket = call.ticket
+    assert ticket is not None
+    return to_json(
+        {
+            "model": model.name,
+            "version": model.artefact.version,
+            "predictions": predictions,
+            "timing_ms": {
+                "tokenize": int((ticket.queued_at - ticket.admitted_at) * 1e6) / 1000,
+                "queue": int((ticket.started_at - ticket.queued_at) * 1e6) / 1000,
+                "inference": int((ticket.settled_at - ticket.started_at) * 1e6) / 1000,
+                "total": int(call.elapsed_s * 1e6) / 1000,
+            },
+        }
+    )

@@ -1,0 +1,49 @@
+"""GET and HEAD /health/live and /health/ready, for orchestrators."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ladabert_serve.errors import DrainingError, NotLiveError, NotReadyError, RequestError
+from ladabert_serve.http.openapi import problem_responses
+from ladabert_serve.http.problem import problem_response
+from ladabert_serve.http.schemas import Health
+from ladabert_serve.models.registry import Registry
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.head("/live", include_in_schema=False)
+@router.get(
+    "/live",
+    summary="Is the process up?",
+    response_model=Health,
+    responses=problem_responses([NotLiveError]),
+)
+async def live(request: Request) -> Response:
+    """Answer 200 while the event loop turns and no model needs a restart of the process."""
+    registry: Registry = request.app.state.services.registry
+    stuck = sorted(name for name, model in registry.models.items() if not model.live)
+    if stuck:
+        error = NotLiveError(f"too many runs hang on {', '.join(stuck)}; restart the server")
+        return problem_response(error, request.state.request_id)
+    return JSONResponse({"status": "live"})
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get(
+    "/ready",
+    summary="Can it answer requests?",
+    response_model=Health,
+    responses=problem_responses([NotReadyError, DrainingError]),
+)
+async def ready(request: Request) -> Response:
+    """Answer 200 when the default model is loaded, all its runners are alive, and the server is not draining."""
+    registry: Registry = request.app.state.services.registry
+    state = registry.get(None).state
+    if state == "ready":
+        return JSONResponse({"status": "ready"})
+    error: RequestError = DrainingError()
+    if state != "draining":
+        error = NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
+    return problem_response(error, request.state.request_id)

@@ -1,0 +1,66 @@
+"""GET /models and /models/{name}: what is served, its manifest and its live state."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ladabert_serve.errors import UnknownModelError
+from ladabert_serve.http.openapi import problem_responses
+from ladabert_serve.http.problem import problem_response
+from ladabert_serve.http.schemas import ModelDetail, ModelList
+from ladabert_serve.models.model import Model
+from ladabert_serve.models.registry import Registry
+
+router = APIRouter(tags=["models"])
+NAME_PARAMETER = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
+
+
+@router.get("/models", summary="List the served models", response_model=ModelList)
+async def list_models(request: Request) -> Response:
+    """List every served model by name."""
+    registry: Registry = request.app.state.services.registry
+    models = [_summary(registry, registry.models[name]) for name in sorted(registry.models)]
+    return JSONResponse({"default": registry.default, "models": models})
+
+
+@router.get(
+    "/models/{name}",
+    summary="Show one model",
+    response_model=ModelDetail,
+    responses=problem_responses([UnknownModelError]),
+    openapi_extra=NAME_PARAMETER,
+)
+async def show_model(request: Request) -> Response:
+    """Show one model's manifest and live state."""
+    registry: Registry = request.app.state.services.registry
+    try:
+        model = registry.get(request.path_params["name"])
+    except UnknownModelError as error:
+        return problem_response(error, request.state.request_id)
+    detail = {
+        **_summary(registry, model),
+        "file": model.graph_file,
+        "runners": model.runners,
+        "queue_depth": model.batcher.queue_depth,
+        "requests_in_progress": model.batcher.live_requests,
+        "manifest": model.artefact.manifest,
+    }
+    return JSONResponse(detail)
+
+
+def _summary(registry: Registry, model: Model) -> dict[str, Any]:
+    artefact = model.artefact
+    return {
+        "name": model.name,
+        "version": artefact.version,
+        "default": model.name == registry.default,
+        "state": model.state,
+        "task": artefact.task,
+        "problem_type": artefact.problem_type,
+        "labels": list(artefact.labels),
+        "max_length": artefact.max_length,
+        "precision": model.precision,
+        "provider": model.provider,
+    }

@@ -1,0 +1,156 @@
+"""Runs the application on a socket until a signal asks it to stop, then lets it finish."""
+
+import asyncio
+import gc
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+import uvloop
+
+from ladabert_serve.app import create_app
+from ladabert_serve.cores import available_cores
+from ladabert_serve.models.registry import Registry
+from ladabert_serve.observability.tallies import WorkerTallies
+from ladabert_serve.server.connection import bounded_protocol
+from ladabert_serve.server.connections import Connections
+from ladabert_serve.server.listener import backlog, refuse_handshakes
+from ladabert_serve.settings import Settings
+
+GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
+SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
+ACCEPT_S = 0.1  # after the signal: time in which handshakes that have begun are finished
+IDLE_S = 1.0  # after the signal, but at most a quarter of the grace period: for idle callers to send one more request
+POLL_S = 0.02
+ENDING_S = 1.0  # of the grace period, but at most half of it: to send the last answers and end the process
+HARD_STOP_S = 0.5  # of these: for callers to take the last answers
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server that drains first and does not die of the signal that it obeyed."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        registry: Registry,
+        connections: Connections,
+        grace_period_s: float,
+        started: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._registry = registry
+        self._connections = connections
+        self._grace_period_s = grace_period_s
+        self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
+        config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
+        self._on_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then report the start."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
+
+        Whoever completed a handshake is answered: the sockets close only once none waits in their backlog, and a
+        caller on an idle connection has a moment to send a last request, whose answer says that it is the last.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._registry.drain()
+        self._connections.drain()
+        alarm = loop.call_later(self._work_s, self._registry.abort)
+        for listener in sockets or []:
+            refuse_handshakes(listener)
+        await asyncio.sleep(ACCEPT_S)
+        while any(map(backlog, sockets or [])) and loop.time() < began + self._work_s:
+            await asyncio.sleep(POLL_S)
+        while self._connections.idle and loop.time() < began + min(IDLE_S, self._grace_period_s / 4):
+            await asyncio.sleep(POLL_S)
+        await super().shutdown(sockets)
+        alarm.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal's contract
+        """Ask the main loop to stop; a second Ctrl-C stops without waiting.
+
+        Unlike uvicorn's own it does not record the signal, which would be raised again after a clean
+        shutdown and turn exit code 0 into 143.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many connections as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run_server(
+    settings: Settings,
+    listener: socket.socket,
+    started: Callable[[Registry], None],
+    workers: WorkerTallies | None = None,
+) -> None:
+    """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
+    # Until the server takes over the signals, while models load, they end the process in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, listener, started, workers))
+
+
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    started: Callable[[Registry], None],
+    workers: WorkerTallies | None,
+) -> None:
+    app = create_app(settings, workers=workers)
+    connections = Connections(settings)
+    config = uvicorn.Config(
+        app,
+        http=bounded_protocol(connections),
+        ws="none",
+        lifespan="off",  # entered here, so that its StartError comes out as it is
+        log_config=None,
+        access_log=False,  # ladabert_serve.observability.access_log has more to say
+        server_header=False,
+        proxy_headers=False,  # nothing here reads the caller's address
+    )
+    async with app.router.lifespan_context(app):
+        registry: Registry = app.state.services.registry
+        server = Server(config, registry, connections, settings.grace_period_s, lambda: started(registry))
+        # What was made until here lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        await server.serve([listener])
+
+
+def announcement(settings: Settings, registry: Registry, address: tuple[str, int]) -> str:
+    """Return what the operator reads at the start: what is served, on what, and how to call it."""
+    lines = []
+    for name, model in sorted(registry.models.items()):
+        mark = " (default)" if name == registry.default else ""
+        lines.append(
+            f"{name}{mark}: version {model.artefact.version}, {model.precision}, "
+            f"{model.provider}, {model.runners} runner(s), labels {', '.join(model.artefact.labels)}"
+        )
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address[0], address[0])  # noqa: S104 - a comparison
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    url = f"http://{host}:{address[1]}"
+    pair = registry.models[registry.default].artefact.task == "pair"
+    body = '{"inputs": {"text": "one text", "text_pair": "another"}}' if pair else '{"inputs": "a good film"}'
+    cores = available_cores()
+    lines.append(f"listening on {url} with {settings.workers} worker(s) on {cores} core(s); docs at {url}/docs")
+    lines.append(f"try: curl -s {url}/classify -H 'content-type: application/json' -d '{body}'")
+    return "\n".join(lines)
