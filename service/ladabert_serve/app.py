@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -88,9 +88,13 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         api.include_router(module.router)
     describe(api, INFERENCE_ROUTES)
     api.add_exception_handler(HTTPException, _routing_error)
-    app = Application(
-        routes=[Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES], lifespan=lifespan
-    )
+    document = JSONResponse(api.openapi())  # rendered once
+
+    async def openapi(_: Request) -> Response:
+        return document
+
+    routes = [Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES]
+    app = Application(routes=[*routes, Route("/openapi.json", openapi)], lifespan=lifespan)
     app.settings = settings
     app.router.redirect_slashes = False
     app.router.default = api

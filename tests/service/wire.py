@@ -101,6 +101,9 @@ class FakeTransport(asyncio.Transport):
         """All that is written is taken, unless the caller stopped reading."""
         return 0 if self.takes_answers else len(self.written)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """There is no buffer."""
+
     def can_write_eof(self) -> bool:
         """Whether one direction can be closed alone, as on a TCP socket."""
         return True

@@ -21,6 +21,7 @@ SMALL_BODY_BYTES = 16384
 SHARE_OF_LARGE_BODIES = 0.75  # of the bytes in flight; small bodies have the rest for themselves
 LINGER_S = 10.0  # in which the rest of a refused body is read, so that its caller gets to read the answer
 LINGER_BYTES = 1 << 30
+DISCARDED_AT_ONCE = 8  # bodies; the rest wait in the kernel
 _source = random.Random()  # noqa: S311 - ids need to differ, not to be secret; no system call each
 
 
@@ -43,6 +44,7 @@ class RequestMiddleware:
         self.max_body_bytes = settings.max_body_bytes
         self.max_bytes_in_flight = settings.max_bytes_in_flight
         self.bytes_in_flight = 0
+        self.discarding = asyncio.Semaphore(DISCARDED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; a bug is logged and answered 500 if nothing was sent before."""
@@ -115,7 +117,8 @@ class _Exchange:
             message["headers"] = headers
         elif self._has_more and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
-            await _discard(self._receive)
+            async with self._bounds.discarding:
+                await _discard(self._receive)
             self._has_more = False
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)

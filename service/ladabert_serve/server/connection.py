@@ -19,7 +19,8 @@ from ladabert_serve.server.connections import Connections
 
 HELD_BYTES = 16384  # of the next requests held back while one is answered, before nothing more is read
 BODY_PIECE_BYTES = 65536
-HEAD_PIECE_BYTES = 2048  # parsed at a time: few pipelined requests begin in it
+UNSENT_BYTES = 16384  # of answers that wait to be taken, before no more is written
+HEAD_PIECE_BYTES = 512  # parsed at a time: few pipelined requests begin in it
 HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; that of `100 Continue` is one by itself
 END_OF_CHUNKS = b"\r\n\r\n"
 FRAMING_PER_BODY_BYTE = 1  # beyond what headers may have: chunks of a few bytes are more work than their body
@@ -113,11 +114,6 @@ class Connection(HttpToolsProtocol):
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def asked(self) -> bool:
-        """Whether a request came, ever."""
-        return self.cycle is not None
-
     def abort(self) -> None:
         """End the connection at once."""
         self.transport.abort()
@@ -126,6 +122,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first request's headers."""
+        transport.set_write_buffer_limits(UNSENT_BYTES)
         writes: Any = JoinedWrites(transport)  # it passes on what it does not have itself
         self._writes: JoinedWrites = writes
         super().connection_made(writes)
@@ -148,9 +145,9 @@ class Connection(HttpToolsProtocol):
         """Parse what belongs to the current request and hold the rest back."""
         if self._refusal is not None:
             return
-        if self._held or len(data) > HEAD_PIECE_BYTES or self._has_to_wait or self._is_chunked:
+        if self._held or self._has_to_wait or self._is_chunked or len(data) > self._piece_size():
             self._held += data
-        else:
+        else:  # without a copy
             self._parse(data)
         self._parse_held()
 

@@ -1,13 +1,17 @@
 """All connections of one server: how many there may be, and which of them take too long."""
 
 import asyncio
+import contextlib
+import ctypes
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ladabert_serve.settings import Settings
 
 SWEEP_S = 0.25
+FLOOD = 64  # connections that end are worth giving their memory back
 
 
 class Checked(Protocol):
@@ -16,10 +20,6 @@ class Checked(Protocol):
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
-
-    @property
-    def asked(self) -> bool:
-        """Whether a request came, ever."""
 
     def abort(self) -> None:
         """End it at once."""
@@ -38,51 +38,72 @@ class Connections:
         self.settings = settings
         self.clock = clock
         self.draining = False
-        self._connections: dict[Checked, None] = {}
+        self._unused: dict[Checked, None] = {}  # on which no request came yet
+        self._used: dict[Checked, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._most = 0  # connections since memory was given back
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._unused) + len(self._used)
 
     @property
     def idle(self) -> int:
         """Connections on which no request is being answered."""
-        return sum(not connection.busy for connection in self._connections)
+        return sum(not connection.busy for connection in self._all())
 
     def add(self, connection: Checked) -> bool:
-        """Take a new connection in, in the place of the longest idle one if need be; False when all are busy."""
-        if len(self._connections) >= self.settings.max_connections:
-            idle = [other for other in self._connections if not other.busy]
-            if not idle:
+        """Take a new connection in, in the place of the longest idle one if need be; False when all are busy.
+
+        One on which no request came yet goes first, so that a flood of those ends no connection that is in use.
+        """
+        if len(self) >= self.settings.max_connections:
+            idle = next((other for other in self._all() if not other.busy), None)
+            if idle is None:
                 return False
-            longest = next((other for other in idle if not other.asked), idle[0])  # without a request, if there is one
-            del self._connections[longest]
-            longest.abort()
-        self.used(connection)
+            self._forget(idle)
+            idle.abort()
+        self._unused[connection] = None
+        self._most = max(self._most, len(self))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return True
 
     def used(self, connection: Checked) -> None:
         """Count a connection as the most recently used one."""
-        self._connections.pop(connection, None)
-        self._connections[connection] = None
+        self._forget(connection)
+        self._used[connection] = None
 
     def remove(self, connection: Checked) -> None:
         """Forget a connection that ended."""
-        self._connections.pop(connection, None)
-        if not self._connections and self._timer is not None:
+        self._forget(connection)
+        if not len(self) and self._timer is not None and self._most <= FLOOD:
             self._timer.cancel()
             self._timer = None
 
     def drain(self) -> None:
         """Let every answer from now on be its connection's last."""
         self.draining = True
-        for connection in self._connections:
+        for connection in self._all():
             connection.expect_no_more()
 
+    def _all(self) -> Iterator[Checked]:
+        return itertools.chain(self._unused, self._used)
+
+    def _forget(self, connection: Checked) -> None:
+        self._unused.pop(connection, None)
+        self._used.pop(connection, None)
+
     def _sweep(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if len(self) else None
         now = self.clock()
-        for connection in list(self._connections):
+        for connection in list(self._all()):
             connection.check(now)
+        if self._most > len(self) + FLOOD:
+            self._most = len(self)
+            return_memory()
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, which the C library by itself keeps."""
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)

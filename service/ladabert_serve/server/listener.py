@@ -21,7 +21,8 @@ DROP_SYN = b"".join(
     )
 )
 SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
-SOCKET_BUFFER_BYTES = 131072
+# Of each connection, in bytes. The kernel would let them grow to megabytes; a read brings what the first holds.
+SOCKET_BUFFERS = {socket.SO_RCVBUF: 32768, socket.SO_SNDBUF: 131072}
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -36,11 +37,8 @@ def bind(settings: Settings) -> socket.socket:
         raise StartError(f"cannot listen on {where}: {error.strerror}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for buffer in (
-            socket.SO_RCVBUF,
-            socket.SO_SNDBUF,
-        ):  # of each connection: the kernel would let it grow to megabytes
-            listener.setsockopt(socket.SOL_SOCKET, buffer, SOCKET_BUFFER_BYTES)
+        for buffer, size_bytes in SOCKET_BUFFERS.items():
+            listener.setsockopt(socket.SOL_SOCKET, buffer, size_bytes)
         listener.bind(address)
     except OSError as error:
         listener.close()
