@@ -8,17 +8,17 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from benchmarks.harness.pages import all_pages, table
+from benchmarks.harness.pages import MISSING, all_pages, table
 from ladabert_compress.cli.main import main as compress_main
 from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
 from ladabert_serve.settings import ENV_PREFIX, Settings
-from tests.attacks.harness.attack import all_attacks
+from tests.attacks.harness.attack import BACK_S, HOLD_UP_MS, LEFT_MIB, MEMORY_MIB, all_attacks
 
 REPOSITORY = Path(__file__).parents[1]
 GENERATED = re.compile(r"(<!-- generated: ([^,]+), by python -m tests.test_docs -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -112,21 +112,16 @@ def _options(text: str) -> Iterator[tuple[str, str]]:
 
 
 def attacks_table() -> str:
-    """Every attack with its limits, as its file states them."""
+    """Every attack, and what it may get, as its file states it."""
     rows = [
-        [
-            f"`{name}`",
-            attack.what,
-            ", ".join(sorted(attack.answers)) or "–",
-            *_limits(attack.ends, attack.memory_mib, attack.hold_up_ms),
-        ]
+        [f"`{name}`", attack.what, ", ".join(sorted(attack.answers)) or MISSING, _milliseconds(attack.answer_ms)]
         for name, attack in sorted(all_attacks().items())
     ]
-    return table(["attack", "what it does", "answers that it may get", "memory, MiB", "others wait, ms"], rows)
+    return table(["attack", "what it does", "answers", "each within"], rows)
 
 
-def _limits(ends: bool, memory_mib: float, hold_up_ms: float) -> Iterable[str]:
-    return ("–", "–") if ends else (f"{memory_mib:.0f}", f"{hold_up_ms:.0f}")
+def _milliseconds(limit: float | None) -> str:
+    return MISSING if limit is None else f"{limit:.0f} ms"
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -178,6 +173,14 @@ def test_a_command_has_a_line_for_each_of_its_options() -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", re.sub(r"usage:.*?\n\n", "", help_of("search"), flags=re.DOTALL)))
     assert {"--teacher", "--out", "--resume"} <= named
     assert all(f"`{option}" in options_table("search") for option in named - {"--help"})
+
+
+def test_the_page_of_attacks_says_the_limits_that_all_of_them_have() -> None:
+    text = (REPOSITORY / "docs" / "results" / "attacks.md").read_text(encoding="utf-8")
+    for limit in (f"{HOLD_UP_MS} ms", f"{MEMORY_MIB} MiB", f"{LEFT_MIB} MiB", f"{BACK_S:.0f} s"):
+        assert limit in text.partition("<!-- generated")[0]
+    for name, attack in all_attacks().items():
+        assert attack.ends or (attack.memory_mib, attack.hold_up_ms) == (MEMORY_MIB, HOLD_UP_MS), name
 
 
 def test_the_readme_is_short() -> None:
