@@ -9,8 +9,7 @@ def sections(results: Results) -> dict[str, str]:
     rows = results.rows("attacks")
     held = sum(not row["not_held"] for row in rows)
     head = ["attack", "answers", "memory, MiB", "longest wait of others", "claims"]
-    about = f"Commit {results.origin['commit']}, {results.origin['date']}, {results.origin['machine']}, "
-    about += f"{results.origin['cores']} cores: {held} of {len(rows)} attacks held.\n\n"
+    about = f"{results.told()}, {results.origin['machine']}: {held} of {len(rows)} attacks held.\n\n"
     return {"attacks": about + table(head, map(_line, rows))}
 
 
