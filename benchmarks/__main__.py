@@ -37,6 +37,7 @@ MEASURES = {
     "bert-base-sizes": "bert_base_sizes",
 }
 PREPARES = {"artefact": "artefact", "environments": "serving.environments"}  # add_options(parser) and prepare(options)
+KEPT = {"attacks": "attacks", "frontier-scout": "frontier"}  # sections(results) alone: measured by other programs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +101,7 @@ def _suffix(results: Results, path: Path | None) -> str:
 
 
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"benchmarks.{(MEASURES | PREPARES)[name]}")
+    return importlib.import_module(f"benchmarks.{(MEASURES | PREPARES | KEPT)[name]}")
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

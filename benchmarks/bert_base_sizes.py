@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from benchmarks.harness.pages import table
+from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import Results, Row, origin
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.data.reading import LabelledTexts
@@ -132,7 +132,7 @@ def sections(results: Results) -> dict[str, str]:
 
 HEAD = (
     *("ratio", "paper", "non-zero", "held, zeros included"),
-    *("P_weight, paper", "P_weight, solved", "fp32 graph", "int8 graph"),
+    *("P_weight, paper", "P_weight, solved", "graph: fp32, int8"),
 )
 
 
@@ -140,8 +140,8 @@ def _sizes(row: Row) -> list[str]:
     megabytes = {name: f"{count / 1e6:.0f} MB" for name, count in row["bytes"].items()}
     held = [f"{row['nonzero_parameters'] / 1e6:.2f} M", f"{row['parameters'] / 1e6:.1f} M"]
     shares = [f"{row['paper_p_weight']:.3f}", f"{row['p_weight']:.3f}"]
-    graphs = [megabytes["model.onnx"], megabytes.get("model.int8.onnx", "")]
-    return [f"×{row['ratio']:g}", f"{row['paper_millions']} M", *held, *shares, *graphs]
+    graphs = f"{megabytes['model.onnx']}, {megabytes.get('model.int8.onnx', MISSING)}"
+    return [f"×{row['ratio']:g}", f"{row['paper_millions']} M", *held, *shares, graphs]
 
 
 def failures(results: Results) -> list[str]:

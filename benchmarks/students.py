@@ -161,14 +161,12 @@ def models_table(manifests: list[Row]) -> str:
                 f"{made['nonzero_parameters'] / 1e6:.2f} of {made['parameters'] / 1e6:.2f} M",
                 f"{made['stored_bytes'] / 1e6:.2f} MB, {manifest['files'][name]['precision']}",
                 f"{figures['rows']:,}",
-                f"{teacher:.4f}",
-                f"{scores['accuracy']:.4f}",
-                f"{100 * scores['accuracy'] / teacher:.1f} %",
-                f"{100 * scores['agreement']:.1f} %",
+                f"{teacher:.4f}, {scores['accuracy']:.4f}",
+                f"{100 * scores['accuracy'] / teacher:.1f} %, {100 * scores['agreement']:.1f} %",
             ]
         )
     sizes = ["student", "asked for, reached", "non-zero, of all parameters", "graph on disk"]
-    return table([*sizes, "dev: rows", "teacher", "student", "share of the teacher's accuracy", "the same label"], rows)
+    return table([*sizes, "dev: rows", "teacher, student", "share of the teacher's accuracy, the same label"], rows)
 
 
 def calibrations_table(manifests: list[Row]) -> str:

@@ -15,7 +15,7 @@ from ladabert_serve.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
-DOCUMENTATION = (ROOT / "docs/containers.md").read_text()
+DOCUMENTATION = (ROOT / "docs/how-to/containers.md").read_text()
 SET_BY_THE_IMAGE = {"host", "port", "models"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 

@@ -1,4 +1,4 @@
-"""Does faults to a real server and measures whether docs/faults.md's promises hold; exits 1 when one does not.
+"""Does faults to a real server and measures whether docs/results/faults.md's promises hold; exits 1 when one does not.
 
 python -m benchmarks faults [NAME…] [--models models] [--quick | --seconds S] [--write]
 

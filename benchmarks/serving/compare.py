@@ -3,7 +3,7 @@
 python -m benchmarks serving --teacher DIR [--model models/NAME] [--peers FOLDER] [--texts FILE] [--quick] [--write]
 
 Contenders take turns at every point of every round; whoever is not measured is stopped by SIGSTOP. SIGTERM ends it in
-order. docs/performance.md says what is measured, and how.
+order. docs/results/serving.md says what is measured, and how.
 """
 
 import argparse

@@ -66,7 +66,7 @@ def _graph(key: str, artefact_folder: Path, infinity: Path, transformers: Path |
     artefact = read_artefact(artefact_folder)
     graph = Graph(key, artefact, infinity.with_suffix(".onnx"), infinity, transformers)
     # As ONNX Runtime computes it in our service: on a processor without VNNI an int8 graph answers wrongly under the
-    # options of other servers, see docs/artefact.md.
+    # options of other servers, see docs/reference/artefact.md.
     options = session_options()
     options.optimized_model_filepath = str(graph.peers_file)
     onnxruntime.InferenceSession(artefact.read(artefact.graph_file("auto")), options, ["CPUExecutionProvider"])

@@ -173,13 +173,14 @@ def _levels(results: Results, graph: str, load: str) -> str:
             return figure(results.median("points", column, **wanted, contender=name, concurrency=level))
 
         if name == LIMIT:
-            rows.append([title, *(at(level, "requests_per_s") for level in levels), "", "", "", "", ""])
+            rows.append([title, *(at(level, "requests_per_s") for level in levels), "", ""])
             continue
         cells = [f"**{at(n, 'requests_per_s')}** ({at(n, 'p50_ms')} / {at(n, 'p99_ms')})" for n in levels]
         peak = max(row["peak_mib"] for row in own if row["round"] == 1)
         sums = [str(sum(row[column] for row in own)) for column in ("refused", "errors")]
-        rows.append([title, *cells, at(busiest, "cpu_ms"), at(busiest, "client_cpu_ms"), f"{peak:.0f}", *sums])
-    return table(["server", *levels, "CPU-ms", "client CPU-ms", "peak MiB", "refused", "errors"], rows)
+        cpu = f"{at(busiest, 'cpu_ms')}, {at(busiest, 'client_cpu_ms')}"
+        rows.append([title, *cells, cpu, f"{peak:.0f} ({', '.join(sums)})"])
+    return table(["server", *levels, "CPU-ms: server, client", "peak MiB (refused, errors)"], rows)
 
 
 def _alone(results: Results, graph: str, name: str) -> float | None:

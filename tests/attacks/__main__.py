@@ -4,12 +4,12 @@ The exit code is 1 when a claim does not hold.
 """
 
 import argparse
-import json
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.harness.results import Results, origin
 from tests.attacks.harness.attack import Attack, Claim, all_attacks
 from tests.attacks.harness.judge import Verdict, judge
 from tests.attacks.harness.models import bundled_models
@@ -35,7 +35,7 @@ def main() -> int:
             sys.stdout.write(row(verdict))
             sys.stdout.flush()
     if options.json:
-        options.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n")
+        results(verdicts).save(options.json)
     held = sum(not verdict.complaints for verdict in verdicts)
     sys.stdout.write(f"{held} of {len(verdicts)} attacks held\n")
     return int(held < len(verdicts))
@@ -47,6 +47,17 @@ def _attack(attack: Attack, models: Models, short: bool) -> Verdict:
             return judge(attack, server, attack.short if short else attack.full)
     except RuntimeError as error:
         return Verdict(attack.name, [Claim("the server starts", False, str(error))], {}, 0.0, {})
+
+
+def results(verdicts: Iterable[Verdict]) -> Results:
+    """Return what was measured in the format of benchmarks/results, from which a page is filled."""
+    measured = origin("uvicorn", "onnxruntime")
+    measured["command"] = measured["command"].replace("benchmarks", "tests.attacks", 1)
+    found = Results("attacks", measured)
+    for verdict in verdicts:
+        figures = {"answers": verdict.answers, "memory_mib": verdict.memory_mib, "waits_ms": verdict.waits_ms}
+        found.add("attacks", attack=verdict.name, claims=len(verdict.claims), not_held=verdict.complaints, **figures)
+    return found
 
 
 def row(verdict: Verdict) -> str:

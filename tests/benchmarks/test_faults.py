@@ -14,7 +14,7 @@ from benchmarks.faults.report import Options, Report
 from benchmarks.faults.run_all import FAULTS, failures, keep, sections
 from benchmarks.harness.results import REPOSITORY, Results
 
-PAGE = REPOSITORY / "docs" / "faults.md"
+PAGE = REPOSITORY / "docs" / "results" / "faults.md"
 
 
 def test_a_late_text_that_a_run_took_is_told_by_the_access_log() -> None:
@@ -54,7 +54,7 @@ def test_the_page_tells_how_to_run_every_fault() -> None:
 def test_the_page_names_tests_that_are_there() -> None:
     named = re.findall(r"`(test_\w+\.py)`", PAGE.read_text(encoding="utf-8"))
     assert named
-    assert not [name for name in named if not (PAGE.parents[1] / "tests" / "service" / name).exists()]
+    assert not [name for name in named if not (REPOSITORY / "tests" / "service" / name).exists()]
 
 
 def found(name: str, measured: str, commit: str = "new", results: Results | None = None) -> Results:

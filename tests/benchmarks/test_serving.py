@@ -155,5 +155,5 @@ def test_a_server_is_shown_with_its_medians_and_what_was_not_measured_is_a_dash(
     about = {"command": "c", "commit": "c", "date": "d", "machine": "m", "versions": {}}
     settings = {"rounds": 3, "seconds": 1, "texts": "made up", "graphs": {}}
     text = sections(Results("serving", about, settings, {"points": points, "alone": []}))["serving"]
-    assert "| LadaBERT | **200** (2 / 1) | 3 | 0.1 | 250 | 3 | 0 |" in text
+    assert "| LadaBERT | **200** (2 / 1) | 3, 0.1 | 250 (3, 0) |" in text
     assert "| one in-process call, median ms | – | – |" in text

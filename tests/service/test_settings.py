@@ -12,7 +12,10 @@ from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
 from tests.service.tiny_artefact import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "serving.md").read_text()
+SETTINGS, HTTP, METRICS = (
+    (REPOSITORY / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("settings", "http", "metrics")
+)
 FIELDS = sorted(Settings.model_fields)
 
 
@@ -25,18 +28,23 @@ def default(name: str) -> str:
 def test_a_setting_is_documented_with_its_default(name: str) -> None:
     description = Settings.model_fields[name].description
     assert description
-    assert f"| `LADABERT_{name.upper()}` | {default(name)} | {description} |" in PAGE
+    assert f"| `LADABERT_{name.upper()}` | {default(name)} | {description} |" in SETTINGS
 
 
 def test_every_number_is_documented_with_what_it_trades() -> None:
     numbers = {name for name in FIELDS if Settings.model_fields[name].annotation in (int, float, int | None)} - {"port"}
-    table = PAGE.partition("What each number trades")[2].partition("\n## ")[0]
+    table = SETTINGS.partition("What each number trades")[2].partition("\n## ")[0]
     firsts = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `") and line.count(" | ") == 2]
     assert sorted(re.findall("`([A-Z_]+)`", "".join(firsts))) == sorted(name.upper() for name in numbers)
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:
-    assert set(re.findall(r"`LADABERT_([A-Z_]+)`", PAGE)) == {name.upper() for name in FIELDS}
+    names = {name.upper() for name in FIELDS}
+    assert set(re.findall(r"`LADABERT_([A-Z_]+)`", SETTINGS)) == names
+    of_compose = set(re.findall(r"LADABERT_([A-Z_]+)", (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")))
+    for page in (REPOSITORY / "docs").rglob("*.md"):
+        mentioned = set(re.findall(r"\bLADABERT_([A-Z_]+)\b", page.read_text(encoding="utf-8")))
+        assert mentioned <= names | of_compose, page.name
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -117,21 +125,21 @@ def test_every_problem_type_and_metric_is_documented() -> None:
 
     for outcome in OUTCOMES.values():
         if outcome.status != 499:
-            assert f"`{outcome.title.lower().replace(' ', '-')}`" in PAGE, outcome
+            assert f"`{outcome.title.lower().replace(' ', '-')}`" in HTTP, outcome
     for family in Metrics(["/classify"]).registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        assert f"`{name}" in PAGE, name
+        assert f"`{name}" in METRICS, name
 
 
 def test_every_route_is_documented(models: Path) -> None:
     with serving(models) as server:
         paths = server.get("/openapi.json").json()["paths"]
     for path in paths:
-        assert f"`{path}`" in PAGE or f" {path}`" in PAGE, path
+        assert f"`{path}`" in HTTP or f" {path}`" in HTTP, path
 
 
 def test_the_documented_answer_fits_the_schema() -> None:
     from ladabert_serve.http.schemas import ClassifyResponse
 
-    (example,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[1:2]
+    (example,) = re.findall(r"```json\n(.*?)```", HTTP, re.DOTALL)[1:2]
     ClassifyResponse.model_validate(json.loads(example))

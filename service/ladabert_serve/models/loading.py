@@ -71,7 +71,7 @@ def _load_backend(
         raise ProviderError(
             f"provider openvino was asked for and {error.name} is not installed: pip install 'ladabert[openvino]'"
         ) from error
-    # Others would answer differently in a graph for one shape, as OpenVINO rounds elsewhere in it: docs/providers.md.
+    # Other graphs would answer differently when compiled for one shape: see docs/results/providers.md.
     may_be_fixed = is_fp32 and artefact.task == "single"
     fixed_tokens = openvino_fixed_tokens if may_be_fixed else 0
     backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length, fixed_tokens)
