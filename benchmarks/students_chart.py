@@ -46,7 +46,7 @@ def caption(results: Results) -> str:
     rows, teacher = asked[0]["rows"], asked[0]["teacher_accuracy"]
     error = 100 * math.sqrt(teacher * (1 - teacher) / rows)
     origin = results.origin
-    commit = f"commit {origin['commit']}" if origin["commit"] else "the file does not name its commit"
+    commit = f"commit {origin['commit']}" if origin["commit"] else "commit not recorded"
     (first, *students) = points(results)
     fastest = min(students, key=lambda point: point.median_ms)
     return (

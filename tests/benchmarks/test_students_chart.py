@@ -47,7 +47,7 @@ def test_the_caption_names_the_machine_and_says_when_no_commit_is_known(results:
     caption = students_chart.caption(results)
     assert results.origin["machine"] in caption
     results.origin["commit"] = None
-    assert "does not name its commit" in students_chart.caption(results)
+    assert "commit not recorded" in students_chart.caption(results)
     results.origin["commit"] = "abc1234"
     assert "commit abc1234" in students_chart.caption(results)
 
