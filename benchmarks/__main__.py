@@ -1,7 +1,8 @@
 """Runs a benchmark, keeps its figures, and fills the sections of pages that show them.
 
 python -m benchmarks NAME [options]     measure; `NAME --help` says what, and how
-python -m benchmarks pages [--check]    fill every section from benchmarks/results; --check: only say what differs
+python -m benchmarks pages [--check]    fill every section and draw every plot from benchmarks/results; --check: only
+                                        say which page differs
 """
 
 import argparse
@@ -82,8 +83,19 @@ def _measure(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
+def draw_all() -> None:
+    """Draw every plot from the committed results."""
+    for path in sorted(FOLDER.glob("*.json")):
+        results = Results.load(path)
+        module = _module(results.benchmark)
+        if hasattr(module, "draw"):
+            module.draw(results, _suffix(results, path))
+
+
 def _pages(*, write: bool) -> int:
     wrong = fill(all_sections(), all_pages(), write=write)
+    if write:
+        draw_all()
     for page in wrong:
         print(f"{page.relative_to(REPOSITORY)}: {'filled' if write else 'differs from the results'}")
     return 0 if write or not wrong else 1
@@ -120,7 +132,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             command.add_argument(
                 "--write", action="store_true", help=f"keep them in results/{name}.json or --json, and fill the pages"
             )
-    pages = commands.add_parser("pages", help="Fills every section of README.md and docs from benchmarks/results.")
+    pages = commands.add_parser("pages", help="Fills every section of README.md and docs, and draws the plots.")
     pages.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page differs")
     return parser
 

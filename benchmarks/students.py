@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from benchmarks import students_chart
 from benchmarks.harness.client import Connection, post
 from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import REPOSITORY, Results, Row, origin
@@ -90,11 +91,18 @@ def _teacher_accuracy(folder: Path, data: LabelledTexts, labels: list[int]) -> f
 
 
 def sections(results: Results) -> dict[str, str]:
-    """Return the table of sizes, answers and times, or of times alone where nothing was asked over HTTP."""
+    """Return the table and the chart's caption, or the table of times alone where nothing was asked over HTTP."""
     if not results.rows("http"):
         head = ["", "teacher", *(f"`{name}`" for name in STUDENTS)]
         return {"students": f"{results.origin['machine']}.\n\n" + table(head, _times(results, STUDENTS))}
-    return {"students": students_table([_manifest(name) for name in STUDENTS], results)}
+    table_of_all = students_table([_manifest(name) for name in STUDENTS], results)
+    return {"students": table_of_all, "students-chart": students_chart.caption(results)}
+
+
+def draw(results: Results, suffix: str) -> None:
+    """Write the README's chart; a file with a suffix is of another machine and has none."""
+    if not suffix:
+        students_chart.draw(results)
 
 
 def students_table(manifests: list[Row], results: Results) -> str:

@@ -45,6 +45,10 @@ def test_the_quick_start_gives_the_answer_that_the_readme_shows() -> None:
             assert prediction[key] == expected[key]
 
 
+def test_the_readme_is_read_in_three_minutes() -> None:
+    assert len(README.splitlines()) < 120
+
+
 def test_every_command_of_the_readme_exists() -> None:
     known = ("make serve", "curl", "pip install", "ladabert-compress finetune", "ladabert-compress compress")
     for command in commands():

@@ -1,5 +1,6 @@
 """Plots of the pages: the same figures give the same file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a plot on a light or a dark page; the background stays transparent."""
+
+    name: str
+    text: str
+    teacher: str
+    student: str
+
+
+THEMES = (Theme("light", "#1f2328", "#bc4c00", "#0969da"), Theme("dark", "#e6edf3", "#f0883e", "#58a6ff"))
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Any]:
@@ -33,3 +47,16 @@ def save(figure: Figure, path: Path) -> None:
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def save_in_theme(figure: Figure, path: Path, theme: Theme) -> None:
+    """Write a figure without a legend, its axes and words in the theme's colour."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(theme.text)
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(colors=theme.text)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_color(theme.text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None}, transparent=True)

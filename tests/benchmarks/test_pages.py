@@ -85,9 +85,13 @@ def test_the_pages_command_says_which_page_differs(
     monkeypatch.setattr("benchmarks.__main__.all_pages", lambda: [page])
     monkeypatch.setattr("benchmarks.__main__.all_sections", lambda: {"a": "new\n"})
     monkeypatch.setattr("benchmarks.__main__.REPOSITORY", tmp_path)
+    drawn: list[bool] = []
+    monkeypatch.setattr("benchmarks.__main__.draw_all", lambda: drawn.append(True))
     assert main(["pages", "--check"]) == 1
     assert capsys.readouterr().out == "page.md: differs from the results\n"
+    assert not drawn
     assert main(["pages"]) == 0
+    assert drawn
     assert main(["pages", "--check"]) == 0
 
 
