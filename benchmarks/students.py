@@ -143,8 +143,11 @@ def _times(results: Results, names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def sections_of_manifests() -> dict[str, str]:
-    """Return what the manifests of models/ say of every bundled student, by name: it was measured by `compress`."""
-    found = [_manifest(path.parent.name) for path in sorted(MODELS.glob("*/manifest.json"))]
+    """Return what `compress` measured of every bundled student, from the manifests, by data set and ratio."""
+    found = sorted(
+        (_manifest(path.parent.name) for path in MODELS.glob("*/manifest.json")),
+        key=lambda manifest: (manifest["evaluation"]["data_set"], manifest["compression"]["requested_ratio"]),
+    )
     return {"models": models_table(found), "calibrations": calibrations_table(found)}
 
 

@@ -1,6 +1,5 @@
 """Claims about a model's other names: requests may use them, answers and metrics have the name."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
