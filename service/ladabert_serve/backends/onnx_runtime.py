@@ -27,8 +27,8 @@ class OnnxBackend:
     """One session with one thread per run, shared by every runner: `run` holds no lock and frees the GIL.
 
     With `device` the inputs are put there, and the output made there, by I/O binding: on a GPU the three arrays go
-    over once, in order, and only the logits come back. `multi_thread_session` is for a single text that
-    finds no other run going on.
+    over once, in order, and only the logits come back. `multi_thread_session` runs a single text that arrives while
+    nothing else runs.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OnnxBackend:
         self._device = device
         self._multi_thread_session = multi_thread_session
         self._lock = threading.Lock()
-        self._runs = 0  # that go on; not counted without that session
+        self._runs = 0  # that go on; not counted without a multi-thread session
 
     @property
     def provider(self) -> str:

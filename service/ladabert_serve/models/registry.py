@@ -86,24 +86,22 @@ def load_registry(settings: Settings, metrics: Metrics, load: Loader = load_infe
 
 
 def read_artefacts(settings: Settings) -> list[Artefact]:
-    """Read and verify every artefact of the models folder, at least one, no two of which share a name or alias."""
+    """Read and verify every artefact of the models folder, at least one."""
     folders = find_artefacts(settings.models)
     if not folders:
         raise ArtefactError(f"{settings.models}: holds no artefact (make one with ladabert-compress)")
-    artefacts = [read_artefact(folder) for folder in folders]
-    _names_by_alias(artefacts)
-    return artefacts
+    return [read_artefact(folder) for folder in folders]
 
 
 def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
     """Return the default model's name: as configured, or else called `default`, or else the first of the sorted names.
 
-    Models for single texts come before those for pairs, which would refuse a request for one text.
+    Models for single texts come before those for pairs, which would refuse a request for one text. Raises StartError.
     """
     names = [
         artefact.name for artefact in sorted(artefacts, key=lambda artefact: (artefact.task == "pair", artefact.name))
     ]
-    known = {**_names_by_alias(artefacts), **{name: name for name in names}}
+    known = _names_and_aliases(artefacts)
     wanted = settings.default_model
     if wanted is None:
         return known.get(DEFAULT, names[0])
@@ -114,17 +112,16 @@ def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
     return known[wanted]
 
 
-def _names_by_alias(artefacts: list[Artefact]) -> dict[str, str]:
-    """Return the model's name for each alias; raises ArtefactError when a name or alias means two models."""
-    taken = {artefact.name: artefact.name for artefact in artefacts}
-    aliases: dict[str, str] = {}
+def _names_and_aliases(artefacts: list[Artefact]) -> dict[str, str]:
+    """Return the model's name for each name and alias; raises ArtefactError when one means two models."""
+    known = {artefact.name: artefact.name for artefact in artefacts}
     for artefact in artefacts:
         for alias in artefact.aliases:
-            if alias in taken:
+            if alias in known:
                 path = artefact.folder / MANIFEST_FILE
-                raise ArtefactError(f"{path}: its alias {alias!r} is a name of model {taken[alias]!r} already")
-            taken[alias] = aliases[alias] = artefact.name
-    return aliases
+                raise ArtefactError(f"{path}: its alias {alias!r} is a name of model {known[alias]!r} already")
+            known[alias] = artefact.name
+    return known
 
 
 def _log_alias(alias: str, name: str) -> None:
