@@ -56,7 +56,7 @@ def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
 def score_recipe(recipe: Recipe) -> float:
     """The accuracy on the held-out rows after the task's number of steps."""
     epoch_steps = steps_per_epoch(len(_task.train_data), recipe.training.batch_size)
-    recipe = recipe.lasting(_task.steps / epoch_steps)
+    recipe = recipe.with_total_epochs(_task.steps / epoch_steps)
     learner = LadaBertLearner(_teacher.model, recipe, epoch_steps, _task.train_data)
     total_steps = learner.timetable.total_steps
     history = train(
