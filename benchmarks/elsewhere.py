@@ -45,17 +45,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace) -> Results:
     """Take the accuracy of the teacher and of each student's default graph on each domain, with their agreement."""
     results = Results("elsewhere", origin("onnxruntime", "torch"))
+    students = sorted(
+        options.models.glob("sst2-*"), key=lambda folder: float(read_manifest(folder)["compression"]["requested_ratio"])
+    )
     known = {normalised(text) for text in read_labelled_texts(str(options.train)).texts}
     for domain, file in DOMAINS.items():
         texts = clear_rows(options.archive, file, known)
         results.add("domains", domain=domain, rows=len(texts), positive=texts.labels.count(LABELS[1]))
-        for number, folder in enumerate(tqdm(sorted(options.models.glob("sst2-*")), desc=domain, unit="model")):
+        for number, folder in enumerate(tqdm(students, desc=domain, unit="model")):
             found = evaluate(folder, texts, teacher_folder=options.teacher)
             if number == 0:
-                results.add("answers", model=TEACHER, domain=domain, accuracy=found["teacher_accuracy"])
+                results.add("predictions", model=TEACHER, domain=domain, accuracy=found["teacher_accuracy"])
             scores = found["files"][read_manifest(folder)["default_file"]]
             figures = {"accuracy": scores["accuracy"], "agreement": scores["agreement"]}
-            results.add("answers", model=folder.name, domain=domain, **figures)
+            results.add("predictions", model=folder.name, domain=domain, **figures)
     return results
 
 
@@ -84,7 +87,7 @@ def sections(results: Results) -> dict[str, str]:
     rows = {row["domain"]: row["rows"] for row in domains}
     cells = (
         [model, *(_cell(results, model, {domain: rows[domain]}) for domain in rows), _cell(results, model, rows)]
-        for model in results.names("answers", "model")
+        for model in results.names("predictions", "model")
     )
     told = f"{results.told()}, {results.origin['machine']}.\n\n"
     return {"elsewhere": told + table(["accuracy (share of the teacher's, the same label)", *heads, "all"], cells)}
@@ -94,7 +97,7 @@ def _cell(results: Results, model: str, rows: dict[str, int]) -> str:
     """Return the figures over the rows of these domains together."""
 
     def mean(model: str, key: str) -> float:
-        figures = {row["domain"]: row[key] for row in results.rows("answers", model=model)}
+        figures = {row["domain"]: row[key] for row in results.rows("predictions", model=model)}
         return float(100 * sum(figures[domain] * count for domain, count in rows.items()) / sum(rows.values()))
 
     accuracy = mean(model, "accuracy")

@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Results:
     """Time every graph with every provider, and judge what they answer where there are rows."""
-    results = Results("providers", origin("onnxruntime", "openvino"), {}, {"latency": [], "answers": []})
+    results = Results("providers", origin("onnxruntime", "openvino"), {}, {"latency": [], "predictions": []})
     baseline = _read(options.baseline)
     contenders = {BASELINE: load_inference(baseline, baseline.graph_file("fp32"), "cpu")}
     for folder in options.artefacts:
@@ -109,7 +109,7 @@ def _judge(results: Results, contenders: dict[str, Inference], data: Path) -> No
         truth = [known.index(row["label"]) if row["label"] in known else int(row["label"]) for row in rows]
         reference = labels.get(" ".join([*name.split()[:-1], "cpu"]))
         results.add(
-            "answers",
+            "predictions",
             name=name,
             rows=len(rows),
             accuracy=float((labels[name] == truth).mean()),
@@ -144,8 +144,8 @@ def sections(results: Results) -> dict[str, str]:
             for name in names
         ),
     )
-    answers = [table(_head(results), _answers(results))] if results.rows("answers") else []
-    return {"providers": "\n".join([told, *verdict, latency, *answers])}
+    predictions = [table(_head(results), _predictions(results))] if results.rows("predictions") else []
+    return {"providers": "\n".join([told, *verdict, latency, *predictions])}
 
 
 def _verdict(medians: dict[tuple[str, str], float]) -> str:
@@ -157,12 +157,12 @@ def _verdict(medians: dict[tuple[str, str], float]) -> str:
 
 
 def _head(results: Results) -> list[str]:
-    rows = f"{results.values('answers', 'rows')[0]} rows of dev, one at a time"
+    rows = f"{results.values('predictions', 'rows')[0]} rows of dev, one at a time"
     moves = f"a score moves in batches of {BATCH_SIZE} by up to"
     return [rows, "accuracy", "same label as ONNX Runtime", moves]
 
 
-def _answers(results: Results) -> list[list[str]]:
+def _predictions(results: Results) -> list[list[str]]:
     def share(value: float | None) -> str:
         return MISSING if value is None else f"{value:.2%}"
 
@@ -173,5 +173,5 @@ def _answers(results: Results) -> list[list[str]]:
             share(row["same_label_as_onnx_runtime"]),
             f"{row['score_moves_in_batches']:g}",
         ]
-        for row in results.rows("answers")
+        for row in results.rows("predictions")
     ]

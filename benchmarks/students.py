@@ -32,8 +32,8 @@ from ladabert_compress.report.bench import VERSIONS, bench, subjects_of, teacher
 from ladabert_compress.teacher.folder import load_teacher
 
 MODELS = REPOSITORY / "models"
-STUDENTS = ("sst2-ladabert-1", "sst2-ladabert-2", "sst2-ladabert-3", "sst2-ladabert-4", "sst2-latency")
-PAPER = {"sst2-ladabert-1": 99.3, "sst2-ladabert-2": 98.2, "sst2-ladabert-3": 96.1, "sst2-ladabert-4": 89.8}  # %
+STUDENTS = ("sst2-x2.5", "sst2-x5", "sst2-x7.5", "sst2-x10", "sst2-latency-x8.5")
+PAPER = {"sst2-x2.5": 99.3, "sst2-x5": 98.2, "sst2-x7.5": 96.1, "sst2-x10": 89.8}  # %
 GRAPH = "model.int8.onnx"
 TEACHER_BYTES_PER_PARAMETER = 4  # fp32
 
@@ -151,8 +151,11 @@ def _times(results: Results, names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def sections_of_manifests() -> dict[str, str]:
-    """Return what the manifests of models/ say of every bundled student, by name: it was measured by `compress`."""
-    found = [_manifest(path.parent.name) for path in sorted(MODELS.glob("*/manifest.json"))]
+    """Return what `compress` measured of every bundled student, from the manifests, by data set and ratio."""
+    found = sorted(
+        (_manifest(path.parent.name) for path in MODELS.glob("*/manifest.json")),
+        key=lambda manifest: (manifest["evaluation"]["data_set"], manifest["compression"]["requested_ratio"]),
+    )
     return {"models": models_table(found), "calibrations": calibrations_table(found)}
 
 

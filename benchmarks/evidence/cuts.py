@@ -66,7 +66,7 @@ def all_cuts() -> list[CutRun]:
 
 
 def losses_when_cut(run: CutRun, teacher: Teacher, data: EncodedTexts) -> dict[str, float]:
-    """The four terms of equation 9 on rows of train, whose answers nothing here learns."""
+    """The four terms of equation 9 on rows of train, whose labels nothing here learns."""
     at_once = replace(run.recipe.schedule, iterations=1, factorise_iterations=1)
     learner = LadaBertLearner(teacher.model, replace(run.recipe, schedule=at_once), 1, data)
     learner.before_step(0, make_optimiser(learner.module, run.recipe.training))

@@ -13,7 +13,7 @@ from ladabert_compress.training.loop import set_dropout
 from ladabert_compress.training.losses import attention_mse, masked_mse, soft_cross_entropy
 
 INTERMEDIATE_OVER_WIDTH = 4  # BERT's own proportion, to stay near
-INTERMEDIATE_STAGE = 0.5  # share of the steps that imitate the layers before the answers are learnt
+INTERMEDIATE_STAGE = 0.5  # share of the steps that imitate the layers before the predictions are learnt
 
 
 class ScratchStudent(BertForSequenceClassification):
@@ -30,7 +30,7 @@ class ScratchStudent(BertForSequenceClassification):
 
 
 class ScratchLearner:
-    """First the layers (embedding, attention and hidden terms), then the answers (prediction term), as TinyBERT.
+    """First the layers (embedding, attention and hidden terms), then the predictions (prediction term), as TinyBERT.
 
     Student layer m learns from teacher layer m·(depth of the teacher / depth of the student).
     """

@@ -124,7 +124,7 @@ async def _check_hanging(server: Server, report: Report) -> None:
     one = await _ask_hanging(server, limit_s)
     others = await load
     promise = f"one run hangs: its caller gets an answer in {milliseconds(limit_s)}"
-    report.check(promise, _told(one), _in_time(one, limit_s))
+    report.check(promise, _described(one), _in_time(one, limit_s))
     slow = percentile((answer.seconds for answer in others.of(200)), 100)
     shared = len(others.of(*FAILED))
     report.check(
@@ -134,7 +134,7 @@ async def _check_hanging(server: Server, report: Report) -> None:
     )
     hangs = await asyncio.gather(*(_ask_hanging(server, limit_s, 0.1 * number) for number in range(RUNNERS)))
     good = all(_in_time(answer, limit_s) for answer in hangs)
-    report.check("all runners hang: their callers get an answer in time", "; ".join(map(_told, hangs)), good)
+    report.check("all runners hang: their callers get an answer in time", "; ".join(map(_described, hangs)), good)
     seconds = await _until(server, next(texts.short()), 5)
     report.check("all runners hang: replaced, so that the next text is answered", milliseconds(seconds), seconds < 2)
     works = seconds < float("inf")
@@ -163,7 +163,7 @@ async def _ask_hanging(server: Server, limit_s: float, delay_s: float = 0) -> An
     return None
 
 
-def _told(answer: Answer | None) -> str:
+def _described(answer: Answer | None) -> str:
     return "no answer" if answer is None else f"{answer.status} after {milliseconds(answer.seconds)}"
 
 

@@ -101,7 +101,7 @@ async def _stopped_under_load(
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class PortAnswer:
     """One request's answer, and the port from which it was sent."""
 
     port: int
@@ -111,7 +111,7 @@ class Fate:
 async def sigkill(options: Options) -> Report:
     """SIGKILL of one worker of two at load: only its requests fail, and two workers are back soon."""
     report, requests, over = Report(), Texts().short(), asyncio.Event()
-    fates: list[Fate] = []
+    answered: list[PortAnswer] = []
     refused: list[float] = []
 
     async def call() -> None:
@@ -124,7 +124,7 @@ async def sigkill(options: Options) -> Report:
                 continue
             with contextlib.closing(connection):
                 while connection.is_open and not over.is_set():
-                    fates.append(Fate(connection.port, await connection.send(next(requests))))
+                    answered.append(PortAnswer(connection.port, await connection.send(next(requests))))
 
     async with our_service(options.models, workers=2) as server:
         before = await settled(server.port)
@@ -149,16 +149,16 @@ async def sigkill(options: Options) -> Report:
         after = await settled(server.port)
         code, _ = await server.stop()
 
-    failed = [fate for fate in fates if fate.answer.status == NO_ANSWER]
-    strangers = [fate for fate in failed if fate.port not in held]
+    failed = [one for one in answered if one.answer.status == NO_ANSWER]
+    others = [one for one in failed if one.port not in held]
     report.check(
         "only requests that the killed worker held fail",
-        f"{len(failed)} of {CALLERS} in flight failed, {len(strangers)} of them held by nobody or the other",
-        not strangers and not refused and bool(held),
+        f"{len(failed)} of {CALLERS} in flight failed, {len(others)} of them held by nobody or the other",
+        not others and not refused and bool(held),
     )
-    wrong = {fate.answer.status for fate in fates} - {200, NO_ANSWER}
+    wrong = {one.answer.status for one in answered} - {200, NO_ANSWER}
     report.check("everybody else gets 200", f"other statuses: {sorted(wrong) or 'none'}", not wrong)
-    times = sorted(fate.answer.ended_at for fate in fates if fate.answer.status == 200)
+    times = sorted(one.answer.ended_at for one in answered if one.answer.status == 200)
     silence = max(later - earlier for earlier, later in itertools.pairwise(times))
     report.check(f"never silent for {SILENCE_S:g} s", milliseconds(silence), silence < SILENCE_S)
     report.check(
@@ -169,8 +169,8 @@ async def sigkill(options: Options) -> Report:
     grown = after.grown(before, "ladabert_requests_total")
     report.check(
         "metrics: every answer is counted, and no more than what was sent",
-        f"{grown:g} counted, {len(times)} answered, {len(fates)} sent",
-        len(times) <= grown <= len(fates),
+        f"{grown:g} counted, {len(times)} answered, {len(answered)} sent",
+        len(times) <= grown <= len(answered),
     )
     left = after.total("ladabert_requests_in_progress"), after.total("ladabert_queue_depth")
     report.check("metrics: nothing is in progress or queued afterwards", f"{left[0]:g}, {left[1]:g}", left == (0, 0))
@@ -179,7 +179,7 @@ async def sigkill(options: Options) -> Report:
     report.check("SIGTERM afterwards: exit 0", code, code == 0)
     report.figures = {
         "failed": len(failed),
-        "failed_sent_after_kill": sum(fate.answer.sent_at > killed_at for fate in failed),
+        "failed_sent_after_kill": sum(one.answer.sent_at > killed_at for one in failed),
         "refused": len(refused),
         "back_s": back_s,
         "silence_s": silence,

@@ -126,7 +126,7 @@ class Setup:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("--teacher", type=Path, required=True, help="Hugging Face folder of the teacher")
-    parser.add_argument("--model", type=Path, default=Path("models/sst2-ladabert-4"), help="the student's artefact")
+    parser.add_argument("--model", type=Path, default=Path("models/sst2-x10"), help="the student's artefact")
     parser.add_argument("--peers", type=Path, help="what `benchmarks environments` made; unset: without them")
     parser.add_argument("--texts", type=Path, help="sentences, TSV with a header or one a line; unset: made up")
     parser.add_argument("--ours", default="", metavar="OPTIONS", help="options of our service, as in '--workers 2'")

@@ -162,7 +162,7 @@ class Recipe:
     distillation: DistillationRecipe = DistillationRecipe()
     export: ExportRecipe = ExportRecipe()
 
-    def lasting(self, epochs: float) -> Recipe:
+    def with_total_epochs(self, epochs: float) -> Recipe:
         """The same recipe with exactly this many passes over the training rows in all, shared out as before."""
         factor = epochs / self.schedule.total_epochs
         schedule = replace(

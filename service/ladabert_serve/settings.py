@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     )
     default_model: str | None = Field(
         default=None,
-        description="Model that answers a request which names none. Unset: the first by name, texts before pairs.",
+        description="Model that answers a request which names none. Unset: the one with the name or alias `default`, "
+        "else the first by name, texts before pairs.",
     )
     precision: Precision = Field(
         default="auto",

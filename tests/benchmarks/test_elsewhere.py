@@ -40,8 +40,8 @@ def test_figures_of_all_domains_weigh_each_row_alike() -> None:
     results = Results("elsewhere", {"command": "c", "commit": "c", "date": "d", "machine": "m"})
     for domain, rows, teacher, student in (("a", 100, 0.9, 0.8), ("b", 300, 0.5, 0.5)):
         results.add("domains", domain=domain, rows=rows, positive=1)
-        results.add("answers", model=TEACHER, domain=domain, accuracy=teacher)
-        results.add("answers", model="s", domain=domain, accuracy=student, agreement=0.75)
+        results.add("predictions", model=TEACHER, domain=domain, accuracy=teacher)
+        results.add("predictions", model="s", domain=domain, accuracy=student, agreement=0.75)
     text = sections(results)["elsewhere"]
     assert "| teacher | 90.0 % | 50.0 % | 60.0 % |" in text
     assert "| s | 80.0 % (88.9, 75.0) | 50.0 % (100.0, 75.0) | 57.5 % (95.8, 75.0) |" in text

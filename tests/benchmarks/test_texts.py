@@ -15,7 +15,7 @@ from tests.test_docs import REPOSITORY
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    folder = REPOSITORY / "models" / "sst2-ladabert-4"
+    folder = REPOSITORY / "models" / "sst2-x10"
     return read_tokenizer(folder, read_manifest(folder))
 
 

@@ -93,7 +93,7 @@ def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:
 def test_the_epochs_of_a_run_are_shared_out_as_before(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(TINY_RECIPE, encoding="utf-8")
-    schedule = load_recipe(path).lasting(8.0).schedule
+    schedule = load_recipe(path).with_total_epochs(8.0).schedule
     assert schedule.total_epochs == pytest.approx(8.0)
     assert schedule.final_epochs == pytest.approx(2 * schedule.epochs_per_iteration)
 
@@ -107,7 +107,9 @@ def test_few_training_rows_are_passed_over_until_the_steps_asked_for_are_made(ep
     stretched = Timetable.of(asked.schedule, epoch_steps)
     assert stretched.total_steps == pytest.approx(max(plain.total_steps, 300), abs=asked.schedule.iterations)
     assert len(stretched.starts) == len(plain.starts)
-    assert Timetable.of(asked.lasting(1.0).schedule, epoch_steps).total_steps == pytest.approx(epoch_steps, abs=2)
+    assert Timetable.of(asked.with_total_epochs(1.0).schedule, epoch_steps).total_steps == pytest.approx(
+        epoch_steps, abs=2
+    )
 
 
 def test_every_field_of_a_recipe_is_described() -> None:

@@ -82,7 +82,7 @@ def shared(artefact: Artefact) -> tuple[OnnxBackend, CountingSession, CountingSe
     """Return a backend with a session for lone texts, its usual session and that one."""
     session = ort.InferenceSession(artefact.read("model.onnx"), providers=["CPUExecutionProvider"])
     usual, lone = CountingSession(session), CountingSession(session)
-    return OnnxBackend(usual, artefact.inputs, artefact.output, lone_session=lone), usual, lone
+    return OnnxBackend(usual, artefact.inputs, artefact.output, multi_thread_session=lone), usual, lone
 
 
 def test_a_text_alone_gets_the_session_of_several_threads(

@@ -91,6 +91,7 @@ def write_artefact(
     seed: int = 0,
     precisions: Sequence[str] = ("fp32",),
     poison: str | None = None,
+    aliases: Sequence[str] | None = None,
 ) -> Path:
     """Write a valid artefact and return its folder; the word `poison` makes a text's logits NaN."""
     folder = models / name
@@ -106,6 +107,7 @@ def write_artefact(
     manifest: dict[str, Any] = {
         "schema_version": 1,
         "name": name,
+        **({} if aliases is None else {"aliases": list(aliases)}),
         "version": "0123456789ab",
         "created_at": "2026-01-01T00:00:00Z",
         "task": task,

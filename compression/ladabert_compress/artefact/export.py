@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ladabert_compress.artefact.manifest import GRAPH_FILES
-from ladabert_compress.artefact.temperature import calibrate
+from ladabert_compress.artefact.temperature import fit_calibration
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
 from ladabert_compress.artefact.writing import write_artefact
 from ladabert_compress.data.batches import sample_batches
@@ -97,7 +97,7 @@ def export_artefact(
     default = precisions[0]
     held_out = result.calibration_data
     held_out_logits = onnx_logits(sessions[default], held_out) if len(held_out) else None
-    calibration = calibrate(held_out_logits, np.array(held_out.labels), logits[default], np.array(dev.labels))
+    calibration = fit_calibration(held_out_logits, np.array(held_out.labels), logits[default], np.array(dev.labels))
     written = {GRAPH_FILES[name]: sessions[name] for name in precisions}
     on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
     latency = {"machine": machine_name(), "threads": 1, "table": measure_latency(on_cpu, max_length)}

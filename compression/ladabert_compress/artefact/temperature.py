@@ -23,7 +23,7 @@ class Calibration:
     ece_after: float
 
 
-def calibrate(
+def fit_calibration(
     held_out: Logits | None, held_out_labels: Predictions, logits: Logits, labels: Predictions
 ) -> Calibration:
     """The temperature of held-out rows, 1 where there are none, and what it changes on other rows."""

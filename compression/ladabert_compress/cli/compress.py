@@ -98,7 +98,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
     recipe = load_recipe(options.recipe, overrides)
     if options.epochs is not None:
-        recipe = recipe.lasting(options.epochs)
+        recipe = recipe.with_total_epochs(options.epochs)
     check_out(options.out)
     run_folder = options.run or Path("runs") / options.out.name
     if run_folder.resolve() == options.out.resolve():

@@ -26,7 +26,7 @@ from ladabert_compress.errors import CompressionError
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; exits with code 2 and one line for anything that the user can fix."""
     parsed = build_parser().parse_args(arguments)
-    with _first_process_speaks():
+    with _other_processes_silenced():
         try:
             parsed.run_command(parsed)
         except ValidationError as error:
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _first_process_speaks() -> Iterator[None]:
-    """Silence where accelerate started several processes and this is not the first."""
+def _other_processes_silenced() -> Iterator[None]:
+    """Writes nothing to the terminal where accelerate started several processes and this is not the first."""
     if os.environ.get("RANK", "0") == "0":
         yield
         return

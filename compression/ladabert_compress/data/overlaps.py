@@ -9,7 +9,7 @@ import torch
 from ladabert_compress.data.batches import EncodedTexts
 
 
-def hold_out_whole(data: EncodedTexts, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
+def hold_out_without_overlaps(data: EncodedTexts, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
     """Holds out rows that overlap with no row that is kept.
 
     ``rows`` rows, at most a tenth, are drawn by the seed from those that are part of no other row. The remaining rows

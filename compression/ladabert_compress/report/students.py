@@ -47,7 +47,7 @@ class Measured:
     """What a student's default graph, or its run, predicts for rows with labels."""
 
     labels: Sequence[str]
-    multi_label: bool  # a row may have multi_label labels
+    multi_label: bool  # whether a row may have several labels
     rows: int
     confusion: Sequence[Sequence[int]]
     before: Sequence[Bin]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ladabert_compress.data.batches import EncodedTexts
-from ladabert_compress.data.overlaps import hold_out_whole
+from ladabert_compress.data.overlaps import hold_out_without_overlaps
 from ladabert_compress.recipe import Recipe, TrainingConfig
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.training.distillation import LadaBertLearner
@@ -37,7 +37,7 @@ def prepare(
     teacher_folder: Path, data: EncodedTexts, steps: int, held_out_rows: int, training: TrainingConfig
 ) -> TrialTask:
     """Holds rows out for the scores and draws as many as the steps can see."""
-    rest, held_out = hold_out_whole(data, held_out_rows, training.seed)
+    rest, held_out = hold_out_without_overlaps(data, held_out_rows, training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     order: list[int] = torch.randperm(len(rest), generator=generator).tolist()
     return TrialTask(teacher_folder, rest.select(order[: steps * training.batch_size]), held_out, steps)
@@ -56,7 +56,7 @@ def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
 def score_recipe(recipe: Recipe) -> float:
     """The accuracy on the held-out rows after the task's number of steps."""
     epoch_steps = steps_per_epoch(len(_task.train_data), recipe.training.batch_size)
-    recipe = recipe.lasting(_task.steps / epoch_steps)
+    recipe = recipe.with_total_epochs(_task.steps / epoch_steps)
     learner = LadaBertLearner(_teacher.model, recipe, epoch_steps, _task.train_data)
     total_steps = learner.timetable.total_steps
     history = train(

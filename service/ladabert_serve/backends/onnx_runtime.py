@@ -27,8 +27,8 @@ class OnnxBackend:
     """One session with one thread per run, shared by every runner: `run` holds no lock and frees the GIL.
 
     With `device` the inputs are put there, and the output made there, by I/O binding: on a GPU the three arrays go
-    over once, in order, and only the logits come back. `lone_session` has several threads, for a single text that
-    finds no other run going on.
+    over once, in order, and only the logits come back. `multi_thread_session` runs a single text that arrives while
+    nothing else runs.
     """
 
     def __init__(
@@ -37,15 +37,15 @@ class OnnxBackend:
         inputs: Sequence[str],
         output: str,
         device: str | None = None,
-        lone_session: ort.InferenceSession | None = None,
+        multi_thread_session: ort.InferenceSession | None = None,
     ) -> None:
         self._session = session
         self._inputs = tuple(inputs)
         self._output = output
         self._device = device
-        self._lone_session = lone_session
+        self._multi_thread_session = multi_thread_session
         self._lock = threading.Lock()
-        self._runs = 0  # that go on; not counted without a lone session
+        self._runs = 0  # that go on; not counted without a multi-thread session
 
     @property
     def provider(self) -> str:
@@ -57,8 +57,8 @@ class OnnxBackend:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         feeds = {name: arrays[name] for name in self._inputs}
         try:
-            if self._lone_session is not None:
-                logits = self._run_shared(self._lone_session, feeds, texts=len(input_ids))
+            if self._multi_thread_session is not None:
+                logits = self._run_shared(self._multi_thread_session, feeds, texts=len(input_ids))
             elif self._device is None:
                 logits = self._session.run([self._output], feeds)[0]
             else:
@@ -67,12 +67,14 @@ class OnnxBackend:
         except Exception as error:  # its exceptions share no base class
             raise InferenceError(f"ONNX Runtime: {error}") from error
 
-    def _run_shared(self, lone_session: ort.InferenceSession, feeds: Mapping[str, IntArray], texts: int) -> FloatArray:
+    def _run_shared(
+        self, multi_thread_session: ort.InferenceSession, feeds: Mapping[str, IntArray], texts: int
+    ) -> FloatArray:
         with self._lock:
             is_alone = texts == 1 and self._runs == 0
             self._runs += 1
         try:
-            logits: FloatArray = (lone_session if is_alone else self._session).run([self._output], feeds)[0]
+            logits: FloatArray = (multi_thread_session if is_alone else self._session).run([self._output], feeds)[0]
         finally:
             with self._lock:
                 self._runs -= 1
@@ -101,7 +103,7 @@ def load_onnx_backend(
         if session is None and provider == "cuda":
             raise ProviderError(f"provider cuda was asked for: {reason}")
         if session is None:
-            _tell_why_on_the_cpu(reason)
+            _log_cpu_fallback(reason)
     if session is None:
         session = _session(graph, ["CPUExecutionProvider"])
     found_inputs = sorted(argument.name for argument in session.get_inputs())
@@ -113,12 +115,14 @@ def load_onnx_backend(
     on_cuda = session.get_providers()[0] == "CUDAExecutionProvider"
     if on_cuda:
         return OnnxBackend(session, inputs, output, device="cuda")
-    lone_session = _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None
-    return OnnxBackend(session, inputs, output, lone_session=lone_session)
+    multi_thread_session = (
+        _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None
+    )
+    return OnnxBackend(session, inputs, output, multi_thread_session=multi_thread_session)
 
 
 @functools.cache
-def _tell_why_on_the_cpu(reason: str) -> None:
+def _log_cpu_fallback(reason: str) -> None:
     """Log it once, not for every model."""
     logger.info("computing on the CPU: %s", reason)
 

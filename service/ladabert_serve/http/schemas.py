@@ -91,7 +91,7 @@ class ClassifyRequest(_Body):
     )
 
     inputs: Inputs = Field(description="What to classify.")
-    model: Text | None = Field(default=None, description="Name of the model; unset: the default one.")
+    model: Text | None = Field(default=None, description="Name or alias of the model; unset: the default one.")
     top_k: int | None = Field(default=None, ge=1, description="How many labels to return, best first; unset: all.")
     function_to_apply: FunctionToApply | None = Field(
         default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
@@ -169,6 +169,7 @@ class ModelSummary(BaseModel):
     """One served model."""
 
     name: str
+    aliases: list[str] = Field(description="Other names that requests may use; answers have the name.")
     version: str
     default: bool
     state: ModelState

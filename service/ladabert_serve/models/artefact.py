@@ -38,6 +38,7 @@ class Artefact:
     folder: Path
     manifest: dict[str, Any]
     name: str
+    aliases: tuple[str, ...]
     version: str
     task: Literal["single", "pair"]
     problem_type: Literal["single_label", "multi_label"]
@@ -121,6 +122,7 @@ def read_artefact(folder: Path) -> Artefact:
         folder=folder,
         manifest=manifest,
         name=manifest["name"],
+        aliases=tuple(manifest.get("aliases", ())),
         version=manifest["version"],
         task=manifest["task"],
         problem_type=manifest["problem_type"],

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from ladabert_serve.cores import cores_per_worker
 from ladabert_serve.errors import ArtefactError, StartError, UnknownModelError
-from ladabert_serve.models.artefact import Artefact, find_artefacts, read_artefact
+from ladabert_serve.models.artefact import MANIFEST_FILE, Artefact, find_artefacts, read_artefact
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
@@ -20,6 +20,8 @@ BATCH_SIZE = {"cpu": 32, "cuda": 256, "openvino": 32}
 BATCH_TOKENS = {"cpu": 256, "cuda": 32768, "openvino": 256}
 FAIR_WINDOW_TOKENS = {"cpu": 64, "cuda": 32768, "openvino": 64}
 
+DEFAULT = "default"  # the name or alias of the model that answers requests which name none, unless a setting does
+
 Loader = Callable[[Artefact, str, Provider], Inference]
 
 
@@ -29,13 +31,26 @@ class Registry:
     def __init__(self, models: Mapping[str, Model], default: str) -> None:
         self.models = models
         self.default = default
+        self._by_alias = {alias: model for model in models.values() for alias in model.artefact.aliases}
+        self._not_to_log = {DEFAULT}  # aliases that stay, or were logged before
+
+    def find(self, name: str) -> Model | None:
+        """Return a model by name or alias, None where there is no such model."""
+        return self.models.get(name) or self._by_alias.get(name)
 
     def get(self, name: str | None) -> Model:
-        """Return a model by name, the default one for None; raises UnknownModelError."""
-        wanted = self.default if name is None else name
-        model = self.models.get(wanted)
+        """Return a model by name or alias, the default one for None; raises UnknownModelError.
+
+        The first request for an alias writes a line into the log, which asks for the name.
+        """
+        if name is None:
+            return self.models[self.default]
+        model = self.find(name)
         if model is None:
-            raise UnknownModelError(wanted, sorted(self.models))
+            raise UnknownModelError(name, sorted(self.models))
+        if name != model.name and name not in self._not_to_log:
+            self._not_to_log.add(name)
+            _log_alias(name, model.name)
         return model
 
     def drain(self) -> None:
@@ -79,15 +94,38 @@ def read_artefacts(settings: Settings) -> list[Artefact]:
 
 
 def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
-    """Return the configured default model, or else the first by name, those for single texts before those for pairs."""
+    """Return the default model's name: as configured, or else called `default`, or else the first of the sorted names.
+
+    Models for single texts come before those for pairs, which would refuse a request for one text. Raises StartError.
+    """
     names = [
         artefact.name for artefact in sorted(artefacts, key=lambda artefact: (artefact.task == "pair", artefact.name))
     ]
-    if settings.default_model is None:
-        return names[0]
-    if settings.default_model not in names:
-        raise StartError(f"default_model {settings.default_model!r} is not served; there are: {', '.join(names)}")
-    return settings.default_model
+    known = _names_and_aliases(artefacts)
+    wanted = settings.default_model
+    if wanted is None:
+        return known.get(DEFAULT, names[0])
+    if wanted not in known:
+        raise StartError(f"default_model {wanted!r} is not served; there are: {', '.join(names)}")
+    if wanted not in (known[wanted], DEFAULT):
+        _log_alias(wanted, known[wanted])
+    return known[wanted]
+
+
+def _names_and_aliases(artefacts: list[Artefact]) -> dict[str, str]:
+    """Return the model's name for each name and alias; raises ArtefactError when one means two models."""
+    known = {artefact.name: artefact.name for artefact in artefacts}
+    for artefact in artefacts:
+        for alias in artefact.aliases:
+            if alias in known:
+                path = artefact.folder / MANIFEST_FILE
+                raise ArtefactError(f"{path}: its alias {alias!r} is a name of model {known[alias]!r} already")
+            known[alias] = artefact.name
+    return known
+
+
+def _log_alias(alias: str, name: str) -> None:
+    logger.warning("%r is an alias of the model %r, and deprecated: name %r instead", alias, name, name)
 
 
 def _load_model(

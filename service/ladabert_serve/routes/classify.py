@@ -79,7 +79,8 @@ def _label(registry: Registry, payload: Any) -> str:
     name = payload.get("model")
     if name is None:
         return registry.default
-    return name if isinstance(name, str) and name in registry.models else UNKNOWN_MODEL
+    model = registry.find(name) if isinstance(name, str) else None
+    return UNKNOWN_MODEL if model is None else model.name
 
 
 def _question(body: ClassifyRequest, settings: Settings) -> Question:

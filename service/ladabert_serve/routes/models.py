@@ -54,6 +54,7 @@ def _summary(registry: Registry, model: Model) -> dict[str, Any]:
     artefact = model.artefact
     return {
         "name": model.name,
+        "aliases": list(artefact.aliases),
         "version": artefact.version,
         "default": model.name == registry.default,
         "state": model.state,

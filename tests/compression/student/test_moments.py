@@ -59,10 +59,10 @@ def test_labels_that_do_not_exclude_each_other_are_drawn_each_for_itself(
     with torch.no_grad():  # sure of both labels, which a softmax would call undecided
         tiny_bert.classifier.weight.zero_()
         tiny_bert.classifier.bias.fill_(4.0)
-    several = replace(encoded, labels=[[1, 1] for _ in range(len(encoded))])
+    multi_label = replace(encoded, labels=[[1, 1] for _ in range(len(encoded))])
     one, each = (
         squared_output_gradients(tiny_bert, [data.batch(range(len(data)))] * 20, seed=1)["classifier"]
-        for data in (encoded, several)
+        for data in (encoded, multi_label)
     )
     rows = 20 * len(encoded)
     sure = torch.tensor(4.0).sigmoid().item()
