@@ -190,8 +190,9 @@ def calibrations_table(manifests: list[Row]) -> str:
         # An older manifest does not say all of them.
         cells = [MISSING if value is None else f"{value:.4f}" for value in measured]
         rows.append([f"`{manifest['name']}`", f"{fitted.get('rows', 0):,}", f"{fitted['temperature']:.3f}", *cells])
-    errors = ["calibration error on dev without it", "with it"]
-    return table(["student", "rows of the fit", "temperature", *errors, "int8 on dev", "PyTorch student"], rows)
+    errors = ["calibration error without it", "with it"]
+    accuracies = ["accuracy, int8", "accuracy, PyTorch"]
+    return table(["student", "rows of the fit", "temperature", *errors, *accuracies], rows)
 
 
 def _manifest(name: str) -> Row:

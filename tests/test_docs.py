@@ -117,7 +117,7 @@ def attacks_table() -> str:
         [f"`{name}`", attack.what, ", ".join(sorted(attack.answers)) or MISSING, _milliseconds(attack.answer_ms)]
         for name, attack in sorted(all_attacks().items())
     ]
-    return table(["attack", "what it does", "answers", "each within"], rows)
+    return table(["attack", "what it does", "statuses", "answer within"], rows)
 
 
 def _milliseconds(limit: float | None) -> str:

@@ -23,28 +23,28 @@ class Settings(BaseSettings):
 
     models: Path = Field(
         default=Path("models"),
-        description="Folder with one sub-folder per artefact; links are refused.",
+        description="Folder with one sub-folder for each artefact; links are refused.",
     )
     default_model: str | None = Field(
         default=None,
-        description="Model that answers a request which names none. Unset: the one with the name or alias `default`, "
-        "else the first by name, texts before pairs.",
+        description="Model for requests that name none. Unset: the one with the name or alias `default`, else the "
+        "first by name; models for single texts come before models for pairs.",
     )
     precision: Precision = Field(
         default="auto",
-        description="Graph to load: fp32, int8, fp16, or auto: the manifest's default_file, but fp16 or else fp32 on "
-        "CUDA and fp32 with OpenVINO, where the artefact has it and the provider was named.",
+        description="Graph to load: fp32, int8, fp16 or auto. With auto it is the manifest's default_file. For a "
+        "named provider it is, where the artefact has the graph, fp16 or else fp32 on CUDA and fp32 with OpenVINO.",
     )
     provider: Provider = Field(
         default="auto",
-        description="Where to compute: cpu, cuda or openvino (each fails at start where there is none; openvino needs "
-        "the extra of that name) or auto (cuda or cpu).",
+        description="Where to compute: cpu, cuda, openvino, or auto (cuda where there is one, else cpu). The server "
+        "does not start when a named provider is missing. openvino needs the extra of that name.",
     )
     openvino_fixed_tokens: int = Field(
         default=OPENVINO_FIXED_TOKENS,
         ge=0,
-        description="With OpenVINO, single texts of up to this many tokens run in a graph compiled for their length "
-        "alone, an fp32 one: half the time, for about 0.2 s and 30 MB for each eight tokens. 0: none.",
+        description="With OpenVINO and an fp32 graph: single texts of up to this many tokens run in a graph compiled for "
+        "their length, in half the time. Each eight tokens cost about 0.2 s and 30 MB. 0: no such graphs.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -55,23 +55,23 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="Threads that run the graph, per worker and model. Unset: on CPU the cgroup's cores "
-        "divided by the workers, on CUDA one.",
+        description="Threads that run the graph, per worker and model. Unset: on the CPU, the cores that the cgroup "
+        "grants divided by the workers; on CUDA, one.",
     )
     lone_text_threads: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Threads that share an fp32 graph's run of a single text while no other runs, on the CPU; more "
-        "than one hold the weights twice. Unset: as many as there are runners, at most 4.",
+        description="Threads that together run a single text through an fp32 graph on the CPU while nothing else runs; "
+        "more than one need a second copy of the weights. Unset: as many as there are runners, at most 4.",
     )
     max_batch_size: int | None = Field(
-        default=None, ge=1, description="Texts in one batch at most. Unset: 32 on CPU, 256 on CUDA."
+        default=None, ge=1, description="Most texts in one batch. Unset: 32 on CPU, 256 on CUDA."
     )
     max_batch_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens in one batch at most, padding included; a longer text runs alone. "
+        description="Most tokens in one batch, padding included; a longer text runs alone. "
         "Unset: 256 on CPU, 32768 on CUDA.",
     )
     max_batch_padding: float = Field(
@@ -80,54 +80,57 @@ class Settings(BaseSettings):
     fair_window_tokens: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens by which a batch may run ahead of the fair order to find texts of its length: more fills "
-        "batches better, less keeps a long list from holding up other callers. Unset: 64 on CPU, 32768 on CUDA.",
+        description="Tokens by which a batch may run ahead of the fair order to find texts of its length. More fills "
+        "batches better; fewer keep a long list from holding up other callers. Unset: 64 on CPU, 32768 on CUDA.",
     )
     max_queue_requests: int = Field(
-        default=1024, ge=1, description="Requests that may wait, per worker and model; more are answered 429."
+        default=1024, ge=1, description="Most requests that may wait, per worker and model; further ones get 429."
     )
     max_queue_tokens: int = Field(
         default=262144,
         ge=1,
-        description="Tokens that may wait, per worker and model; more are answered 429. "
-        "A request over it is taken only when nothing else waits.",
+        description="Most tokens that may wait, per worker and model; further requests get 429. "
+        "A single request of more tokens is accepted only when nothing else waits.",
     )
     max_queue_ms: int = Field(
         default=1000,
         ge=1,
         le=3600000,
-        description="Time that a request may expect to wait in the queue, as fast as the last batches went; more is "
-        "answered 429.",
+        description="Longest expected wait in the queue, estimated from the speed of the last batches; a request that "
+        "would wait longer gets 429.",
     )
     max_run_ms: int = Field(
         default=30000,
         ge=1,
         le=3600000,
-        description="A run of the graph that takes longer hangs: its callers get 503 and its runner is replaced.",
+        description="Longest run of the graph. A longer one counts as hung: its callers get 503 and its runner is "
+        "replaced.",
     )
-    max_body_bytes: int = Field(default=2097152, ge=1, description="Request body at most, in bytes; else 413.")
-    max_inputs: int = Field(default=512, ge=1, description="Inputs in one request at most; else 413.")
-    max_text_bytes: int = Field(default=65536, ge=1, description="One text at most, in UTF-8 bytes; else 413.")
+    max_body_bytes: int = Field(
+        default=2097152, ge=1, description="Largest request body, in bytes; a larger one gets 413."
+    )
+    max_inputs: int = Field(default=512, ge=1, description="Most inputs in one request; more get 413.")
+    max_text_bytes: int = Field(default=65536, ge=1, description="Longest text, in UTF-8 bytes; a longer one gets 413.")
     max_bytes_in_flight: int = Field(
         default=67108864,
         ge=1,
-        description="Bytes of the bodies of all requests that are being answered, per worker; more are answered 429. "
-        "The last quarter is kept for bodies of up to 16 KiB.",
+        description="Most bytes in the bodies of all requests in progress together, per worker; further requests get "
+        "429. The last quarter is kept for bodies of up to 16 KiB.",
     )
     max_connections: int = Field(
         default=4096,
         ge=1,
-        description="Connections, per worker; a new one takes the place of the longest idle one, or is answered 503 "
-        "when all are busy.",
+        description="Most connections, per worker. A further one replaces the one that has been idle longest, or gets "
+        "503 when all are busy.",
     )
     max_header_bytes: int = Field(
-        default=32768, ge=1024, description="A request's headers and trailers at most, in bytes; else 431."
+        default=32768, ge=1024, description="Largest headers and trailers of a request, in bytes; larger ones get 431."
     )
     default_timeout_ms: int = Field(
         default=30000,
         ge=1,
         le=3600000,
-        description="Deadline of a request that sets no timeout_ms, and of receiving a body; else 504.",
+        description="Deadline of a request that sets no timeout_ms, and of receiving any body; then the caller gets 504.",
     )
     header_timeout_s: float = Field(
         default=30.0,
@@ -139,29 +142,28 @@ class Settings(BaseSettings):
         default=75.0,
         gt=0,
         le=3600,
-        description="Time for which a connection may be idle after an answer; longer than a load balancer's usual 60, "
-        "so that it never uses a closed one.",
+        description="Time for which a connection may be idle after an answer. It exceeds the usual 60 s of a load "
+        "balancer, so that the balancer never uses a closed connection.",
     )
     write_timeout_s: float = Field(
         default=30.0,
         gt=0,
         le=3600,
-        description="Time in which a caller has to take at least some of an answer that waits to be sent; then its "
-        "connection is closed.",
+        description="Longest time in which a caller reads nothing of a waiting answer; then its connection is closed.",
     )
     grace_period_s: float = Field(
         default=30.0,
         ge=0,
         le=3600,
-        description="After SIGTERM, seconds until the process has ended; what was admitted and is not done a second "
-        "before (in a period under two seconds: at half of it) is answered 503.",
+        description="Seconds from SIGTERM until the process has ended. Requests that are unfinished one second before "
+        "the end (half-way through a period of under two seconds) get 503.",
     )
-    log_level: LogLevel = Field(default="info", description="Least severe log line that is written.")
+    log_level: LogLevel = Field(default="info", description="Severity from which log lines are written.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")
     access_log: bool = Field(
-        default=False, description="Write one log line per request: its id, status and the time of each step."
+        default=False, description="Write one log line for each request: its id, status and the time of each step."
     )
-    log_texts: bool = Field(default=False, description="Write the texts of a request into its log line, too.")
+    log_texts: bool = Field(default=False, description="Also write the texts of a request into its log line.")
     trace_endpoint: str | None = Field(
         default=None,
         description="OTLP/HTTP address for OpenTelemetry traces, as in http://collector:4318/v1/traces (needs the "

@@ -1,4 +1,4 @@
-"""2 MB of one nesting: lists in lists, objects in objects, closed or left open.
+"""2 MB of nested lists or nested objects, closed or left open.
 
 Size: how many send at once.
 """

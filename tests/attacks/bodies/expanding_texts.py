@@ -1,4 +1,4 @@
-"""Texts of 64 KB that grow when they are normalised or split: ligatures, marks, characters that are words.
+"""Texts of 64 KB that grow when normalised or split: ligatures, combining marks, characters that are whole words.
 
 Size: rounds over the texts.
 """

@@ -1,4 +1,4 @@
-"""Lists of 31 texts of 64 KB from four callers, who ask again as soon as they are answered.
+"""Lists of 31 texts of 64 KB; each of four callers sends the next one as soon as the last is answered.
 
 Size: lists of each caller. Tokenising them is work of seconds, which must not hold up a short text.
 """

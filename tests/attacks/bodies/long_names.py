@@ -1,4 +1,4 @@
-"""Names without end: of models, in bodies and paths, and request ids; with marks that break lines.
+"""Very long names of models (in bodies and paths) and request ids, some with characters that break lines.
 
 Size: rounds. An answer must not hand back what is long or breaks its headers.
 """

@@ -1,4 +1,4 @@
-"""Values that fit no field, or just about: huge numbers, infinities, wrong types, tiny deadlines, bodies of no object.
+"""Values out of range or barely within it: huge numbers, infinities, wrong types, tiny deadlines, non-object bodies.
 
 Size: rounds over the bodies.
 """

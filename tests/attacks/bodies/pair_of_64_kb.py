@@ -1,4 +1,4 @@
-"""One request of 64 KB for a model that compares two texts: 32 KB each, or one long and one short.
+"""A pair of 64 KB for a model that compares two texts: 32 KB each, or one long and one short.
 
 Size: requests, one after the other. A tokenizer that keeps what it cuts off makes gigabytes of it.
 """

@@ -1,4 +1,4 @@
-"""A text that always makes its row of the model fail, among many good ones.
+"""A text whose row always fails in the model, sent among many good texts.
 
 Size: poisoned texts. Only their caller gets 503, and the model stays ready. It uses a tiny model that can be poisoned.
 """

@@ -1,4 +1,4 @@
-"""Texts that may take a millisecond: their work must be dropped, and nothing stay behind.
+"""Texts with a deadline of a millisecond: the server must drop their work and keep nothing of them.
 
 Size: requests, 16 at once.
 """

@@ -1,4 +1,4 @@
-"""2 MB of keys that nobody knows: beside `inputs`, in an input, or one key again and again.
+"""2 MB of unknown keys: beside `inputs`, in an input, or one key repeated.
 
 Size: how many send at once. The first unknown key is enough to refuse them.
 """

@@ -1,4 +1,4 @@
-"""Connections that send 2 MB of a body, all but its last byte, and then wait.
+"""Connections that send all but the last byte of a 2 MB body, and then wait.
 
 Size: connections. What the server holds for all of them together must have a bound: the others get a 429 or 503.
 """

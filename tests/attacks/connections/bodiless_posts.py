@@ -1,4 +1,4 @@
-"""POSTs without a body, 45 bytes each, one behind the other, whose answers are read as fast as they come.
+"""POSTs of 45 bytes without a body, pipelined; the caller reads the answers as fast as they come.
 
 Size: requests of each connection. Each is refused at once; together they must not keep the event loop from others.
 """

@@ -1,4 +1,4 @@
-"""More connections than the server takes: each new one is answered, in the place of the one that idled longest.
+"""More connections than the limit: each new one is answered and replaces the one that has been idle longest.
 
 Size: connections over the limit that send nothing.
 """

@@ -1,4 +1,4 @@
-"""More connections than the process has descriptors for.
+"""More connections than the process has file descriptors for.
 
 Size: connections over that. Who is connected is answered, `/metrics` too, and there is room again afterwards.
 """

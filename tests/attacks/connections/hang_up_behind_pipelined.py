@@ -1,4 +1,4 @@
-"""A list of 512 pairs, another request behind it, and then the caller hangs up.
+"""A list of 512 pairs with another request pipelined behind it; then the caller hangs up.
 
 Size: callers, one after the other. The server must see that they left, and compute nothing for them.
 """

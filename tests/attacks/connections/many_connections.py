@@ -1,4 +1,4 @@
-"""Connections that are opened and left alone, half of them with the beginning of a request.
+"""Connections that are opened and left idle, half of them after the start of a request.
 
 Size: connections. Others may be refused by a 503, but the server stays small and comes back.
 """

@@ -1,4 +1,4 @@
-"""Good requests one behind the other for ever, whose answers nobody reads.
+"""An endless pipeline of good requests whose answers nobody reads.
 
 Size: MiB that each connection sends at most. The server must stop reading while its answers wait.
 """

@@ -1,4 +1,4 @@
-"""Callers who reset the connection in every state: before a request, within it, before and within its answer.
+"""Callers who reset the connection in every state: before or within a request, before or within its answer.
 
 Size: rounds.
 """

@@ -1,4 +1,4 @@
-"""Callers who ask for the metrics and the schema without pause, with odd ideas of the format.
+"""Callers who ask for the metrics and the schema without pause, with odd `Accept` headers.
 
 Size: requests of each caller.
 """

@@ -1,4 +1,4 @@
-"""A worker is killed again and again.
+"""A worker process is killed repeatedly.
 
 Size: kills. Another takes its place each time, after a pause that grows, and nothing of a killed one stays.
 """

@@ -1,4 +1,4 @@
-"""SIGTERM while callers with a connection for each request and callers who keep theirs ask all the time.
+"""SIGTERM under constant load, from callers who reuse a connection and callers who open one for each request.
 
 Size: stops, each with one worker and with two. Whoever completed a handshake is answered, and never reset.
 """

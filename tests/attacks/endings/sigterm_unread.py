@@ -1,4 +1,4 @@
-"""SIGTERM while connections hold answers that nobody reads, parts of headers, and nothing at all.
+"""SIGTERM while some connections hold unread answers, some half-sent headers, and some nothing.
 
 Size: connections of each kind. None may hold up the end longer than the write time-out; what was asked is answered.
 """

@@ -1,4 +1,4 @@
-"""Requests behind one that says `connection: close`, or behind one that ends the connection by its error.
+"""Requests behind one with `connection: close`, or behind one whose error ends the connection.
 
 Size: rounds. Nothing behind the last request may be answered.
 """

@@ -1,4 +1,4 @@
-"""`Expect` in every wrong way: no body after it, a body at once, a length over the limit, on a GET, unknown values.
+"""`Expect` used wrongly: no body after it, a body at once, a length over the limit, on a GET, unknown values.
 
 Size: rounds. A body over the limit must be refused before it is sent, and a leaving caller leaves nothing behind.
 """

@@ -1,4 +1,4 @@
-"""Good requests with garbage behind them in one segment: they are answered, in order, before the garbage is.
+"""Good requests with garbage behind them in one segment: the requests are answered first, in order.
 
 Size: rounds.
 """

@@ -1,4 +1,4 @@
-"""Bodies in chunks of one byte: 12 MB on the wire for the 2 MB that a body may have.
+"""Bodies in chunks of one byte: 12 MB on the wire for a body of 2 MB, the limit.
 
 Size: kilobytes of a body, CALLERS at once.
 """

@@ -1,4 +1,4 @@
-"""A second request hidden in the first: lengths that contradict, are given twice, or are written oddly.
+"""A second request hidden in the first: lengths that contradict each other, are repeated, or are written oddly.
 
 Size: rounds. A proxy in front may read the other length, so that nothing behind a doubtful one is ever answered.
 """

@@ -1,4 +1,4 @@
-"""Requests that come in two pieces, cut at every byte, or byte by byte: the answer must not depend on it.
+"""Requests cut in two at every byte, or sent byte by byte: the answer must be the same.
 
 Size: every how many bytes there is a cut.
 """

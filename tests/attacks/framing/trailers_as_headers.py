@@ -1,4 +1,4 @@
-"""Trailers with names that mean something in a header: they must change nothing, in this request and the next.
+"""Trailers with the names of headers: they must change neither this request nor the next.
 
 Size: rounds.
 """

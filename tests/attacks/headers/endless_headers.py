@@ -1,4 +1,4 @@
-"""A request line or headers that never end: one value, one name, many of them, a path, blank lines before.
+"""A request line or headers that never end: one value, one name, many headers, a path, leading blank lines.
 
 Size: MiB that are sent at most. The server must stop reading, answer, and hang up.
 """

@@ -1,4 +1,4 @@
-"""Headers just under and over the limit, in one piece and in many, and a cookie of a size that browsers send.
+"""Headers just under and over the limit, as one large cookie or as many lines, sent whole and in pieces.
 
 Size: rounds. The limit must be the server's own, whatever the pieces.
 """

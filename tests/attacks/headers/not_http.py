@@ -1,4 +1,4 @@
-"""What is no HTTP/1.1 at all: TLS, HTTP/2, HTTP/0.9, odd versions, SSH, zeros, nothing.
+"""Bytes that are not HTTP/1.1: TLS, HTTP/2, HTTP/0.9, odd versions, SSH, zeros, nothing.
 
 Size: rounds. Each gets a 400 that is a problem with an id, and the connection ends.
 """

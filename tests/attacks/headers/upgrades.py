@@ -1,4 +1,4 @@
-"""A request that offers to change the protocol: h2c as curl --http2 does, websocket, TLS, HTTP/2 at once.
+"""Requests that offer another protocol: h2c (as `curl --http2` does), WebSocket, TLS, HTTP/2 at once.
 
 Size: rounds. The offer is ignored and the request answered, as is what comes behind it.
 """
