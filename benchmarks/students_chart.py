@@ -51,9 +51,10 @@ def caption(results: Results) -> str:
     fastest = min(students, key=lambda point: point.median_ms)
     return (
         f"*Accuracy: {rows} rows of SST-2 dev (standard error: {error:.1f} points). Time: one text of "
-        f"{SHAPE['tokens']} tokens on {_threads(results)} in ONNX Runtime, median of {results.settings['repeats']} rounds in which every "
-        f"model takes its turn. Students are int8 and answered over HTTP. The teacher is fp32, its graph optimised by "
-        f"ONNX Runtime's own tool, and its answers come from PyTorch. "
+        f"{SHAPE['tokens']} tokens on {_threads(results)} in ONNX Runtime, median of "
+        f"{results.settings['repeats']} rounds in which every model takes its turn. Students are int8 and answered "
+        f"over HTTP. The teacher is fp32, its graph optimised by ONNX Runtime's own tool, and its answers come from "
+        f"PyTorch. "
         f"{origin['machine']}, onnxruntime {origin['versions']['onnxruntime']}, {commit}.*\n\n"
         f"The fastest student ({fastest.title}) takes {fastest.median_ms:.1f} ms where the teacher takes "
         f"{first.median_ms:.1f} ms, and keeps {100 * fastest.accuracy / first.accuracy:.1f} % of its accuracy.\n"

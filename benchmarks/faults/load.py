@@ -145,13 +145,13 @@ async def sizes(options: Options) -> Report:
                     computed += (await scrape(server.port)).texts_since(before)
             p99_alone, p99 = (statistics.median(part.percentile_s(99) for part in parts) for parts in (alone, beside))
             report.check(
-                f"{callers} single callers: p99 ≤ {LIMIT:g} × that without the lists",
+                f"callers of single texts, {callers}: p99 ≤ {LIMIT:g} × that without the lists",
                 f"{milliseconds(p99)} over {milliseconds(p99_alone)} = {p99 / p99_alone:.1f} ×",
                 p99 <= LIMIT * p99_alone and not any(part.failed for part in (*alone, *beside)),
             )
             share, fair = 1 - sum(len(part.of(200)) for part in beside) / computed, 1 / (callers + 1)
             report.check(
-                f"{callers} single callers: the client of lists has at least one caller's share of the texts",
+                f"callers of single texts, {callers}: the client of lists has at least one caller's share of the texts",
                 f"{share:.1%} of {computed}, a caller's is {fair:.1%}",
                 share >= fair,
             )

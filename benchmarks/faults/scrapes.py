@@ -66,7 +66,9 @@ async def _measure(options: Options, workers: int, seconds: float, report: Repor
     total = f"{len(answers)} requests, the same"
     report.check(f"{name}: at the end metrics and callers count the same", "; ".join(wrong) or total, not wrong)
     series = {frozenset(page.values) for page in (before, *pages, after)}
-    report.check(f"{name}: no series appears or disappears", f"{len(series)} sets of series", len(series) == 1)
+    report.check(
+        f"{name}: no series appears or disappears", f"different sets of series: {len(series)}", len(series) == 1
+    )
     report.figures |= {
         f"scrapes_{workers}": len(pages),
         f"off_{workers}": len(off),

@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     openvino_fixed_tokens: int = Field(
         default=OPENVINO_FIXED_TOKENS,
         ge=0,
-        description="With OpenVINO and an fp32 graph: single texts of up to this many tokens run in a graph compiled for "
-        "their length, in half the time. Each eight tokens cost about 0.2 s and 30 MB. 0: no such graphs.",
+        description="With OpenVINO and an fp32 graph: single texts of up to this many tokens run in a graph compiled "
+        "for their length, in half the time. Each eight tokens cost about 0.2 s and 30 MB. 0: no such graphs.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         default=30000,
         ge=1,
         le=3600000,
-        description="Deadline of a request that sets no timeout_ms, and of receiving any body; then the caller gets 504.",
+        description="Deadline of a request that sets no timeout_ms, and of receiving any body; then it gets 504.",
     )
     header_timeout_s: float = Field(
         default=30.0,
