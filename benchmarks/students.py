@@ -191,8 +191,7 @@ def calibrations_table(manifests: list[Row]) -> str:
         cells = [MISSING if value is None else f"{value:.4f}" for value in measured]
         rows.append([f"`{manifest['name']}`", f"{fitted.get('rows', 0):,}", f"{fitted['temperature']:.3f}", *cells])
     errors = ["calibration error without it", "with it"]
-    accuracies = ["accuracy, int8", "accuracy, PyTorch"]
-    return table(["student", "rows of the fit", "temperature", *errors, *accuracies], rows)
+    return table(["student", "rows of the fit", "temperature", *errors, "accuracy, int8", "accuracy, PyTorch"], rows)
 
 
 def _manifest(name: str) -> Row:

@@ -32,8 +32,8 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         default="auto",
-        description="Graph to load: fp32, int8, fp16 or auto. With auto it is the manifest's default_file. For a "
-        "named provider it is, where the artefact has the graph, fp16 or else fp32 on CUDA and fp32 with OpenVINO.",
+        description="Graph to load: fp32, int8, fp16 or auto. Auto takes fp16, or else fp32, when the provider setting "
+        "is cuda; fp32 when it is openvino; and the manifest's default_file otherwise or where those graphs are missing.",
     )
     provider: Provider = Field(
         default="auto",
