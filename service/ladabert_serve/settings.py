@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     precision: Precision = Field(
         default="auto",
         description="Graph to load: fp32, int8, fp16 or auto. Auto takes fp16, or else fp32, when the provider setting "
-        "is cuda; fp32 when it is openvino; and the manifest's default_file otherwise or where those graphs are missing.",
+        "is cuda; fp32 when it is openvino; and the manifest's default_file otherwise or where those are missing.",
     )
     provider: Provider = Field(
         default="auto",
