@@ -1,4 +1,4 @@
-# What people do daily. Overrides: make serve PORT=9000 WORKERS=2 MODELS=my-models
+# What people do daily; make help lists it. Overrides: make serve PORT=9000 WORKERS=2 MODELS=my-models
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -7,15 +7,24 @@ MODELS ?= models
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Tests of one group, such as those that start servers, follow each other; everything else runs beside them.
+PYTEST := -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
+OLDEST := .lower-bounds
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: serve test check attack format clean
+.PHONY: help serve test test-fast check attack lower-bounds format clean
+
+help:  ## list what make can do
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-13s %s\n", $$1, $$2}'
 
 serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
 	$(BIN)/ladabert-serve --host $(HOST) --port $(PORT) --workers $(WORKERS) --models $(MODELS)
 
 test: $(VENV)/development check  ## all checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
+
+test-fast: $(VENV)/development  ## the tests that start no server and train nothing, under a minute
+	$(BIN)/python $(PYTEST) -m 'not slow'
 
 check: $(VENV)/development  ## lint, format, types, which room imports which
 	$(BIN)/ruff check .
@@ -26,12 +35,15 @@ check: $(VENV)/development  ## lint, format, types, which room imports which
 attack: $(VENV)/development  ## every attack on a server, in full
 	$(BIN)/python -m tests.attacks
 
+lower-bounds: $(OLDEST)/installed  ## the service's tests on the oldest versions that pyproject.toml allows
+	$(OLDEST)/bin/python $(PYTEST) tests/service tests/attacks
+
 format: $(VENV)/development  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean:  ## remove what make and the tools wrote
+	rm -rf $(VENV) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -47,3 +59,11 @@ $(VENV)/development: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install --constraint constraints.txt --editable '.[compression,dev]'
 	touch $@ $(VENV)/serving
+
+# numpy's oldest version has no build for Python 3.13 and newer.
+$(OLDEST)/installed: pyproject.toml tests/lower_bounds.py
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m tests.lower_bounds > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip --disable-pip-version-check --quiet install --constraint $(OLDEST)/constraints.txt \
+	  --editable '.[tracing]' pytest pytest-xdist hypothesis httpx psutil pyyaml onnx
+	touch $@

@@ -141,7 +141,7 @@ def generated(text: str) -> str:
 
 def documents() -> list[Path]:
     """Every page for people."""
-    return [*all_pages(), REPOSITORY / "CHANGELOG.md"]
+    return [*all_pages(), *(REPOSITORY / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))]
 
 
 def anchors(page: Path) -> set[str]:

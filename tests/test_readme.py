@@ -20,6 +20,8 @@ def commands() -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("server")
 def test_the_quick_start_gives_the_answer_that_the_readme_shows() -> None:
     serve, curl = commands()[:2]
     assert serve == "make serve"

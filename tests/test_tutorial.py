@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -18,6 +19,8 @@ from ladabert_compress.teacher.folder import TeacherCard, save_teacher
 from tests.compression.conftest import labelled_texts, one_thread, tiny_config, tokenizer  # noqa: F401 - fixtures
 from tests.service.test_server import started
 from tests.test_docs import REPOSITORY
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
 
 PAGE = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
 ROWS = 300

@@ -13,6 +13,7 @@ from tests.attacks.harness.judge import judge
 from tests.attacks.harness.models import tiny_models
 from tests.attacks.harness.server import Server, started
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
 PATIENCE = 8.0
 ATTACKS = all_attacks()
 Serve = Callable[[tuple[str, ...]], Server]

@@ -24,6 +24,8 @@ from ladabert_compress.student.matrices import ParameterCounts
 from ladabert_compress.training.distillation import Timetable
 from tests.compression.conftest import tiny_config
 
+pytestmark = pytest.mark.slow
+
 MINILM = ParameterCounts(embedding=11_917_056, encoder=10_764_288, left_alone=32_642)
 ROWS = ["--teacher", "teacher", "--train", "train.tsv", "--dev", "dev.tsv"]
 COMMAND = ["evidence", *ROWS, "--work", "work", "--steps", "20"]

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.harness.client import ask, get
 from benchmarks.harness.servers import StartFailedError, peak_kib, started
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+
 # Serves a folder with a child that does nothing but end with its standard input.
 SERVER = """
 import http.server, subprocess, sys

@@ -37,6 +37,8 @@ from ladabert_serve.models.scores import apply_function, default_function
 from ladabert_serve.models.tokenizer import TextInput
 from tests.compression.conftest import labelled_texts, models_folder, tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 def random_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast, **changes: object) -> Path:
     """A random teacher that differs from the tiny one as told."""

@@ -66,7 +66,11 @@ def test_nothing_that_is_quoted_forges_a_log_line_or_reaches_the_terminal_as_a_c
     assert text in json.loads(line)["traceback"]
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, {(1, 2): 3}, object(), float("nan"), [[[]]] * 3], ids=repr)
+# Named by type: a name with an address in it would differ between the processes of pytest-xdist.
+UNKNOWN_TO_JSON = [b"bytes", {1, 2}, {(1, 2): 3}, object(), float("nan"), [[[]]] * 3]
+
+
+@pytest.mark.parametrize("value", UNKNOWN_TO_JSON, ids=lambda value: type(value).__name__)
 def test_a_value_that_json_does_not_know_is_written_all_the_same(value: object) -> None:
     holds_itself = [value]
     holds_itself.append(holds_itself)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.service.conftest import serving
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 50
 
 

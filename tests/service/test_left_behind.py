@@ -13,11 +13,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from ladabert_serve.app import create_app
 from ladabert_serve.settings import Settings
 from tests.service.wire import Site, request
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 60.0
 GOOD = request({"inputs": "a good film"})

@@ -10,6 +10,8 @@ import pytest
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from tests.service.simulation import BYTES_PER_TOKEN, RUN_S, TOKENS_PER_S, Simulation, p99, seconds_of
 
+pytestmark = pytest.mark.slow
+
 CALLERS = 8  # enough to keep every runner busy, too few to fill the queue
 FACTOR = 4.0
 OVERLOAD_S = 60.0

@@ -19,6 +19,7 @@ import pytest
 
 from tests.service.tiny_artefact import REPOSITORY, write_artefact
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
 COMMAND = [sys.executable, "-m"]
 PATIENCE_S = 60
 

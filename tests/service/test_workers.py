@@ -15,6 +15,8 @@ import pytest
 from ladabert_serve.server.workers import FIRST_PAUSE_S, LONGEST_PAUSE_S, SETTLED_S, Restarts
 from tests.service.test_server import PATIENCE_S, Process, break_hash, command_of, gated, started, wait_until
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("server")]
+
 
 def test_the_pause_doubles_while_a_worker_keeps_dying_young_and_no_further_than_its_limit() -> None:
     restarts = Restarts()

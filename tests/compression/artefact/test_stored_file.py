@@ -18,6 +18,8 @@ from ladabert_compress.recipe import Recipe
 from ladabert_compress.training.run import CompressionResult, compress
 from tests.compression.conftest import labelled_texts, models_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def result(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> CompressionResult:

@@ -25,6 +25,8 @@ from ladabert_compress.training.distillation import LadaBertLearner
 from tests.compression.conftest import TINY_RECIPE
 from tests.compression.training.test_loop import run
 
+pytestmark = pytest.mark.slow
+
 DATA = ["--train", "train.tsv", "--dev", "dev.tsv"]
 
 

@@ -13,6 +13,8 @@ from ladabert_compress.report.standard_tools import standard_graph
 from ladabert_compress.training.run import CompressionResult
 from tests.compression.conftest import models_folder
 
+pytestmark = pytest.mark.slow
+
 
 def test_artefact_teacher_and_standard_tools_are_timed_in_one_run(
     result: CompressionResult,

@@ -16,6 +16,8 @@ from ladabert_compress.student.saved import read_matrices
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts, models_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def student(teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path) -> tuple[Path, Path]:

@@ -16,6 +16,8 @@ from ladabert_compress.student.budget import solve_shares
 from ladabert_compress.student.matrices import ParameterCounts
 from tests.compression.conftest import TINY_RECIPE, labelled_texts
 
+pytestmark = pytest.mark.slow
+
 MINILM = ParameterCounts(embedding=11_917_056, encoder=10_764_288, left_alone=32_642)
 
 

@@ -13,6 +13,8 @@ from ladabert_compress.teacher.folder import load_teacher
 from ladabert_compress.training.finetune import FinetuneConfig, finetune
 from tests.compression.conftest import labelled_texts
 
+pytestmark = pytest.mark.slow
+
 
 def config(base: Path, **changes: object) -> FinetuneConfig:
     values: dict[str, object] = {

@@ -16,6 +16,8 @@ from ladabert_compress.training.loop import learning_rate_at, train
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts
 
+pytestmark = pytest.mark.slow
+
 
 class KilledError(Exception):
     """Stands for the end of the process."""

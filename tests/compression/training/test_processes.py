@@ -19,6 +19,8 @@ from ladabert_compress.training.processes import ALONE, Processes
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import REPOSITORY, TINY_RECIPE, labelled_texts, models_folder
 
+pytestmark = pytest.mark.slow
+
 
 @given(rows=st.lists(st.integers(), min_size=1, max_size=40), count=st.integers(1, 6))
 def test_every_row_of_a_batch_is_learnt_from_once_whatever_the_number_of_processes(rows: list[int], count: int) -> None:
