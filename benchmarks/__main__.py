@@ -32,6 +32,7 @@ MEASURES = {
     "footprint": "footprint",
     "serving": "serving.compare",
     "workers": "workers",
+    "commits": "commits",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",
     "elsewhere": "elsewhere",
