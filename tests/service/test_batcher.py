@@ -16,8 +16,9 @@ from ladabert_serve.errors import (
     ModelFailedError,
     QueueFullError,
 )
-from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batch, Batcher, Ticket
+from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batcher
 from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
+from ladabert_serve.scheduling.ticket import Batch, Ticket
 
 FOREVER = float("inf")
 

@@ -11,9 +11,10 @@ from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
 from ladabert_serve.models.tokenizer import TextInput, Tokens, TruncationDirection
 from ladabert_serve.observability.metrics import ModelMetrics
-from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher, Preparation, Ticket
+from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import RunnerPool
+from ladabert_serve.scheduling.ticket import Preparation, Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -8,23 +8,18 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 from ladabert_serve.scheduling.condition import LifoCondition
-from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue, QueuedText
-
-Request = TypeVar("Request")
-Payload = TypeVar("Payload")
-Result = TypeVar("Result")
+from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue
+from ladabert_serve.scheduling.ticket import Batch, Payload, Preparation, Request, Result, Texts, Ticket
 
 TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
 PIECE_BYTES = 8192  # of text that a runner prepares before other requests get their turn
 ASSUMED_BYTES_PER_TOKEN = 100  # that are prepared in the time that a token is computed, until it is measured
 DECAY = 0.95  # weight of a measurement relative to the next one
-
-Preparation = Generator[int, None, Sequence[tuple[Payload, int]]]
 
 
 class BatcherObserver(Protocol):
@@ -53,89 +48,6 @@ class Speed:
     def seconds_per_unit(self) -> float:
         """The weighted mean, 0 before the first measurement."""
         return self._seconds / self._amount if self._amount else 0.0
-
-
-class Ticket(Generic[Request, Payload, Result]):
-    """One admitted request, settled exactly once.
-
-    Once it is settled, `results` holds one result per text in their order, or `error` says why there is none.
-    `payloads` are its prepared texts. Times are seconds on the batcher's clock; `waiter` belongs to the caller.
-    """
-
-    error: BaseException | None = None
-    settled = False
-    queued_at = math.nan  # its texts were prepared
-    started_at = math.nan  # a runner took the first of them
-    settled_at = math.nan
-    _preparation: "Preparation[Payload] | None" = None
-    _texts: "Texts[Request, Payload, Result]" = ()  # in the order in which they go
-    _waiting_tokens = 0  # an estimate until the texts are prepared
-    _waiting_bytes = 0  # to prepare, at most
-    _contended_tokens = 0  # of these, how many other requests may have to wait for
-    _contended_bytes = 0
-    _unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
-    _unanswered = 0
-
-    def __init__(self, request: Request, deadline: float, waiter: Any, now: float, virtual_start: float) -> None:
-        self.request = request
-        self.deadline = deadline
-        self.waiter = waiter
-        self.admitted_at = now
-        self._virtual_start = virtual_start
-        self.payloads: Sequence[Payload] = ()
-        self.results: list[Result] = []
-        self._prepared: Sequence[tuple[Payload, int]] = ()
-
-    def steps(self) -> list[tuple[str, float, float]]:
-        """Return name, begin and end of each completed step: tokenize, queue, inference."""
-        times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else math.nan)
-        return [
-            (name, begin, end)
-            for name, begin, end in zip(("tokenize", "queue", "inference"), times, times[1:], strict=False)
-            if not math.isnan(end)
-        ]
-
-
-Texts = Sequence[QueuedText[Ticket[Request, Payload, Result]]]
-
-
-class Batch(Generic[Request, Payload, Result]):
-    """Texts that run together; answered or failed once, by the runner that took it."""
-
-    __slots__ = ("_batcher", "_texts", "answered", "is_long", "longest", "payloads", "started_at", "tokens")
-
-    def __init__(
-        self,
-        batcher: "Batcher[Request, Payload, Result]",
-        texts: "Texts[Request, Payload, Result]",
-        started_at: float,
-    ) -> None:
-        self._batcher = batcher
-        self._texts = texts
-        self.started_at = started_at
-        self.payloads = [text.owner.payloads[text.index] for text in texts]
-        lengths = [text.length for text in texts]
-        self.longest = max(lengths)
-        self.tokens = sum(lengths)
-        self.is_long = texts[0].is_long
-        self.answered = False
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens that the model computes, padding included."""
-        return self.longest * len(self._texts)
-
-    def answer(self, results: Sequence[Result | Exception], timed: bool = True) -> None:
-        """Give each text its result, or the error for its caller, in the order of `payloads`.
-
-        `timed` says whether the time since `started_at` tells how fast the model is.
-        """
-        if len(results) != len(self._texts):
-            raise ValueError(f"{len(results)} results for a batch of {len(self._texts)}")
-        if self.answered:
-            raise RuntimeError("this batch was answered before")
-        self.answered = True
-        self._batcher._answer(self, results, timed)
 
 
 class Batcher(Generic[Request, Payload, Result]):
@@ -395,14 +307,14 @@ class Batcher(Generic[Request, Payload, Result]):
         ticket._texts = self._queue.add(ticket, ticket._virtual_start, lengths, ticket.queued_at)
 
     def _settle_late(
-        self, texts: "Texts[Request, Payload, Result]", now: float
+        self, texts: Texts[Request, Payload, Result], now: float
     ) -> list[Ticket[Request, Payload, Result]]:
         """Settle the requests among these texts whose deadline has passed, and return them."""
         late = {text.owner for text in texts if text.owner.deadline <= now}
         return [ticket for ticket in late if self._settle(ticket, DeadlineExceededError())]
 
-    def _start(self, texts: "Texts[Request, Payload, Result]", now: float) -> Batch[Request, Payload, Result]:
-        batch = Batch(self, texts, now)
+    def _start(self, texts: Texts[Request, Payload, Result], now: float) -> Batch[Request, Payload, Result]:
+        batch = Batch(texts, now, self._answer)
         self._queue.virtual_time += batch.tokens / len(self._live)
         for text in texts:
             ticket = text.owner
@@ -432,7 +344,7 @@ class Batcher(Generic[Request, Payload, Result]):
             self._running_long -= batch.is_long
             if timed:
                 self._inference_speed.measure(batch.tokens, self.clock() - batch.started_at)
-            for text, result in zip(batch._texts, results, strict=True):
+            for text, result in zip(batch.texts, results, strict=True):
                 ticket = text.owner
                 if ticket.settled:
                     continue
