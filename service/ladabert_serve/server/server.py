@@ -120,7 +120,7 @@ async def _serve(
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
-        access_log=False,  # ladabert_serve.observability.access_log has more to say
+        access_log=False,  # ladabert_serve.http.access_log has more to say
         server_header=False,
         proxy_headers=False,  # nothing here reads the caller's address
     )
