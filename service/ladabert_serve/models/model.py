@@ -148,14 +148,10 @@ class Model:
         finally:
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
+        for name, begin, end in ticket.steps():
+            self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
-            for name, begin, end in ticket.steps():
-                self.metrics.steps[name].observe(end - begin)
             raise ticket.error
-        metrics = self.metrics
-        metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
-        metrics.queue.observe(ticket.started_at - ticket.queued_at)
-        metrics.inference.observe(ticket.settled_at - ticket.started_at)
         predictions: list[Prediction] = []
         for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
             predictions.append(self._predict(question, encoded, logits))

@@ -9,7 +9,7 @@ from ladabert_serve.models.artefact import MANIFEST_FILE, Artefact, find_artefac
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
-from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.settings import Provider, Settings
 
@@ -147,7 +147,8 @@ def _load_model(
         max_queue_s=settings.max_queue_ms / 1000,
         fair_window_tokens=settings.fair_window_tokens or FAIR_WINDOW_TOKENS[provider],
     )
-    labels = ModelLabels(
+    model_metrics = ModelMetrics(
+        metrics,
         name=artefact.name,
         version=artefact.version,
         precision=artefact.precision_of(graph_file),
@@ -156,4 +157,4 @@ def _load_model(
         labels=artefact.labels,
     )
     runners = settings.runners or (1 if provider == "cuda" else cores)
-    return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, ModelMetrics(metrics, labels))
+    return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, model_metrics)
