@@ -104,11 +104,7 @@ def _serve(settings: Settings) -> int:
         return run_workers(settings, listener)
     address = listener.getsockname()
     with listener:
-        run_server(
-            settings,
-            listener,
-            lambda registry: _tell(announcement(settings, registry, address)),
-        )
+        run_server(settings, listener, lambda registry: _tell(announcement(settings, registry, address)))
     return 0
 
 

@@ -22,8 +22,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     models: Path = Field(
-        default=Path("models"),
-        description="Folder with one sub-folder per artefact; links are refused.",
+        default=Path("models"), description="Folder with one sub-folder per artefact; links are refused."
     )
     default_model: str | None = Field(
         default=None,
@@ -130,10 +129,7 @@ class Settings(BaseSettings):
         description="Deadline of a request that sets no timeout_ms, and of receiving a body; else 504.",
     )
     header_timeout_s: float = Field(
-        default=30.0,
-        gt=0,
-        le=3600,
-        description="Time for a connection to send a request's headers; then it is closed.",
+        default=30.0, gt=0, le=3600, description="Time for a connection to send a request's headers; then it is closed."
     )
     keep_alive_s: float = Field(
         default=75.0,

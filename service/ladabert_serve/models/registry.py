@@ -98,9 +98,7 @@ def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
 
     Models for single texts come before those for pairs, which would refuse a request for one text. Raises StartError.
     """
-    names = [
-        artefact.name for artefact in sorted(artefacts, key=lambda artefact: (artefact.task == "pair", artefact.name))
-    ]
+    names = [name for _, name in sorted((artefact.task == "pair", artefact.name) for artefact in artefacts)]
     known = _names_and_aliases(artefacts)
     wanted = settings.default_model
     if wanted is None:
@@ -128,13 +126,7 @@ def _log_alias(alias: str, name: str) -> None:
     logger.warning("%r is an alias of the model %r, and deprecated: name %r instead", alias, name, name)
 
 
-def _load_model(
-    artefact: Artefact,
-    settings: Settings,
-    cores: int,
-    metrics: Metrics,
-    load: Loader,
-) -> Model:
+def _load_model(artefact: Artefact, settings: Settings, cores: int, metrics: Metrics, load: Loader) -> Model:
     graph_file = artefact.graph_file(settings.precision, settings.provider)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider

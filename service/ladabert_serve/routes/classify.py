@@ -46,7 +46,7 @@ async def classify(call: Call, services: Services) -> bytes:
     question = _question(body, settings)
 
     # Admit, tokenise, queue, batch, run.
-    predictions = await model.classify(question, call)
+    predictions = await model.classify(question, call.deadline, call.admitted)
 
     # Reply.
     return _reply(model, predictions, call)

@@ -63,10 +63,7 @@ class Batch(Generic[Request, Payload, Result]):
     __slots__ = ("_answered", "answered", "is_long", "longest", "payloads", "started_at", "texts", "tokens")
 
     def __init__(
-        self,
-        texts: Texts[Request, Payload, Result],
-        started_at: float,
-        answered: "Answered[Request, Payload, Result]",
+        self, texts: Texts[Request, Payload, Result], started_at: float, answered: "Answered[Request, Payload, Result]"
     ) -> None:
         self.texts = texts
         self._answered = answered

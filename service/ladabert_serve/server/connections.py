@@ -86,10 +86,5 @@ class Connections:
             connection.check(now)
         if self._most > len(self) + FLOOD:
             self._most = len(self)
-            return_memory()
-
-
-def return_memory() -> None:
-    """Give freed memory back to the system, which the C library by itself keeps."""
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
-        ctypes.CDLL(None).malloc_trim(0)
+            with contextlib.suppress(AttributeError):  # a C library other than glibc
+                ctypes.CDLL(None).malloc_trim(0)  # gives memory back to the system, which by itself it keeps

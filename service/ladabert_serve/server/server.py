@@ -107,10 +107,7 @@ def run_server(
 
 
 async def _serve(
-    settings: Settings,
-    listener: socket.socket,
-    started: Callable[[Registry], None],
-    workers: WorkerTallies | None,
+    settings: Settings, listener: socket.socket, started: Callable[[Registry], None], workers: WorkerTallies | None
 ) -> None:
     app = create_app(settings, workers=workers)
     connections = Connections(settings)
