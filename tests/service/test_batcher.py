@@ -271,7 +271,7 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while batcher._free_runners < 2:  # both stand in `take`
+    while batcher.free_runners < 2:  # both stand in `take`
         threading.Event().wait(0.001)
     Caller(batcher, [10] * 8)
     for thread in threads:
@@ -414,7 +414,7 @@ def test_many_requests_are_prepared_in_pieces_of_limited_size() -> None:
     for _ in range(12):
         Caller(batcher, [10], bytes_per_token=PIECE_BYTES // 30)
     with batcher._lock:
-        batcher._free_runners = 1
+        batcher.free_runners = 1
         batcher._prepare_and_queue(batcher._next_arrived())
     assert PIECE_BYTES <= sum(sizes) < 2 * PIECE_BYTES
 

@@ -77,8 +77,8 @@ class Batcher(Generic[Request, Payload, Result]):
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # long
         self._queue: FairQueue[Ticket[Request, Payload, Result]] = FairQueue(limits)
-        self._waiting_requests = 0
-        self._waiting_tokens = 0
+        self.queue_depth = 0  # requests of which at least one text waits for a runner
+        self.queued_tokens = 0  # estimated where the texts are not prepared yet
         self._waiting_bytes = 0  # to prepare
         self._contended_tokens = 0
         self._contended_bytes = 0
@@ -86,12 +86,12 @@ class Batcher(Generic[Request, Payload, Result]):
         self._inference_speed = Speed()  # seconds per token
         self._preparation_speed = Speed()  # seconds per byte
         self._long_in_preparation = False  # by one runner at a time: the others stay free for short requests
-        self._free_runners = 0
+        self.free_runners = 0  # threads in `take`: each waits, or prepares texts
         self._running = 0  # batches
         self._running_tokens = 0
         self._running_long = 0  # batches of long requests' texts
         self._draining = False
-        self._closed = False
+        self.closed = False  # then `take` returns None
 
     @property
     def live_requests(self) -> int:
@@ -99,29 +99,9 @@ class Batcher(Generic[Request, Payload, Result]):
         return len(self._live)
 
     @property
-    def queue_depth(self) -> int:
-        """Requests of which at least one text waits for a runner."""
-        return self._waiting_requests
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait, estimated where they are not prepared yet."""
-        return self._waiting_tokens
-
-    @property
-    def free_runners(self) -> int:
-        """Threads in `take`: each waits, or prepares texts."""
-        return self._free_runners
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called; then `take` returns None."""
-        return self._closed
-
-    @property
     def expected_wait_s(self) -> float:
         """Seconds that a short text would wait if it came now, at the speed of the last batches; 0 before the first."""
-        runners = max(1, self._free_runners + self._running)
+        runners = max(1, self.free_runners + self._running)
         tokens_s = (self._contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
         return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / runners
 
@@ -134,16 +114,16 @@ class Batcher(Generic[Request, Payload, Result]):
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
             is_long = preparation_bytes > PIECE_BYTES
-            if self._waiting_requests:
+            if self.queue_depth:
                 self._refuse_when_full(estimate, is_long)
             ticket: Ticket[Request, Payload, Result] = Ticket(
                 request, deadline, waiter, self.clock(), self._queue.virtual_time
             )
             self._live[ticket] = None
-            self._waiting_requests += 1
+            self.queue_depth += 1
             self._set_waiting(ticket, estimate, preparation_bytes)
             (self._unfinished if is_long else self._arrived)[ticket] = None
-            self._observer.queue_depth_changed(self._waiting_requests)
+            self._observer.queue_depth_changed(self.queue_depth)
             self._changed.notify()
             return ticket
 
@@ -152,10 +132,10 @@ class Batcher(Generic[Request, Payload, Result]):
         wait_s = self.expected_wait_s
         if is_long:  # which waits for the whole preparation of others, not for a piece of it
             wait_s += (self._waiting_bytes - self._contended_bytes) * self._preparation_speed.seconds_per_unit
-        if self._waiting_requests >= limits.max_queue_requests:
-            raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
-        if self._waiting_tokens + tokens > limits.max_queue_tokens:
-            raise QueueFullError(f"{self._waiting_tokens} tokens wait already", wait_s)
+        if self.queue_depth >= limits.max_queue_requests:
+            raise QueueFullError(f"{self.queue_depth} requests wait already", wait_s)
+        if self.queued_tokens + tokens > limits.max_queue_tokens:
+            raise QueueFullError(f"{self.queued_tokens} tokens wait already", wait_s)
         if wait_s > limits.max_queue_s:
             raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
@@ -177,18 +157,18 @@ class Batcher(Generic[Request, Payload, Result]):
     def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
         """Prepare texts and return a batch; None once closed, or when `timeout_s` passed without any."""
         with self._lock:
-            self._free_runners += 1
+            self.free_runners += 1
             try:
                 return self._take(timeout_s)
             finally:
-                self._free_runners -= 1
+                self.free_runners -= 1
 
     def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
         while True:
-            while not (self._closed or self._arrived or self._queue or self._long_may_go_on):
+            while not (self.closed or self._arrived or self._queue or self._long_may_go_on):
                 if not self._changed.wait(timeout_s):
                     return None
-            if self._closed:
+            if self.closed:
                 return None
             if self._arrived:
                 self._prepare_and_queue(self._next_arrived())
@@ -202,7 +182,7 @@ class Batcher(Generic[Request, Payload, Result]):
                     self._long_in_preparation = False
             else:
                 now = self.clock()
-                texts = self._queue.pick(len(self._live), self._free_runners, self._running_long > 0, now)
+                texts = self._queue.pick(len(self._live), self.free_runners, self._running_long > 0, now)
                 late = self._settle_late(texts, now)
                 if late:
                     with self._changed.released:
@@ -216,7 +196,7 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
         """Return a free runner's share of the requests that arrived, longest wait first."""
-        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self._free_runners))
+        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self.free_runners))
         tickets: list[Ticket[Request, Payload, Result]] = []
         size_bytes = 0
         while len(tickets) < share and size_bytes < PIECE_BYTES:
@@ -233,8 +213,8 @@ class Batcher(Generic[Request, Payload, Result]):
         for ticket, size_bytes in zip(tickets, sizes, strict=True):
             if ticket.settled:
                 continue
-            # Preparation counts as work, like the tokens that could have been computed in its time. Who waited for it
-            # could not use the runners meanwhile, and is owed nothing for that.
+            # Preparation counts as work, like the tokens that could have been computed in its time. A request that
+            # waited for it could not use the runners meanwhile, and gets no credit for that time.
             tokens = self._as_tokens(size_bytes)
             self._queue.virtual_time += tokens / len(self._live)
             ticket._virtual_start = max(ticket._virtual_start + tokens, self._queue.virtual_time)
@@ -266,7 +246,7 @@ class Batcher(Generic[Request, Payload, Result]):
         """Abort, and end the wait of every runner in `take`."""
         self.abort()
         with self._lock:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def _prepare_piece(self, ticket: Ticket[Request, Payload, Result]) -> int:
@@ -324,11 +304,11 @@ class Batcher(Generic[Request, Payload, Result]):
             ticket._unstarted -= 1
             self._set_waiting(ticket, ticket._waiting_tokens - text.length, 0)
             if ticket._unstarted == 0:
-                self._waiting_requests -= 1
+                self.queue_depth -= 1
         self._running += 1
         self._running_tokens += batch.tokens
         self._running_long += batch.is_long
-        self._observer.queue_depth_changed(self._waiting_requests)
+        self._observer.queue_depth_changed(self.queue_depth)
         self._observer.batch_taken(len(texts), batch.tokens, batch.padded_tokens)
         if self._queue or self._arrived or self._unfinished:
             self._changed.notify()
@@ -376,8 +356,8 @@ class Batcher(Generic[Request, Payload, Result]):
                 if text.waiting:
                     self._queue.remove(text)
             self._set_waiting(ticket, 0, 0)
-            self._waiting_requests -= 1
-            self._observer.queue_depth_changed(self._waiting_requests)
+            self.queue_depth -= 1
+            self._observer.queue_depth_changed(self.queue_depth)
         ticket._texts = ()
         ticket._preparation = None
         return True
@@ -387,7 +367,7 @@ class Batcher(Generic[Request, Payload, Result]):
         # Other requests wait for one batch and one piece of a long request, because the rest yields to them.
         contended_tokens = min(tokens, self._limits.max_batch_tokens)
         contended_bytes = min(size_bytes, PIECE_BYTES)
-        self._waiting_tokens += tokens - ticket._waiting_tokens
+        self.queued_tokens += tokens - ticket._waiting_tokens
         self._waiting_bytes += size_bytes - ticket._waiting_bytes
         self._contended_tokens += contended_tokens - ticket._contended_tokens
         self._contended_bytes += contended_bytes - ticket._contended_bytes

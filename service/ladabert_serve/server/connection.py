@@ -21,10 +21,10 @@ HELD_BYTES = 16384  # of the next requests held back while one is answered, befo
 BODY_PIECE_BYTES = 65536
 UNSENT_BYTES = 16384  # of answers that wait to be taken, before no more is written
 HEAD_PIECE_BYTES = 512  # parsed at a time: few pipelined requests begin in it
-HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; that of `100 Continue` is one by itself
+HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; nothing follows the head of `100 Continue`
 END_OF_CHUNKS = b"\r\n\r\n"
-FRAMING_PER_BODY_BYTE = 1  # beyond what headers may have: chunks of a few bytes are more work than their body
-LINGER_S = 2.0  # a refused caller may go on sending for so long: a reset would take the answer away
+FRAMING_PER_BODY_BYTE = 1  # on top of the limit on headers; tiny chunks are more work than their body
+LINGER_S = 2.0  # how long a refused caller may go on sending: a reset would destroy the answer
 DRAINING_WRITE_S = 2.0  # the write time-out once the server shuts down
 
 
@@ -193,7 +193,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Know that the body is whole."""
+        """End the body."""
         if self.parser.should_upgrade():  # its body comes now: see `_ignore_upgrade`
             return
         self._in_message = False

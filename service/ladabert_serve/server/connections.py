@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ladabert_serve.server.connection import Connection
 
 SWEEP_S = 0.25
-FLOOD = 64  # connections that end are worth giving their memory back
+FLOOD = 64  # closed connections after which freed memory goes back to the system
 
 
 class Connections:
@@ -27,7 +27,7 @@ class Connections:
         self._unused: dict[Connection, None] = {}  # on which no request came yet
         self._used: dict[Connection, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._most = 0  # connections since memory was given back
+        self._most = 0  # connections at once since memory was last given back
 
     def __len__(self) -> int:
         return len(self._unused) + len(self._used)
