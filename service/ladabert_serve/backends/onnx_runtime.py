@@ -49,11 +49,9 @@ class OnnxBackend:
 
     @property
     def provider(self) -> str:
-        """Where it computes: `cpu` or `cuda`."""
         return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         feeds = {name: arrays[name] for name in self._inputs}
         try:

@@ -39,11 +39,9 @@ class OpenVinoBackend:
 
     @property
     def provider(self) -> str:
-        """Where it computes."""
         return "openvino"
 
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         batch, tokens = input_ids.shape
         padded = self._padded(tokens)

@@ -1,6 +1,7 @@
 """What every request goes through before its route: an id, bounds on its body, and an answer to bugs."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -126,12 +127,10 @@ class _Exchange:
 
 async def _discard(receive: Receive) -> None:
     size_bytes = 0
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
             while size_bytes < LINGER_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
                 size_bytes += len(message.get("body", b""))
-    except TimeoutError:
-        return

@@ -52,13 +52,12 @@ class Artefact:
         """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
         if precision == "auto":
             preferred = [GRAPH_FILES[name] for name in PREFERRED_PRECISIONS.get(provider, ())]
-            return next(
-                (file for file in preferred if file in self.manifest["files"]), str(self.manifest["default_file"])
-            )
+            return next((file for file in preferred if file in self.graph_files()), str(self.manifest["default_file"]))
         file = GRAPH_FILES[precision]
         if file not in self.manifest["files"]:
-            held = ", ".join(name for name in GRAPH_FILES.values() if name in self.manifest["files"])
-            raise ArtefactError(f"{self.folder}: has no {precision} graph ({file}), only {held}")
+            raise ArtefactError(
+                f"{self.folder}: has no {precision} graph ({file}), only {', '.join(self.graph_files())}"
+            )
         return file
 
     def graph_files(self) -> list[str]:

@@ -95,10 +95,10 @@ class Counter:
         self._index = tallies.row(key, 1)
         self._lock = threading.Lock()
 
-    def inc(self, step: int = 1) -> None:
-        """Add to it."""
+    def inc(self) -> None:
+        """Add one."""
         with self._lock:
-            self._numbers[self._index] += step
+            self._numbers[self._index] += 1
 
 
 class Gauge:

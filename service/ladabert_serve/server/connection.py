@@ -121,7 +121,6 @@ class Connection(HttpToolsProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect the first request's headers."""
         transport.set_write_buffer_limits(UNSENT_BYTES)
         writes: Any = JoinedWrites(transport)  # it passes on what it does not have itself
         self._writes: JoinedWrites = writes
@@ -154,7 +153,6 @@ class Connection(HttpToolsProtocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
         if self._in_replay:
             return
         super().on_message_begin()
@@ -165,7 +163,6 @@ class Connection(HttpToolsProtocol):
         self._since = self.table.clock()
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
         self._in_head = False
         headers, self.headers = self.headers, []  # what is added from now on are trailers, which nobody reads
         if self._in_replay:
@@ -186,14 +183,12 @@ class Connection(HttpToolsProtocol):
             self.expect_no_more()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
         self._framing_bytes -= len(body)
         self._body_bytes_left -= len(body)
         self._allowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the body."""
         if self.parser.should_upgrade():  # its body comes now: see `_ignore_upgrade`
             return
         self._in_message = False
