@@ -70,8 +70,8 @@ class RequestMiddleware:
 class _Exchange:
     """One request's messages in both directions; `receive` raises RequestError where a bound is passed.
 
-    An answer that is sent before the body was read to its end is complete only when the rest was read and thrown away:
-    a socket that is closed with unread bytes resets the connection, and the answer is lost with it.
+    An answer sent before the end of the body is completed only after the rest of the body was read and discarded:
+    closing a socket with unread bytes resets the connection, and the caller loses the answer.
     """
 
     started = False  # the answer

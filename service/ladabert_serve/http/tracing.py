@@ -10,7 +10,7 @@ HEADER_CHARACTERS = 512  # of a caller's trace headers, as the standard asks; th
 
 
 class Tracer:
-    """Makes spans after the answer, from the times that the request's steps left, so that a request costs no more.
+    """Makes a request's spans all at its end, from the times that its steps left, so that the steps cost no more.
 
     The SDK's own variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, …) apply.
     """

@@ -38,9 +38,9 @@ class Connections:
         return sum(not connection.busy for connection in self._all())
 
     def add(self, connection: "Connection") -> bool:
-        """Take a new connection in, in the place of the longest idle one if need be; False when all are busy.
+        """Add a new connection, if need be in place of the longest idle one; return False when all are busy.
 
-        One on which no request came yet goes first, so that a flood of those ends no connection that is in use.
+        Connections that never sent a request are replaced first, so that a flood of them ends no connection in use.
         """
         if len(self) >= self.settings.max_connections:
             idle = next((other for other in self._all() if not other.busy), None)

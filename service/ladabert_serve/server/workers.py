@@ -32,7 +32,7 @@ KILL_AFTER_S = 2.0  # beyond the grace period: a worker that has not ended by th
 
 
 class Restarts:
-    """When workers that ended are started again: after a pause, which grows for one that keeps dying young."""
+    """When to restart workers that ended: after a pause, which grows while a worker keeps ending early."""
 
     def __init__(self) -> None:
         self._pauses: dict[int, float] = {}
@@ -76,7 +76,7 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps a worker running at every place until a signal; all is decided in one loop, nothing in signal handlers."""
+    """Keeps a worker running at every place until a signal; one loop decides everything, signal handlers nothing."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
@@ -193,7 +193,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
-        self._listener.close()  # or callers would queue on a port that nobody answers
+        self._listener.close()  # else callers would queue on a port that nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
 
