@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.routes.metrics import router as metrics_router
 from ladabert_serve.server.server import HARD_STOP_S
 from ladabert_serve.settings import ENV_PREFIX, Settings
@@ -45,7 +45,7 @@ def image_environment() -> dict[str, str]:
 def labels_of_each_metric() -> dict[str, set[str]]:
     """Return every sample name that a server with one model exposes, and its labels."""
     metrics = Metrics(["/classify"])
-    ModelMetrics(metrics, ModelLabels("a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE")))
+    ModelMetrics(metrics, "a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

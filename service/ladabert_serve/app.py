@@ -14,17 +14,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ladabert_serve.cores import cores_per_worker
+from ladabert_serve.http.access_log import log_call
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services
 from ladabert_serve.http.middleware import RequestMiddleware
 from ladabert_serve.http.openapi import describe
 from ladabert_serve.http.problem import routing_problem
+from ladabert_serve.http.tracing import start_tracer
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.registry import Loader, load_registry
-from ladabert_serve.observability.access_log import log_call
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
-from ladabert_serve.observability.tracing import start_tracer
 from ladabert_serve.routes import classify, health, models
 from ladabert_serve.routes import metrics as metrics_route
 from ladabert_serve.settings import LONE_TEXT_THREADS, Settings

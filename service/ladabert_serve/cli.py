@@ -95,20 +95,16 @@ def _serve(settings: Settings) -> int:
     # Imported here, so that --help stays quick.
     from ladabert_serve.server.listener import bind
     from ladabert_serve.server.server import announcement, raise_descriptor_limit, run_server
-    from ladabert_serve.server.workers import run_workers
+    from ladabert_serve.server.workers import Supervisor
 
     configure_logging(settings)
     raise_descriptor_limit()
     listener = bind(settings)
     if settings.workers > 1:
-        return run_workers(settings, listener)
+        return Supervisor(settings, listener).run()
     address = listener.getsockname()
     with listener:
-        run_server(
-            settings,
-            listener,
-            lambda registry: _tell(announcement(settings, registry, address)),
-        )
+        run_server(settings, listener, lambda registry: _tell(announcement(settings, registry, address)))
     return 0
 
 

@@ -60,17 +60,18 @@ class InferenceError(ServiceError):
 class RequestError(ServiceError):
     """This request cannot be answered with 200; `detail` says why and what to do."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.retry_after_s = RETRY_AFTER_S
+    detail = ""  # of an error that has always the same
+    retry_after_s = RETRY_AFTER_S
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or self.detail
+        super().__init__(self.detail)
 
 
 class MalformedRequestError(RequestError):
     """What came is not an HTTP request."""
 
-    def __init__(self) -> None:
-        super().__init__("this is not an HTTP request; the connection is closed")
+    detail = "this is not an HTTP request; the connection is closed"
 
 
 class NotJsonError(RequestError):
@@ -150,8 +151,7 @@ class NotReadyError(RequestError):
 class DrainingError(RequestError):
     """The server is shutting down."""
 
-    def __init__(self) -> None:
-        super().__init__("the server is shutting down; ask another one")
+    detail = "the server is shutting down; ask another one"
 
 
 class ModelFailedError(RequestError):
@@ -165,15 +165,13 @@ class ModelFailedError(RequestError):
 class DeadlineExceededError(RequestError):
     """The deadline passed before an answer."""
 
-    def __init__(self) -> None:
-        super().__init__("the deadline passed before an answer; raise timeout_ms or send fewer texts")
+    detail = "the deadline passed before an answer; raise timeout_ms or send fewer texts"
 
 
 class CallerLeftError(RequestError):
     """The caller hung up; nobody reads the answer."""
 
-    def __init__(self) -> None:
-        super().__init__("the caller hung up")
+    detail = "the caller hung up"
 
 
 @dataclass(frozen=True, slots=True)

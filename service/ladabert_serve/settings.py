@@ -133,10 +133,7 @@ class Settings(BaseSettings):
         description="Deadline of a request that sets no timeout_ms, and of receiving any body; then it gets 504.",
     )
     header_timeout_s: float = Field(
-        default=30.0,
-        gt=0,
-        le=3600,
-        description="Time for a connection to send a request's headers; then it is closed.",
+        default=30.0, gt=0, le=3600, description="Time for a connection to send a request's headers; then it is closed."
     )
     keep_alive_s: float = Field(
         default=75.0,

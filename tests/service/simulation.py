@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ladabert_serve.errors import QueueFullError
-from ladabert_serve.scheduling.batcher import Batch, Batcher, Preparation, Ticket
+from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.ticket import Batch, Preparation, Ticket
 
 TOKENS_PER_S = 3000.0  # that one runner computes, padding included
 RUN_S = 0.001  # that each run takes on top

@@ -15,10 +15,10 @@ SECRET = "nobody else's business"
 
 def lines(models: Path, caplog: pytest.LogCaptureFixture, **options: bool) -> list[logging.LogRecord]:
     caplog.clear()
-    with caplog.at_level(logging.INFO, "ladabert_serve.observability.access_log"), serving(models, **options) as server:
+    with caplog.at_level(logging.INFO, "ladabert_serve.http.access_log"), serving(models, **options) as server:
         server.classify({"inputs": SECRET}, headers={"x-request-id": "my-id"})
         server.classify({"inputs": []})
-    return [record for record in caplog.records if record.name == "ladabert_serve.observability.access_log"]
+    return [record for record in caplog.records if record.name == "ladabert_serve.http.access_log"]
 
 
 def test_a_request_writes_one_line_with_its_id_and_steps(models: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ladabert_serve.errors import OUTCOMES, StartError
-from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.observability.tallies import SharedTallies, Tallies, WorkerTallies, own_tallies
 from tests.service.conftest import Server
 from tests.service.gated import Gated, gated, hang_up_while_waiting
@@ -201,11 +201,10 @@ def test_a_worker_that_is_stopped_or_killed_at_any_moment_neither_holds_up_a_scr
 
 def test_counters_never_fall_and_take_no_more_room_however_often_a_worker_is_killed() -> None:
     tallies = SharedTallies(2)
-    model = ModelLabels("alpha", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
     rows = set()
     for process in range(1, 101):
         metrics = Metrics(["/classify"], tallies.of_worker(0))
-        model_metrics = ModelMetrics(metrics, model)
+        model_metrics = ModelMetrics(metrics, "alpha", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
         model_metrics.ready.set(1)
         model_metrics.queue_depth_changed(7)
         for _ in range(3):  # one of them is never answered

@@ -16,8 +16,9 @@ from ladabert_serve.errors import (
     ModelFailedError,
     QueueFullError,
 )
-from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batch, Batcher, Ticket
+from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batcher
 from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
+from ladabert_serve.scheduling.ticket import Batch, Ticket
 
 FOREVER = float("inf")
 
@@ -270,7 +271,7 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while batcher._free_runners < 2:  # both stand in `take`
+    while batcher.free_runners < 2:  # both stand in `take`
         threading.Event().wait(0.001)
     Caller(batcher, [10] * 8)
     for thread in threads:
@@ -413,7 +414,7 @@ def test_many_requests_are_prepared_in_pieces_of_limited_size() -> None:
     for _ in range(12):
         Caller(batcher, [10], bytes_per_token=PIECE_BYTES // 30)
     with batcher._lock:
-        batcher._free_runners = 1
+        batcher.free_runners = 1
         batcher._prepare_and_queue(batcher._next_arrived())
     assert PIECE_BYTES <= sum(sizes) < 2 * PIECE_BYTES
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from ladabert_serve.errors import ModelFailedError
-from ladabert_serve.scheduling.batcher import Batch, Batcher, Preparation, Ticket
+from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
+from ladabert_serve.scheduling.ticket import Batch, Preparation, Ticket
 
 MAX_RUN_S = 1000.0  # on a clock that tests move
 

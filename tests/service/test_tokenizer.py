@@ -91,6 +91,7 @@ def test_no_input_is_longer_than_the_model_or_the_upper_bound(
 
 
 @pytest.mark.parametrize("max_length", [3, 7, 8, MAX_LENGTH])
+@settings(deadline=None)
 @given(text=texts, pair=st.none() | texts, direction=st.sampled_from(DIRECTIONS))
 def test_truncation_is_that_of_the_tokenizers_library(
     max_length: int, text: str, pair: str | None, direction: TruncationDirection

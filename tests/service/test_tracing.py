@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ladabert_serve.errors import StartError
-from ladabert_serve.observability.tracing import start_tracer
+from ladabert_serve.http.tracing import start_tracer
 from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
 

@@ -12,7 +12,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the library is 
 
 import onnxruntime as ort
 
-from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.backends.backend import FloatArray, IntArray, check_names
 from ladabert_serve.errors import ArtefactError, InferenceError, ProviderError
 from ladabert_serve.settings import Provider
 
@@ -49,11 +49,9 @@ class OnnxBackend:
 
     @property
     def provider(self) -> str:
-        """Where it computes: `cpu` or `cuda`."""
         return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         feeds = {name: arrays[name] for name in self._inputs}
         try:
@@ -106,14 +104,9 @@ def load_onnx_backend(
             _log_cpu_fallback(reason)
     if session is None:
         session = _session(graph, ["CPUExecutionProvider"])
-    found_inputs = sorted(argument.name for argument in session.get_inputs())
-    if found_inputs != sorted(inputs):
-        raise ArtefactError(f"the graph's inputs are {found_inputs}, the manifest says {sorted(inputs)}")
-    found_outputs = [argument.name for argument in session.get_outputs()]
-    if output not in found_outputs:
-        raise ArtefactError(f"the graph's outputs are {found_outputs}, the manifest says {output!r}")
-    on_cuda = session.get_providers()[0] == "CUDAExecutionProvider"
-    if on_cuda:
+    found_inputs, found_outputs = session.get_inputs(), session.get_outputs()
+    check_names([each.name for each in found_inputs], [each.name for each in found_outputs], inputs, output)
+    if session.get_providers()[0] == "CUDAExecutionProvider":
         return OnnxBackend(session, inputs, output, device="cuda")
     multi_thread_session = (
         _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None

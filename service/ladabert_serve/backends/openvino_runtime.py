@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import openvino
 
-from ladabert_serve.backends.backend import FloatArray, IntArray
+from ladabert_serve.backends.backend import FloatArray, IntArray, check_names
 from ladabert_serve.backends.openvino_graph import fold_positions
 from ladabert_serve.cores import available_cores
 from ladabert_serve.errors import ArtefactError, InferenceError, ProviderError
@@ -39,11 +39,9 @@ class OpenVinoBackend:
 
     @property
     def provider(self) -> str:
-        """Where it computes."""
         return "openvino"
 
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
-        """Return logits (B, labels) for three arrays (B, T); raises InferenceError."""
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         batch, tokens = input_ids.shape
         padded = self._padded(tokens)
@@ -110,15 +108,15 @@ def load_openvino_backend(
         raise ProviderError("provider openvino was asked for: OpenVINO finds no CPU that it can use")
     try:
         model = core.read_model(graph)
-        found_inputs = sorted(port.get_any_name() for port in model.inputs)
-        found_outputs = [port.get_any_name() for port in model.outputs]
-        if found_inputs == sorted(inputs) and output in found_outputs:
-            return OpenVinoBackend(_compile_all(core, model, min(fixed_tokens, max_length)), inputs, output, max_length)
+        found_inputs, found_outputs = (
+            [port.get_any_name() for port in ports] for ports in (model.inputs, model.outputs)
+        )
+        check_names(found_inputs, found_outputs, inputs, output)
+        return OpenVinoBackend(_compile_all(core, model, min(fixed_tokens, max_length)), inputs, output, max_length)
+    except ArtefactError:
+        raise
     except Exception as error:  # its exceptions share no base class
         raise ArtefactError(f"OpenVINO cannot load the graph: {error}") from error
-    if found_inputs != sorted(inputs):
-        raise ArtefactError(f"the graph's inputs are {found_inputs}, the manifest says {sorted(inputs)}")
-    raise ArtefactError(f"the graph's outputs are {found_outputs}, the manifest says {output!r}")
 
 
 def _compile_all(core: openvino.Core, model: openvino.Model, fixed_tokens: int) -> dict[int, openvino.CompiledModel]:

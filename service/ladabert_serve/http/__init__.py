@@ -1,1 +1,1 @@
-"""One HTTP request: its body, bounds, deadline, problem answers and documentation; may import models and below."""
+"""One HTTP request: body, bounds, deadline, errors, log line, trace and documentation; may import models and below."""

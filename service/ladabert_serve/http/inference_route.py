@@ -31,15 +31,13 @@ class Services:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRoute:
-    """A path that takes POST: `answer` returns the JSON of a 200, or raises one of `errors`."""
+    """A path that takes POST: `answer` returns the JSON of a 200, or raises RequestError."""
 
     path: str
     answer: Callable[[Call, Services], Awaitable[bytes]]
-    errors: tuple[type[RequestError], ...]
     request_model: type[BaseModel]
     response_model: type[BaseModel]
     summary: str
-    tag: str = "inference"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and count it."""
@@ -64,7 +62,10 @@ class InferenceRoute:
             call.forget()
             services.metrics.ended(call.model, self.path, status, call.elapsed_s, reason)
             for record in services.records:
-                _record_safely(record, call, status)
+                try:
+                    record(call, status)
+                except Exception:
+                    logger.exception("request %s could not be recorded", call.request_id)
         if problem is None:
             await call.answer(body)
         else:
@@ -78,10 +79,3 @@ def _refuse(error: RequestError, call: Call) -> tuple[int, str | None, Response]
         logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
     error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
     return outcome.status, outcome.rejected_reason, problem_response(error, call.request_id)
-
-
-def _record_safely(record: Callable[[Call, int], None], call: Call, status: int) -> None:
-    try:
-        record(call, status)
-    except Exception:
-        logger.exception("request %s could not be recorded", call.request_id)

@@ -1,6 +1,7 @@
 """What every request goes through before its route: an id, bounds on its body, and an answer to bugs."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 SMALL_BODY_BYTES = 16384
 SHARE_OF_LARGE_BODIES = 0.75  # of the bytes in flight; small bodies have the rest for themselves
-LINGER_S = 10.0  # in which the rest of a refused body is read, so that its caller gets to read the answer
+LINGER_S = 10.0  # to read the rest of a refused body; a caller that cannot send it would not read the answer
 LINGER_BYTES = 1 << 30
 DISCARDED_AT_ONCE = 8  # bodies; the rest wait in the kernel
 _source = random.Random()  # noqa: S311 - ids need to differ, not to be secret; no system call each
@@ -69,8 +70,8 @@ class RequestMiddleware:
 class _Exchange:
     """One request's messages in both directions; `receive` raises RequestError where a bound is passed.
 
-    An answer that is sent before the body was read to its end is complete only when the rest was read and thrown away:
-    a socket that is closed with unread bytes resets the connection, and the answer is lost with it.
+    An answer sent before the end of the body is completed only after the rest of the body was read and discarded:
+    closing a socket with unread bytes resets the connection, and the caller loses the answer.
     """
 
     started = False  # the answer
@@ -126,12 +127,10 @@ class _Exchange:
 
 async def _discard(receive: Receive) -> None:
     size_bytes = 0
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
             while size_bytes < LINGER_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):
                     return
                 size_bytes += len(message.get("body", b""))
-    except TimeoutError:
-        return

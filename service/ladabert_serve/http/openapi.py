@@ -9,17 +9,17 @@ from pydantic.json_schema import models_json_schema
 
 from ladabert_serve.errors import (
     OUTCOMES,
-    HeadersTooLargeError,
-    MalformedRequestError,
+    CallerLeftError,
+    NotLiveError,
+    NotReadyError,
     RequestError,
-    TooManyConnectionsError,
 )
 from ladabert_serve.http.inference_route import InferenceRoute
 from ladabert_serve.http.problem import MEDIA_TYPE
 from ladabert_serve.http.schemas import Problem
 
-# Answered on any path, before a route is found.
-CONNECTION_ERRORS = (MalformedRequestError, HeadersTooLargeError, TooManyConnectionsError)
+# What an inference route and the connection before it answer; nobody reads an answer to a caller who left.
+INFERENCE_ERRORS = [error for error in OUTCOMES if error not in (CallerLeftError, NotLiveError, NotReadyError)]
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -71,10 +71,10 @@ def _operation(route: InferenceRoute) -> dict[str, Any]:
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "OK", "content": json_content(route.response_model)},
-        **problem_responses([*route.errors, *CONNECTION_ERRORS]),
+        **problem_responses(INFERENCE_ERRORS),
     }
     return {
-        "tags": [route.tag],
+        "tags": ["inference"],
         "summary": route.summary,
         "description": route.answer.__doc__,
         "operationId": route.path.strip("/").replace("/", "_"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -17,11 +18,7 @@ MEDIA_TYPE = "application/problem+json"
 def problem_response(error: RequestError, request_id: str) -> Response:
     """Return the answer to a request that failed on purpose."""
     outcome = OUTCOMES[type(error)]
-    errors = (
-        [{"path": entry.path, "message": entry.message} for entry in error.errors]
-        if isinstance(error, InvalidRequestError)
-        else None
-    )
+    errors = [asdict(entry) for entry in error.errors] if isinstance(error, InvalidRequestError) else None
     headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else None
     return _response(outcome.status, outcome.title, error.detail, request_id, errors, headers)
 

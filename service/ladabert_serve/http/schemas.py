@@ -2,16 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
@@ -20,6 +11,7 @@ from ladabert_serve.models.tokenizer import TruncationDirection
 
 MAX_TIMEOUT_MS = 3600000
 MAX_REPORTED_ERRORS = 20
+MESSAGES = {"extra_forbidden": "no such field", "model_type": "must be an object"}  # instead of pydantic's
 
 
 class _Body(BaseModel):
@@ -132,30 +124,6 @@ class Timing(BaseModel):
 class ClassifyResponse(BaseModel):
     """Predictions in the order of the inputs."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "sst2",
-                    "version": "0123456789ab",
-                    "predictions": [
-                        {
-                            "label": "POSITIVE",
-                            "score": 0.998,
-                            "scores": [
-                                {"label": "POSITIVE", "score": 0.998},
-                                {"label": "NEGATIVE", "score": 0.002},
-                            ],
-                            "tokens": 9,
-                            "truncated": False,
-                        }
-                    ],
-                    "timing_ms": {"tokenize": 0.21, "queue": 0.05, "inference": 2.4, "total": 2.9},
-                }
-            ]
-        }
-    )
-
     model: str
     version: str
     predictions: list[PredictionBody]
@@ -241,25 +209,15 @@ def parse_classify_request(value: Any, max_inputs: int) -> ClassifyRequest:
     try:
         request: ClassifyRequest = _validate_classify_request(value)
     except ValidationError as error:
-        raise InvalidRequestError(readable_errors(error)) from error
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_REPORTED_ERRORS]
+        raise InvalidRequestError(
+            [FieldError(_path(entry["loc"]), MESSAGES.get(entry["type"], entry["msg"])) for entry in found]
+        ) from error
     return request
 
 
-def readable_errors(error: ValidationError) -> list[FieldError]:
-    """Return paths as in `inputs[3].text`, with what to do."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    readable = []
-    for entry in found[:MAX_REPORTED_ERRORS]:
-        message = entry["msg"]
-        if entry["type"] == "extra_forbidden":
-            message = "no such field"
-        elif entry["type"] == "model_type":
-            message = "must be an object"
-        readable.append(FieldError(_path(entry["loc"]), message))
-    return readable
-
-
 def _path(location: tuple[int | str, ...]) -> str:
+    """Return a path as in `inputs[3].text`."""
     path = ""
     for position, part in enumerate(location):
         if isinstance(part, int):

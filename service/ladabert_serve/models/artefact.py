@@ -52,13 +52,12 @@ class Artefact:
         """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
         if precision == "auto":
             preferred = [GRAPH_FILES[name] for name in PREFERRED_PRECISIONS.get(provider, ())]
-            return next(
-                (file for file in preferred if file in self.manifest["files"]), str(self.manifest["default_file"])
-            )
+            return next((file for file in preferred if file in self.graph_files()), str(self.manifest["default_file"]))
         file = GRAPH_FILES[precision]
         if file not in self.manifest["files"]:
-            held = ", ".join(name for name in GRAPH_FILES.values() if name in self.manifest["files"])
-            raise ArtefactError(f"{self.folder}: has no {precision} graph ({file}), only {held}")
+            raise ArtefactError(
+                f"{self.folder}: has no {precision} graph ({file}), only {', '.join(self.graph_files())}"
+            )
         return file
 
     def graph_files(self) -> list[str]:
@@ -218,19 +217,15 @@ def _check_schema(path: Path, manifest: dict[str, Any]) -> None:
 def _check_file(path: Path, size_bytes: int, sha256: str) -> None:
     digest = hashlib.sha256()
     with _open_regular_file(path) as file:
-        _check_size(path, file, size_bytes)
+        found_bytes = os.fstat(file.fileno()).st_size
+        if found_bytes != size_bytes:
+            raise ArtefactError(f"{path}: has {found_bytes} bytes, {MANIFEST_FILE} says {size_bytes}")
         left_bytes = size_bytes + 1  # a file that grows meanwhile is not followed
         while left_bytes and (chunk := file.read(min(left_bytes, READ_CHUNK_BYTES))):
             digest.update(chunk)
             left_bytes -= len(chunk)
     if digest.hexdigest() != sha256:
         raise ArtefactError(f"{path}: its sha256 is not the one in {MANIFEST_FILE}")
-
-
-def _check_size(path: Path, file: IO[bytes], size_bytes: int) -> None:
-    found_bytes = os.fstat(file.fileno()).st_size
-    if found_bytes != size_bytes:
-        raise ArtefactError(f"{path}: has {found_bytes} bytes, {MANIFEST_FILE} says {size_bytes}")
 
 
 def _read_regular_file(path: Path, max_bytes: int) -> bytes:

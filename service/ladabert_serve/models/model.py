@@ -4,16 +4,17 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
 from ladabert_serve.models.tokenizer import TextInput, Tokens, TruncationDirection
 from ladabert_serve.observability.metrics import ModelMetrics
-from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher, Preparation, Ticket
+from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import RunnerPool
+from ladabert_serve.scheduling.ticket import Preparation, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +42,6 @@ class Prediction(TypedDict):
 
 ModelTicket = Ticket[Question, Tokens, Logits]
 ModelBatcher = Batcher[Question, Tokens, Logits]
-
-
-class Caller(Protocol):
-    """The sender of a request, who may hang up before the answer."""
-
-    deadline: float  # on the monotonic clock, in seconds
-
-    def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
-        """Keep the ticket, which has the time of each step; `cancel` it on a hang-up, `expire` it at the deadline."""
 
 
 class Model:
@@ -80,7 +72,7 @@ class Model:
             run=inference.run,
             probe=inference.warm_up,
             failure=functools.partial(ModelFailedError, artefact.name),
-            report=lambda healthy: metrics.ready.set(healthy),
+            report=metrics.ready.set,
             count=runners,
             max_run_s=max_run_s,
         )
@@ -94,7 +86,7 @@ class Model:
 
     @property
     def precision(self) -> str:
-        """`fp32` or `int8`."""
+        """`fp32`, `int8` or `fp16`."""
         return self.artefact.precision_of(self.graph_file)
 
     @property
@@ -129,8 +121,14 @@ class Model:
         self.drain()
         self._pool.stop()
 
-    async def classify(self, question: Question, caller: Caller) -> list[Prediction]:
-        """Return the predictions in the order of the inputs; raises RequestError."""
+    async def classify(
+        self, question: Question, deadline: float, admitted: Callable[[ModelTicket, ModelBatcher], None]
+    ) -> list[Prediction]:
+        """Return the predictions in the order of the inputs; raises RequestError.
+
+        `admitted` gets the ticket, to `cancel` when the caller hangs up and to `expire` at the deadline, which is on
+        the monotonic clock.
+        """
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
         tokens = preparation_bytes = 0
         for value in question.inputs:
@@ -140,21 +138,17 @@ class Model:
             tokens += tokens_of_value
             preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
-        ticket = self.batcher.admit(question, tokens, preparation_bytes, caller.deadline, settled)
+        ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled)
         try:
-            caller.admitted(ticket, self.batcher)
+            admitted(ticket, self.batcher)
             await settled
         finally:
             if not ticket.settled:  # this task itself was cancelled
                 self.batcher.cancel(ticket)
+        for name, begin, end in ticket.steps():
+            self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
-            for name, begin, end in ticket.steps():
-                self.metrics.steps[name].observe(end - begin)
             raise ticket.error
-        metrics = self.metrics
-        metrics.tokenize.observe(ticket.queued_at - ticket.admitted_at)
-        metrics.queue.observe(ticket.started_at - ticket.queued_at)
-        metrics.inference.observe(ticket.settled_at - ticket.started_at)
         predictions: list[Prediction] = []
         for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
             predictions.append(self._predict(question, encoded, logits))

@@ -9,7 +9,7 @@ from ladabert_serve.models.artefact import MANIFEST_FILE, Artefact, find_artefac
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
-from ladabert_serve.observability.metrics import Metrics, ModelLabels, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.settings import Provider, Settings
 
@@ -98,9 +98,7 @@ def choose_default(settings: Settings, artefacts: list[Artefact]) -> str:
 
     Models for single texts come before those for pairs, which would refuse a request for one text. Raises StartError.
     """
-    names = [
-        artefact.name for artefact in sorted(artefacts, key=lambda artefact: (artefact.task == "pair", artefact.name))
-    ]
+    names = [name for _, name in sorted((artefact.task == "pair", artefact.name) for artefact in artefacts)]
     known = _names_and_aliases(artefacts)
     wanted = settings.default_model
     if wanted is None:
@@ -128,13 +126,7 @@ def _log_alias(alias: str, name: str) -> None:
     logger.warning("%r is an alias of the model %r, and deprecated: name %r instead", alias, name, name)
 
 
-def _load_model(
-    artefact: Artefact,
-    settings: Settings,
-    cores: int,
-    metrics: Metrics,
-    load: Loader,
-) -> Model:
+def _load_model(artefact: Artefact, settings: Settings, cores: int, metrics: Metrics, load: Loader) -> Model:
     graph_file = artefact.graph_file(settings.precision, settings.provider)
     inference = load(artefact, graph_file, settings.provider)
     provider = inference.backend.provider
@@ -147,7 +139,8 @@ def _load_model(
         max_queue_s=settings.max_queue_ms / 1000,
         fair_window_tokens=settings.fair_window_tokens or FAIR_WINDOW_TOKENS[provider],
     )
-    labels = ModelLabels(
+    model_metrics = ModelMetrics(
+        metrics,
         name=artefact.name,
         version=artefact.version,
         precision=artefact.precision_of(graph_file),
@@ -156,4 +149,4 @@ def _load_model(
         labels=artefact.labels,
     )
     runners = settings.runners or (1 if provider == "cuda" else cores)
-    return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, ModelMetrics(metrics, labels))
+    return Model(inference, graph_file, limits, runners, settings.max_run_ms / 1000, model_metrics)

@@ -15,8 +15,6 @@ CHARACTERS_PER_TOKEN = 8  # tokenised of a long text at first; English has about
 GROWTH = 4  # of the part that is tokenised, while it does not fill the model
 TEXT_OVERHEAD_BYTES = 256  # that could be tokenised in the time that any text takes
 UNSURE_WORDS = 8  # next to a cut: their tokens may differ from those in the whole text
-
-
 SHORT_CHARACTERS = 512  # tokenised in a tenth of a millisecond
 
 
@@ -98,7 +96,7 @@ class TextTokenizer:
             lengths = len(first), len(second)
             if min(lengths) > room and not (first_is_whole and second_is_whole):
                 lengths = room + 1 + (len(value.text) > len(value.text_pair)), room + 1
-            texts, kept = [first, second], [*longest_first(*lengths, room)]
+            texts, kept = [first, second], list(longest_first(*lengths, room))
         ids, type_ids = template.ids[0][:], template.type_ids[0][:]
         for index, (text, count) in enumerate(zip(texts, kept, strict=True)):
             ids += text[:count] if direction == "right" else text[len(text) - count :]

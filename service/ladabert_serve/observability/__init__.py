@@ -1,1 +1,1 @@
-"""Metrics, log lines and traces of what the rooms above do; may import `settings` and below."""
+"""Metrics and log lines of what the rooms above do; may import `settings` and below."""

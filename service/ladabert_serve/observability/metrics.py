@@ -7,7 +7,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -32,73 +31,60 @@ RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0
 SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 
 
-class CounterKind(NamedTuple):
-    """A number that grows, and is added up over the workers."""
+COUNTER, GAUGE, HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+
+class Kind(NamedTuple):
+    """What one metric means, and how the numbers of several workers become one: a gauge's are of those that live."""
+
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
     text: str
     labels: tuple[str, ...]
+    bounds: tuple[float, ...] = ()  # of a histogram's buckets
+    over_workers: Callable[[Iterable[float]], float] = sum
+
+    @property
+    def is_gauge(self) -> bool:
+        """Whether it comes and goes with the process that counts it."""
+        return self.family is GAUGE
 
 
-class GaugeKind(NamedTuple):
-    """A number that comes and goes, of the workers that live."""
-
-    text: str
-    labels: tuple[str, ...]
-    over_workers: Callable[[Iterable[float]], float]
-
-
-class HistogramKind(NamedTuple):
-    """How many observations came to at most each bound, and their sum, added up over the workers."""
-
-    text: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...]
-
-
-KINDS: dict[str, CounterKind | GaugeKind | HistogramKind] = {
-    "ladabert_requests_total": CounterKind("Requests to inference routes.", ("model", "route", "status")),
-    "ladabert_rejected_total": CounterKind("Requests given up, by reason.", ("model", "reason")),
-    "ladabert_predictions_total": CounterKind("Predictions by best label.", ("model", "label")),
-    "ladabert_request_duration_seconds": HistogramKind(
-        "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
+KINDS: dict[str, Kind] = {
+    "ladabert_requests_total": Kind(COUNTER, "Requests to inference routes.", ("model", "route", "status")),
+    "ladabert_rejected_total": Kind(COUNTER, "Requests given up, by reason.", ("model", "reason")),
+    "ladabert_predictions_total": Kind(COUNTER, "Predictions by best label.", ("model", "label")),
+    "ladabert_request_duration_seconds": Kind(
+        HISTOGRAM, "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
     ),
-    "ladabert_tokenize_duration_seconds": HistogramKind(
-        "Tokenising one request, its wait for a thread included.", ("model",), DURATION_BUCKETS_S
+    "ladabert_tokenize_duration_seconds": Kind(
+        HISTOGRAM, "Tokenising one request, its wait for a thread included.", ("model",), DURATION_BUCKETS_S
     ),
-    "ladabert_queue_duration_seconds": HistogramKind(
-        "From tokenised until a runner took the first text.", ("model",), DURATION_BUCKETS_S
+    "ladabert_queue_duration_seconds": Kind(
+        HISTOGRAM, "From tokenised until a runner took the first text.", ("model",), DURATION_BUCKETS_S
     ),
-    "ladabert_inference_duration_seconds": HistogramKind(
-        "From the first text taken to the last one answered.", ("model",), DURATION_BUCKETS_S
+    "ladabert_inference_duration_seconds": Kind(
+        HISTOGRAM, "From the first text taken to the last one answered.", ("model",), DURATION_BUCKETS_S
     ),
-    "ladabert_batch_size": HistogramKind("Texts in one batch.", ("model",), COUNT_BUCKETS),
-    "ladabert_batch_tokens": HistogramKind("Tokens in one batch, padding included.", ("model",), TOKEN_BUCKETS),
-    "ladabert_batch_padding_ratio": HistogramKind(
-        "Share of a batch's tokens that is padding.", ("model",), RATIO_BUCKETS
+    "ladabert_batch_size": Kind(HISTOGRAM, "Texts in one batch.", ("model",), COUNT_BUCKETS),
+    "ladabert_batch_tokens": Kind(HISTOGRAM, "Tokens in one batch, padding included.", ("model",), TOKEN_BUCKETS),
+    "ladabert_batch_padding_ratio": Kind(
+        HISTOGRAM, "Share of a batch's tokens that is padding.", ("model",), RATIO_BUCKETS
     ),
-    "ladabert_input_tokens": HistogramKind("Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
-    "ladabert_prediction_score": HistogramKind("Score of the best label.", ("model",), SCORE_BUCKETS),
-    "ladabert_queue_depth": GaugeKind("Requests that wait for a runner.", ("model",), sum),
-    "ladabert_requests_in_progress": GaugeKind("Requests to inference routes that are not answered yet.", (), sum),
-    "ladabert_model_ready": GaugeKind("1 when the model can answer (in every worker), else 0.", ("model",), min),
-    "ladabert_model_info": GaugeKind("What is served.", ("model", "version", "precision", "ratio", "provider"), max),
+    "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
+    "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
+    "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
+    "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
+    "ladabert_model_ready": Kind(
+        GAUGE, "1 when the model can answer (in every worker), else 0.", ("model",), over_workers=min
+    ),
+    "ladabert_model_info": Kind(
+        GAUGE, "What is served.", ("model", "version", "precision", "ratio", "provider"), over_workers=max
+    ),
 }
 BEGUN: Key = ("begun",)  # a row: requests that came
 ANSWERED = "answered"  # a row for each model, route, status and reason of rejection: requests that were answered
 
 ABSENT = math.nan  # a gauge that only an earlier process had
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLabels:
-    """What the metrics say about one served model."""
-
-    name: str
-    version: str
-    precision: str
-    ratio: float
-    provider: str
-    labels: tuple[str, ...]
 
 
 class Counter:
@@ -109,10 +95,10 @@ class Counter:
         self._index = tallies.row(key, 1)
         self._lock = threading.Lock()
 
-    def inc(self, step: int = 1) -> None:
-        """Add to it."""
+    def inc(self) -> None:
+        """Add one."""
         with self._lock:
-            self._numbers[self._index] += step
+            self._numbers[self._index] += 1
 
 
 class Gauge:
@@ -149,23 +135,27 @@ class Histogram:
 class ModelMetrics:
     """The series of one model, looked up once; also the observer of its batcher."""
 
-    def __init__(self, metrics: "Metrics", model: ModelLabels) -> None:
-        name = model.name
-        self.tokenize = metrics.histogram("ladabert_tokenize_duration_seconds", name)
-        self.queue = metrics.histogram("ladabert_queue_duration_seconds", name)
-        self.inference = metrics.histogram("ladabert_inference_duration_seconds", name)
-        self.steps = {"tokenize": self.tokenize, "queue": self.queue, "inference": self.inference}
+    def __init__(
+        self,
+        metrics: "Metrics",
+        name: str,
+        version: str,
+        precision: str,
+        ratio: float,
+        provider: str,
+        labels: Sequence[str],
+    ) -> None:
+        steps = ("tokenize", "queue", "inference")
+        self.steps = {step: metrics.histogram(f"ladabert_{step}_duration_seconds", name) for step in steps}
         self.batch_size = metrics.histogram("ladabert_batch_size", name)
         self.batch_tokens = metrics.histogram("ladabert_batch_tokens", name)
         self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
         self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
         self.queue_depth_changed = metrics.gauge("ladabert_queue_depth", name).set
         self.ready = metrics.gauge("ladabert_model_ready", name)
-        self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in model.labels}
+        self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
         self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
-        metrics.gauge(
-            "ladabert_model_info", name, model.version, model.precision, f"{model.ratio:g}", model.provider
-        ).set(1)
+        metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
         metrics.add_requests_series(name)
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
@@ -201,7 +191,7 @@ class Metrics(Collector):
         rows = self._own.rows()
         numbers = self._own.numbers
         for key, row in rows.items():
-            if isinstance(KINDS.get(key[0]), GaugeKind):
+            if key[0] in KINDS and KINDS[key[0]].is_gauge:
                 numbers[row.start] = ABSENT
         numbers[rows[BEGUN].start] = sum(numbers[row.start] for key, row in rows.items() if key[0] == ANSWERED)
 
@@ -223,9 +213,7 @@ class Metrics(Collector):
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         """Return the series of a histogram, at zero when they are new."""
-        kind = KINDS[name]
-        assert isinstance(kind, HistogramKind)
-        return Histogram(self._own, (name, *labels), kind.bounds)
+        return Histogram(self._own, (name, *labels), KINDS[name].bounds)
 
     def began(self) -> None:
         """Count a request that came in."""
@@ -278,7 +266,7 @@ class Metrics(Collector):
         series: dict[str, dict[Key, list[Sequence[float]]]] = {name: {} for name in KINDS}
         for tallies in self._everyone:
             for (name, *labels), numbers in _read(tallies):
-                if not isinstance(KINDS[name], GaugeKind) or (tallies.counting and not math.isnan(numbers[0])):
+                if not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
                     series[name].setdefault(tuple(labels), []).append(numbers)
         for name, kind in KINDS.items():
             yield _family(name, kind, series[name])
@@ -307,26 +295,17 @@ def _read(tallies: Tallies) -> Iterator[tuple[Key, Sequence[float]]]:
         yield key, [count]
 
 
-def _family(
-    name: str, kind: CounterKind | GaugeKind | HistogramKind, series: dict[Key, list[Sequence[float]]]
-) -> Metric:
-    """Return a family of one sum, or one histogram, for each combination of labels."""
-    if isinstance(kind, HistogramKind):
-        histogram = HistogramMetricFamily(name, kind.text, labels=kind.labels)
-        bounds = [*map(str, kind.bounds), "+Inf"]
-        for labels, rows in series.items():
-            *buckets, total = map(sum, zip(*rows, strict=True))
-            histogram.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), total)
-        return histogram
-    if isinstance(kind, CounterKind):
-        counter = CounterMetricFamily(name, kind.text, labels=kind.labels)
-        for labels, rows in series.items():
-            counter.add_metric(labels, sum(value for (value,) in rows))
-        return counter
-    gauge = GaugeMetricFamily(name, kind.text, labels=kind.labels)
+def _family(name: str, kind: Kind, series: dict[Key, list[Sequence[float]]]) -> Metric:
+    """Return a family of one number, or one histogram, for each combination of labels."""
+    family = kind.family(name, kind.text, labels=kind.labels)
+    bounds = [*map(str, kind.bounds), "+Inf"]
     for labels, rows in series.items():
-        gauge.add_metric(labels, kind.over_workers(value for (value,) in rows))
-    return gauge
+        if isinstance(family, HistogramMetricFamily):
+            *buckets, total = map(sum, zip(*rows, strict=True))
+            family.add_metric(labels, list(zip(bounds, accumulate(buckets), strict=True)), total)
+        else:
+            family.add_metric(labels, kind.over_workers(value for (value,) in rows))
+    return family
 
 
 def wants_openmetrics(accept: str) -> bool:

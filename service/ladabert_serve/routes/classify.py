@@ -4,17 +4,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from ladabert_serve.errors import (
-    DeadlineExceededError,
-    DrainingError,
-    InvalidRequestError,
-    ModelFailedError,
-    NotJsonError,
-    QueueFullError,
-    TooLargeError,
-    UnknownModelError,
-    UnsupportedMediaError,
-)
+from ladabert_serve.errors import TooLargeError
 from ladabert_serve.http.body import check_content_type, parse_json
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services
@@ -46,7 +36,7 @@ async def classify(call: Call, services: Services) -> bytes:
     question = _question(body, settings)
 
     # Admit, tokenise, queue, batch, run.
-    predictions = await model.classify(question, call)
+    predictions = await model.classify(question, call.deadline, call.admitted)
 
     # Reply.
     return _reply(model, predictions, call)
@@ -55,17 +45,6 @@ async def classify(call: Call, services: Services) -> bytes:
 ROUTE = InferenceRoute(
     path="/classify",
     answer=classify,
-    errors=(
-        NotJsonError,
-        UnknownModelError,
-        TooLargeError,
-        UnsupportedMediaError,
-        InvalidRequestError,
-        QueueFullError,
-        DrainingError,
-        ModelFailedError,
-        DeadlineExceededError,
-    ),
     request_model=ClassifyRequest,
     response_model=ClassifyResponse,
     summary="Classify texts or pairs of texts",

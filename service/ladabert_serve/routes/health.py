@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ladabert_serve.errors import DrainingError, NotLiveError, NotReadyError, RequestError
+from ladabert_serve.errors import DrainingError, NotLiveError, NotReadyError
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.problem import problem_response
 from ladabert_serve.http.schemas import Health
@@ -14,12 +14,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 @router.head("/live", include_in_schema=False)
-@router.get(
-    "/live",
-    summary="Is the process up?",
-    response_model=Health,
-    responses=problem_responses([NotLiveError]),
-)
+@router.get("/live", summary="Is the process up?", response_model=Health, responses=problem_responses([NotLiveError]))
 async def live(request: Request) -> Response:
     """Answer 200 while the event loop turns and no model needs a restart of the process."""
     registry: Registry = request.app.state.services.registry
@@ -43,7 +38,5 @@ async def ready(request: Request) -> Response:
     state = registry.get(None).state
     if state == "ready":
         return JSONResponse({"status": "ready"})
-    error: RequestError = DrainingError()
-    if state != "draining":
-        error = NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
-    return problem_response(error, request.state.request_id)
+    failed = NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
+    return problem_response(DrainingError() if state == "draining" else failed, request.state.request_id)

@@ -8,23 +8,18 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 from ladabert_serve.scheduling.condition import LifoCondition
-from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue, QueuedText
-
-Request = TypeVar("Request")
-Payload = TypeVar("Payload")
-Result = TypeVar("Result")
+from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue
+from ladabert_serve.scheduling.ticket import Batch, Payload, Preparation, Request, Result, Texts, Ticket
 
 TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
 PIECE_BYTES = 8192  # of text that a runner prepares before other requests get their turn
 ASSUMED_BYTES_PER_TOKEN = 100  # that are prepared in the time that a token is computed, until it is measured
 DECAY = 0.95  # weight of a measurement relative to the next one
-
-Preparation = Generator[int, None, Sequence[tuple[Payload, int]]]
 
 
 class BatcherObserver(Protocol):
@@ -55,89 +50,6 @@ class Speed:
         return self._seconds / self._amount if self._amount else 0.0
 
 
-class Ticket(Generic[Request, Payload, Result]):
-    """One admitted request, settled exactly once.
-
-    Once it is settled, `results` holds one result per text in their order, or `error` says why there is none.
-    `payloads` are its prepared texts. Times are seconds on the batcher's clock; `waiter` belongs to the caller.
-    """
-
-    error: BaseException | None = None
-    settled = False
-    queued_at = math.nan  # its texts were prepared
-    started_at = math.nan  # a runner took the first of them
-    settled_at = math.nan
-    _preparation: "Preparation[Payload] | None" = None
-    _texts: "Texts[Request, Payload, Result]" = ()  # in the order in which they go
-    _waiting_tokens = 0  # an estimate until the texts are prepared
-    _waiting_bytes = 0  # to prepare, at most
-    _contended_tokens = 0  # of these, how many other requests may have to wait for
-    _contended_bytes = 0
-    _unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
-    _unanswered = 0
-
-    def __init__(self, request: Request, deadline: float, waiter: Any, now: float, virtual_start: float) -> None:
-        self.request = request
-        self.deadline = deadline
-        self.waiter = waiter
-        self.admitted_at = now
-        self._virtual_start = virtual_start
-        self.payloads: Sequence[Payload] = ()
-        self.results: list[Result] = []
-        self._prepared: Sequence[tuple[Payload, int]] = ()
-
-    def steps(self) -> list[tuple[str, float, float]]:
-        """Return name, begin and end of each completed step: tokenize, queue, inference."""
-        times = (self.admitted_at, self.queued_at, self.started_at, self.settled_at if self.error is None else math.nan)
-        return [
-            (name, begin, end)
-            for name, begin, end in zip(("tokenize", "queue", "inference"), times, times[1:], strict=False)
-            if not math.isnan(end)
-        ]
-
-
-Texts = Sequence[QueuedText[Ticket[Request, Payload, Result]]]
-
-
-class Batch(Generic[Request, Payload, Result]):
-    """Texts that run together; answered or failed once, by the runner that took it."""
-
-    __slots__ = ("_batcher", "_texts", "answered", "is_long", "longest", "payloads", "started_at", "tokens")
-
-    def __init__(
-        self,
-        batcher: "Batcher[Request, Payload, Result]",
-        texts: "Texts[Request, Payload, Result]",
-        started_at: float,
-    ) -> None:
-        self._batcher = batcher
-        self._texts = texts
-        self.started_at = started_at
-        self.payloads = [text.owner.payloads[text.index] for text in texts]
-        lengths = [text.length for text in texts]
-        self.longest = max(lengths)
-        self.tokens = sum(lengths)
-        self.is_long = texts[0].is_long
-        self.answered = False
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens that the model computes, padding included."""
-        return self.longest * len(self._texts)
-
-    def answer(self, results: Sequence[Result | Exception], timed: bool = True) -> None:
-        """Give each text its result, or the error for its caller, in the order of `payloads`.
-
-        `timed` says whether the time since `started_at` tells how fast the model is.
-        """
-        if len(results) != len(self._texts):
-            raise ValueError(f"{len(results)} results for a batch of {len(self._texts)}")
-        if self.answered:
-            raise RuntimeError("this batch was answered before")
-        self.answered = True
-        self._batcher._answer(self, results, timed)
-
-
 class Batcher(Generic[Request, Payload, Result]):
     """The queue of one model; every method may be called from any thread.
 
@@ -165,8 +77,8 @@ class Batcher(Generic[Request, Payload, Result]):
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # long
         self._queue: FairQueue[Ticket[Request, Payload, Result]] = FairQueue(limits)
-        self._waiting_requests = 0
-        self._waiting_tokens = 0
+        self.queue_depth = 0  # requests of which at least one text waits for a runner
+        self.queued_tokens = 0  # estimated where the texts are not prepared yet
         self._waiting_bytes = 0  # to prepare
         self._contended_tokens = 0
         self._contended_bytes = 0
@@ -174,12 +86,12 @@ class Batcher(Generic[Request, Payload, Result]):
         self._inference_speed = Speed()  # seconds per token
         self._preparation_speed = Speed()  # seconds per byte
         self._long_in_preparation = False  # by one runner at a time: the others stay free for short requests
-        self._free_runners = 0
+        self.free_runners = 0  # threads in `take`: each waits, or prepares texts
         self._running = 0  # batches
         self._running_tokens = 0
         self._running_long = 0  # batches of long requests' texts
         self._draining = False
-        self._closed = False
+        self.closed = False  # then `take` returns None
 
     @property
     def live_requests(self) -> int:
@@ -187,29 +99,9 @@ class Batcher(Generic[Request, Payload, Result]):
         return len(self._live)
 
     @property
-    def queue_depth(self) -> int:
-        """Requests of which at least one text waits for a runner."""
-        return self._waiting_requests
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens that wait, estimated where they are not prepared yet."""
-        return self._waiting_tokens
-
-    @property
-    def free_runners(self) -> int:
-        """Threads in `take`: each waits, or prepares texts."""
-        return self._free_runners
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called; then `take` returns None."""
-        return self._closed
-
-    @property
     def expected_wait_s(self) -> float:
         """Seconds that a short text would wait if it came now, at the speed of the last batches; 0 before the first."""
-        runners = max(1, self._free_runners + self._running)
+        runners = max(1, self.free_runners + self._running)
         tokens_s = (self._contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
         return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / runners
 
@@ -222,16 +114,16 @@ class Batcher(Generic[Request, Payload, Result]):
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
             is_long = preparation_bytes > PIECE_BYTES
-            if self._waiting_requests:
+            if self.queue_depth:
                 self._refuse_when_full(estimate, is_long)
             ticket: Ticket[Request, Payload, Result] = Ticket(
                 request, deadline, waiter, self.clock(), self._queue.virtual_time
             )
             self._live[ticket] = None
-            self._waiting_requests += 1
+            self.queue_depth += 1
             self._set_waiting(ticket, estimate, preparation_bytes)
             (self._unfinished if is_long else self._arrived)[ticket] = None
-            self._observer.queue_depth_changed(self._waiting_requests)
+            self._observer.queue_depth_changed(self.queue_depth)
             self._changed.notify()
             return ticket
 
@@ -240,10 +132,10 @@ class Batcher(Generic[Request, Payload, Result]):
         wait_s = self.expected_wait_s
         if is_long:  # which waits for the whole preparation of others, not for a piece of it
             wait_s += (self._waiting_bytes - self._contended_bytes) * self._preparation_speed.seconds_per_unit
-        if self._waiting_requests >= limits.max_queue_requests:
-            raise QueueFullError(f"{self._waiting_requests} requests wait already", wait_s)
-        if self._waiting_tokens + tokens > limits.max_queue_tokens:
-            raise QueueFullError(f"{self._waiting_tokens} tokens wait already", wait_s)
+        if self.queue_depth >= limits.max_queue_requests:
+            raise QueueFullError(f"{self.queue_depth} requests wait already", wait_s)
+        if self.queued_tokens + tokens > limits.max_queue_tokens:
+            raise QueueFullError(f"{self.queued_tokens} tokens wait already", wait_s)
         if wait_s > limits.max_queue_s:
             raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
@@ -265,18 +157,18 @@ class Batcher(Generic[Request, Payload, Result]):
     def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
         """Prepare texts and return a batch; None once closed, or when `timeout_s` passed without any."""
         with self._lock:
-            self._free_runners += 1
+            self.free_runners += 1
             try:
                 return self._take(timeout_s)
             finally:
-                self._free_runners -= 1
+                self.free_runners -= 1
 
     def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
         while True:
-            while not (self._closed or self._arrived or self._queue or self._long_may_go_on):
+            while not (self.closed or self._arrived or self._queue or self._long_may_go_on):
                 if not self._changed.wait(timeout_s):
                     return None
-            if self._closed:
+            if self.closed:
                 return None
             if self._arrived:
                 self._prepare_and_queue(self._next_arrived())
@@ -290,7 +182,7 @@ class Batcher(Generic[Request, Payload, Result]):
                     self._long_in_preparation = False
             else:
                 now = self.clock()
-                texts = self._queue.pick(len(self._live), self._free_runners, self._running_long > 0, now)
+                texts = self._queue.pick(len(self._live), self.free_runners, self._running_long > 0, now)
                 late = self._settle_late(texts, now)
                 if late:
                     with self._changed.released:
@@ -304,7 +196,7 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
         """Return a free runner's share of the requests that arrived, longest wait first."""
-        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self._free_runners))
+        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self.free_runners))
         tickets: list[Ticket[Request, Payload, Result]] = []
         size_bytes = 0
         while len(tickets) < share and size_bytes < PIECE_BYTES:
@@ -321,8 +213,8 @@ class Batcher(Generic[Request, Payload, Result]):
         for ticket, size_bytes in zip(tickets, sizes, strict=True):
             if ticket.settled:
                 continue
-            # Preparation counts as work, like the tokens that could have been computed in its time. Who waited for it
-            # could not use the runners meanwhile, and is owed nothing for that.
+            # Preparation counts as work, like the tokens that could have been computed in its time. A request that
+            # waited for it could not use the runners meanwhile, and gets no credit for that time.
             tokens = self._as_tokens(size_bytes)
             self._queue.virtual_time += tokens / len(self._live)
             ticket._virtual_start = max(ticket._virtual_start + tokens, self._queue.virtual_time)
@@ -354,7 +246,7 @@ class Batcher(Generic[Request, Payload, Result]):
         """Abort, and end the wait of every runner in `take`."""
         self.abort()
         with self._lock:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def _prepare_piece(self, ticket: Ticket[Request, Payload, Result]) -> int:
@@ -395,14 +287,14 @@ class Batcher(Generic[Request, Payload, Result]):
         ticket._texts = self._queue.add(ticket, ticket._virtual_start, lengths, ticket.queued_at)
 
     def _settle_late(
-        self, texts: "Texts[Request, Payload, Result]", now: float
+        self, texts: Texts[Request, Payload, Result], now: float
     ) -> list[Ticket[Request, Payload, Result]]:
         """Settle the requests among these texts whose deadline has passed, and return them."""
         late = {text.owner for text in texts if text.owner.deadline <= now}
         return [ticket for ticket in late if self._settle(ticket, DeadlineExceededError())]
 
-    def _start(self, texts: "Texts[Request, Payload, Result]", now: float) -> Batch[Request, Payload, Result]:
-        batch = Batch(self, texts, now)
+    def _start(self, texts: Texts[Request, Payload, Result], now: float) -> Batch[Request, Payload, Result]:
+        batch = Batch(texts, now, self._answer)
         self._queue.virtual_time += batch.tokens / len(self._live)
         for text in texts:
             ticket = text.owner
@@ -412,11 +304,11 @@ class Batcher(Generic[Request, Payload, Result]):
             ticket._unstarted -= 1
             self._set_waiting(ticket, ticket._waiting_tokens - text.length, 0)
             if ticket._unstarted == 0:
-                self._waiting_requests -= 1
+                self.queue_depth -= 1
         self._running += 1
         self._running_tokens += batch.tokens
         self._running_long += batch.is_long
-        self._observer.queue_depth_changed(self._waiting_requests)
+        self._observer.queue_depth_changed(self.queue_depth)
         self._observer.batch_taken(len(texts), batch.tokens, batch.padded_tokens)
         if self._queue or self._arrived or self._unfinished:
             self._changed.notify()
@@ -432,7 +324,7 @@ class Batcher(Generic[Request, Payload, Result]):
             self._running_long -= batch.is_long
             if timed:
                 self._inference_speed.measure(batch.tokens, self.clock() - batch.started_at)
-            for text, result in zip(batch._texts, results, strict=True):
+            for text, result in zip(batch.texts, results, strict=True):
                 ticket = text.owner
                 if ticket.settled:
                     continue
@@ -464,8 +356,8 @@ class Batcher(Generic[Request, Payload, Result]):
                 if text.waiting:
                     self._queue.remove(text)
             self._set_waiting(ticket, 0, 0)
-            self._waiting_requests -= 1
-            self._observer.queue_depth_changed(self._waiting_requests)
+            self.queue_depth -= 1
+            self._observer.queue_depth_changed(self.queue_depth)
         ticket._texts = ()
         ticket._preparation = None
         return True
@@ -475,7 +367,7 @@ class Batcher(Generic[Request, Payload, Result]):
         # Other requests wait for one batch and one piece of a long request, because the rest yields to them.
         contended_tokens = min(tokens, self._limits.max_batch_tokens)
         contended_bytes = min(size_bytes, PIECE_BYTES)
-        self._waiting_tokens += tokens - ticket._waiting_tokens
+        self.queued_tokens += tokens - ticket._waiting_tokens
         self._waiting_bytes += size_bytes - ticket._waiting_bytes
         self._contended_tokens += contended_tokens - ticket._contended_tokens
         self._contended_bytes += contended_bytes - ticket._contended_bytes

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from ladabert_serve.errors import InferenceError
-from ladabert_serve.scheduling.batcher import Batch, Batcher, Payload, Request, Result
+from ladabert_serve.scheduling.batcher import Batcher
+from ladabert_serve.scheduling.ticket import Batch, Payload, Request, Result
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ HELD_BYTES = 16384  # of the next requests held back while one is answered, befo
 BODY_PIECE_BYTES = 65536
 UNSENT_BYTES = 16384  # of answers that wait to be taken, before no more is written
 HEAD_PIECE_BYTES = 512  # parsed at a time: few pipelined requests begin in it
-HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; that of `100 Continue` is one by itself
+HEADS = tuple(b"HTTP/1.1 %d" % digit for digit in range(2, 6))  # of answers; nothing follows the head of `100 Continue`
 END_OF_CHUNKS = b"\r\n\r\n"
-FRAMING_PER_BODY_BYTE = 1  # beyond what headers may have: chunks of a few bytes are more work than their body
-LINGER_S = 2.0  # a refused caller may go on sending for so long: a reset would take the answer away
+FRAMING_PER_BODY_BYTE = 1  # on top of the limit on headers; tiny chunks are more work than their body
+LINGER_S = 2.0  # how long a refused caller may go on sending: a reset would destroy the answer
 DRAINING_WRITE_S = 2.0  # the write time-out once the server shuts down
 
 
@@ -121,7 +121,6 @@ class Connection(HttpToolsProtocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect the first request's headers."""
         transport.set_write_buffer_limits(UNSENT_BYTES)
         writes: Any = JoinedWrites(transport)  # it passes on what it does not have itself
         self._writes: JoinedWrites = writes
@@ -154,7 +153,6 @@ class Connection(HttpToolsProtocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
         if self._in_replay:
             return
         super().on_message_begin()
@@ -165,7 +163,6 @@ class Connection(HttpToolsProtocol):
         self._since = self.table.clock()
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
         self._in_head = False
         headers, self.headers = self.headers, []  # what is added from now on are trailers, which nobody reads
         if self._in_replay:
@@ -186,14 +183,12 @@ class Connection(HttpToolsProtocol):
             self.expect_no_more()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
         self._framing_bytes -= len(body)
         self._body_bytes_left -= len(body)
         self._allowed_framing_bytes += FRAMING_PER_BODY_BYTE * len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Know that the body is whole."""
         if self.parser.should_upgrade():  # its body comes now: see `_ignore_upgrade`
             return
         self._in_message = False

@@ -6,29 +6,15 @@ import ctypes
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ladabert_serve.settings import Settings
 
+if TYPE_CHECKING:
+    from ladabert_serve.server.connection import Connection
+
 SWEEP_S = 0.25
-FLOOD = 64  # connections that end are worth giving their memory back
-
-
-class Checked(Protocol):
-    """A connection as the table sees it."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered."""
-
-    def abort(self) -> None:
-        """End it at once."""
-
-    def expect_no_more(self) -> None:
-        """Close it after the answer to the last request that came."""
-
-    def check(self, now: float) -> None:
-        """End it when it takes too long."""
+FLOOD = 64  # closed connections after which freed memory goes back to the system
 
 
 class Connections:
@@ -38,10 +24,10 @@ class Connections:
         self.settings = settings
         self.clock = clock
         self.draining = False
-        self._unused: dict[Checked, None] = {}  # on which no request came yet
-        self._used: dict[Checked, None] = {}
+        self._unused: dict[Connection, None] = {}  # on which no request came yet
+        self._used: dict[Connection, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._most = 0  # connections since memory was given back
+        self._most = 0  # connections at once since memory was last given back
 
     def __len__(self) -> int:
         return len(self._unused) + len(self._used)
@@ -51,10 +37,10 @@ class Connections:
         """Connections on which no request is being answered."""
         return sum(not connection.busy for connection in self._all())
 
-    def add(self, connection: Checked) -> bool:
-        """Take a new connection in, in the place of the longest idle one if need be; False when all are busy.
+    def add(self, connection: "Connection") -> bool:
+        """Add a new connection, if need be in place of the longest idle one; return False when all are busy.
 
-        One on which no request came yet goes first, so that a flood of those ends no connection that is in use.
+        Connections that never sent a request are replaced first, so that a flood of them ends no connection in use.
         """
         if len(self) >= self.settings.max_connections:
             idle = next((other for other in self._all() if not other.busy), None)
@@ -68,12 +54,12 @@ class Connections:
             self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return True
 
-    def used(self, connection: Checked) -> None:
+    def used(self, connection: "Connection") -> None:
         """Count a connection as the most recently used one."""
         self._forget(connection)
         self._used[connection] = None
 
-    def remove(self, connection: Checked) -> None:
+    def remove(self, connection: "Connection") -> None:
         """Forget a connection that ended."""
         self._forget(connection)
         if not len(self) and self._timer is not None and self._most <= FLOOD:
@@ -86,10 +72,10 @@ class Connections:
         for connection in self._all():
             connection.expect_no_more()
 
-    def _all(self) -> Iterator[Checked]:
+    def _all(self) -> Iterator["Connection"]:
         return itertools.chain(self._unused, self._used)
 
-    def _forget(self, connection: Checked) -> None:
+    def _forget(self, connection: "Connection") -> None:
         self._unused.pop(connection, None)
         self._used.pop(connection, None)
 
@@ -100,10 +86,5 @@ class Connections:
             connection.check(now)
         if self._most > len(self) + FLOOD:
             self._most = len(self)
-            return_memory()
-
-
-def return_memory() -> None:
-    """Give freed memory back to the system, which the C library by itself keeps."""
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
-        ctypes.CDLL(None).malloc_trim(0)
+            with contextlib.suppress(AttributeError):  # a C library other than glibc
+                ctypes.CDLL(None).malloc_trim(0)  # gives memory back to the system, which by itself it keeps

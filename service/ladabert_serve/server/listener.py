@@ -21,7 +21,7 @@ DROP_SYN = b"".join(
     )
 )
 SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
-# Of each connection, in bytes. The kernel would let them grow to megabytes; a read brings what the first holds.
+# Of each connection, in bytes. The kernel would let them grow to megabytes; one read returns up to the first.
 SOCKET_BUFFERS = {socket.SO_RCVBUF: 32768, socket.SO_SNDBUF: 131072}
 
 
@@ -50,9 +50,8 @@ def bind(settings: Settings) -> socket.socket:
 def refuse_handshakes(listener: socket.socket) -> None:
     """Let no new TCP handshake begin, while those that have begun can still be finished and accepted.
 
-    A listener that is closed at once resets whoever stands in its backlog. The filter drops segments that carry SYN
-    alone: who sends one tries again in a second, and is refused once the listener is closed. Works on Linux; elsewhere
-    nothing is filtered.
+    Closing a listener resets every connection in its backlog. The filter drops segments that carry SYN alone: their
+    senders try again in a second, and are refused once the listener is closed. Other systems than Linux filter nothing.
     """
     instructions = ctypes.create_string_buffer(DROP_SYN)
     program = struct.pack("HP", len(DROP_SYN) // 8, ctypes.addressof(instructions))

@@ -21,8 +21,8 @@ from ladabert_serve.server.connections import Connections
 from ladabert_serve.server.listener import backlog, refuse_handshakes
 from ladabert_serve.settings import Settings
 
-GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles; a collection holds every request up
-SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list keeps the event loop waiting for as long
+GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles, and a collection holds every request up
+SWITCH_INTERVAL_S = 0.0005  # a thread that tokenises a long list can hold the event loop up for this long
 ACCEPT_S = 0.1  # after the signal: time in which handshakes that have begun are finished
 IDLE_S = 1.0  # after the signal, but at most a quarter of the grace period: for idle callers to send one more request
 POLL_S = 0.02
@@ -31,7 +31,7 @@ HARD_STOP_S = 0.5  # of these: for callers to take the last answers
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server that drains first and does not die of the signal that it obeyed."""
+    """Uvicorn's server that drains before it stops and then exits with code 0."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
 
-        Whoever completed a handshake is answered: the sockets close only once none waits in their backlog, and a
-        caller on an idle connection has a moment to send a last request, whose answer says that it is the last.
+        Every caller that completed a handshake is answered: the sockets close only once their backlog is empty, and a
+        caller on an idle connection has a moment to send one more request, whose answer closes the connection.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -107,10 +107,7 @@ def run_server(
 
 
 async def _serve(
-    settings: Settings,
-    listener: socket.socket,
-    started: Callable[[Registry], None],
-    workers: WorkerTallies | None,
+    settings: Settings, listener: socket.socket, started: Callable[[Registry], None], workers: WorkerTallies | None
 ) -> None:
     app = create_app(settings, workers=workers)
     connections = Connections(settings)
@@ -120,7 +117,7 @@ async def _serve(
         ws="none",
         lifespan="off",  # entered here, so that its StartError comes out as it is
         log_config=None,
-        access_log=False,  # ladabert_serve.observability.access_log has more to say
+        access_log=False,  # ladabert_serve.http.access_log has more to say
         server_header=False,
         proxy_headers=False,  # nothing here reads the caller's address
     )

@@ -27,24 +27,19 @@ logger = logging.getLogger(__name__)
 START_FAILED = 1
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-SETTLED_S = 60.0  # a worker that lived for as long did not die of its start
+SETTLED_S = 60.0  # a worker that lived longer did not fail because of its start
 KILL_AFTER_S = 2.0  # beyond the grace period: a worker that has not ended by then hangs
 
 
-def run_workers(settings: Settings, listener: socket.socket) -> int:
-    """Serve with `settings.workers` processes until SIGTERM or SIGINT; return the exit code."""
-    return Supervisor(settings, listener).run()
-
-
 class Restarts:
-    """When workers that ended are started again: after a pause, which grows for one that keeps dying young."""
+    """When to restart workers that ended: after a pause, which grows while a worker keeps ending early."""
 
     def __init__(self) -> None:
         self._pauses: dict[int, float] = {}
         self._due: dict[int, float] = {}
 
     def ended(self, place: int, lived_s: float, now: float) -> float:
-        """Note that the worker of a place ended, and return the seconds until it is started again."""
+        """Record that the worker of a place ended, and return the seconds until the next start."""
         growing = min(LONGEST_PAUSE_S, 2 * self._pauses.get(place, FIRST_PAUSE_S / 2))
         pause = FIRST_PAUSE_S if lived_s >= SETTLED_S else growing
         self._pauses[place] = pause
@@ -64,7 +59,7 @@ class Restarts:
 
 
 class Message(NamedTuple):
-    """What a worker tells once: that it serves, with the announcement, or why it cannot start."""
+    """A worker's only report: that it serves, with the announcement, or why it cannot start."""
 
     serves: bool
     text: str
@@ -81,7 +76,7 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps a worker running at every place until a signal; all is decided in one loop, nothing in signal handlers."""
+    """Keeps a worker running at every place until a signal; one loop decides everything, signal handlers nothing."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
@@ -198,7 +193,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
-        self._listener.close()  # or callers would queue on a port that nobody answers
+        self._listener.close()  # else callers would queue on a port that nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
 

@@ -1,39 +1,16 @@
 """OpenTelemetry traces by OTLP over HTTP: a span per request and one per step. Needs the extra `tracing`."""
 
 import time
-from typing import Protocol
 
 from ladabert_serve.errors import StartError
-from ladabert_serve.observability.recorded import RecordedCall
+from ladabert_serve.http.call import Call
 from ladabert_serve.settings import Settings
 
 HEADER_CHARACTERS = 512  # of a caller's trace headers, as the standard asks; the library reads longer ones for seconds
 
 
-class CallTracer(Protocol):
-    """Records each request once it is answered."""
-
-    def record(self, call: RecordedCall, status: int) -> None:
-        """Make the spans of one request; must not block."""
-
-    def stop(self) -> None:
-        """Send what is left."""
-
-
-def start_tracer(settings: Settings) -> CallTracer | None:
-    """Return what records requests, None when no endpoint is set; raises StartError without the extra."""
-    if settings.trace_endpoint is None:
-        return None
-    try:
-        return _OtlpTracer(settings.trace_endpoint)
-    except ImportError as error:
-        raise StartError(
-            f"trace_endpoint is set and {error.name} is not installed: pip install 'ladabert[tracing]'"
-        ) from error
-
-
-class _OtlpTracer:
-    """Makes spans after the answer, from the times that the request's steps left, so that a request costs no more.
+class Tracer:
+    """Makes a request's spans all at its end, from the times that its steps left, so that the steps cost no more.
 
     The SDK's own variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`, …) apply.
     """
@@ -52,8 +29,8 @@ class _OtlpTracer:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("ladabert")
 
-    def record(self, call: RecordedCall, status: int) -> None:
-        """Make the spans of one request, below the caller's span if it sent a `traceparent`."""
+    def record(self, call: Call, status: int) -> None:
+        """Make the spans of one request, below the caller's span if it sent a `traceparent`; does not block."""
         epoch_s = time.time() - time.monotonic()
 
         def nanoseconds(moment_s: float) -> int:
@@ -86,3 +63,15 @@ class _OtlpTracer:
     def stop(self) -> None:
         """Send what is left."""
         self._provider.shutdown()
+
+
+def start_tracer(settings: Settings) -> Tracer | None:
+    """Return what records requests, None when no endpoint is set; raises StartError without the extra."""
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        return Tracer(settings.trace_endpoint)
+    except ImportError as error:
+        raise StartError(
+            f"trace_endpoint is set and {error.name} is not installed: pip install 'ladabert[tracing]'"
+        ) from error

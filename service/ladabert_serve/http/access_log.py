@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from ladabert_serve.observability.recorded import RecordedCall
+from ladabert_serve.http.call import Call
 
 logger = logging.getLogger(__name__)
 
 
-def log_call(call: RecordedCall, status: int, texts: bool) -> None:
+def log_call(call: Call, status: int, texts: bool) -> None:
     """Write the line of one request: its id, status and milliseconds; what was asked only if `texts`."""
     fields: dict[str, Any] = {
         "request_id": call.request_id,
