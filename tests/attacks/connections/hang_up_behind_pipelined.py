@@ -33,4 +33,4 @@ def _computed(server: Server) -> float:
     return server.metrics()[f'ladabert_batch_size_sum{{model="{server.models.pair}"}}']
 
 
-ATTACK = Attack(run, short=2, full=10, answers=frozenset(), options=("--max-batch-size", "1", "--runners", "1"))
+ATTACK = Attack(run, short=10, full=10, answers=frozenset(), options=("--max-batch-size", "1", "--runners", "1"))
