@@ -17,7 +17,9 @@ MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_help_lists_every_target_with_what_it_does() -> None:
     (targets,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
-    printed = subprocess.run(["make", "--no-print-directory", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     listed = dict(line.split(maxsplit=1) for line in printed.splitlines())
     assert sorted(listed) == sorted(targets.split())
 
