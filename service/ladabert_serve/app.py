@@ -1,8 +1,9 @@
 """Wires settings, models and routes into one ASGI application."""
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from importlib import metadata
 
 from fastapi import FastAPI
@@ -13,7 +14,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ladabert_serve.cores import cores_per_worker
 from ladabert_serve.http.access_log import log_call
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services
@@ -21,13 +21,14 @@ from ladabert_serve.http.middleware import RequestMiddleware
 from ladabert_serve.http.openapi import describe
 from ladabert_serve.http.problem import routing_problem
 from ladabert_serve.http.tracing import start_tracer
-from ladabert_serve.models.loading import load_inference
-from ladabert_serve.models.registry import Loader, load_registry
+from ladabert_serve.models.opening import Loader
+from ladabert_serve.models.repository import load_repository
+from ladabert_serve.models.watch import FolderWatch, follow
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
-from ladabert_serve.routes import classify, health, models
+from ladabert_serve.routes import classify, health, models, repository
 from ladabert_serve.routes import metrics as metrics_route
-from ladabert_serve.settings import LONE_TEXT_THREADS, Settings
+from ladabert_serve.settings import Settings
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
 
@@ -42,26 +43,26 @@ class Application(Starlette):
         return RequestMiddleware(self.router, self.settings)
 
 
-def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Application:
+def create_app(
+    settings: Settings,
+    load: Loader | None = None,
+    workers: WorkerTallies | None = None,
+    unloaded: Collection[str] = (),
+) -> Application:
     """Return the application: the inference routes, and FastAPI for all others, behind one middleware.
 
     Its lifespan loads the models (raising StartError) and stops them.
 
     `load` turns a verified artefact into something that computes; tests give their own. `workers` is where this
-    process and the others count, by default in memory of its own.
+    process and the others count, by default in memory of its own. Models named by `unloaded` are not loaded.
     """
-    load_model = load or functools.partial(
-        load_inference,
-        openvino_fixed_tokens=settings.openvino_fixed_tokens,
-        lone_text_threads=settings.lone_text_threads
-        or min(LONE_TEXT_THREADS, settings.runners or cores_per_worker(settings.workers)),
-    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
-        registry = load_registry(settings, metrics, load_model)
+        watch = FolderWatch(settings.models) if settings.watch and settings.workers == 1 else None
+        registry = load_repository(settings, metrics, load, unloaded)
         metrics.start()
         records: list[Callable[[Call, int], None]] = []
         if settings.access_log:
@@ -69,9 +70,12 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         if tracer is not None:
             records.append(tracer.record)
         api.state.services = app.state.services = Services(settings, registry, metrics, records)
+        following = None if watch is None else asyncio.create_task(follow(watch, registry, settings.watch_interval_s))
         try:
             yield
         finally:
+            if following is not None:
+                following.cancel()
             registry.stop()
             metrics.stop()
             if tracer is not None:
@@ -84,7 +88,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         redirect_slashes=False,
         redoc_url=None,
     )
-    for module in (models, health, metrics_route):
+    for module in (models, health, repository, metrics_route):
         api.include_router(module.router)
     describe(api, INFERENCE_ROUTES)
     api.add_exception_handler(HTTPException, _routing_error)

@@ -30,6 +30,29 @@ class Settings(BaseSettings):
         description="Model for requests that name none. Unset: the one with the name or alias `default`, else the "
         "first by name; models for single texts come before models for pairs.",
     )
+    model_settings: Path | None = Field(
+        default=None,
+        description="TOML file with a table of settings for each model that needs its own; read again whenever a model "
+        "is loaded.",
+    )
+    watch: bool = Field(
+        default=False,
+        description="Look at the models folder: load a new or replaced artefact, unload one that vanished.",
+    )
+    watch_interval_s: float = Field(
+        default=2.0,
+        gt=0,
+        le=3600,
+        description="Seconds between two looks at the models folder. An artefact that changes is loaded once it is the "
+        "same in two looks.",
+    )
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="A model's share of the runners' time while other models are busy, relative to their weights; "
+        "meant for the file of model_settings.",
+    )
     precision: Precision = Field(
         default="auto",
         description="Graph to load: fp32, int8, fp16 or auto. Auto takes fp16, or else fp32, when the provider setting "
@@ -55,8 +78,9 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="Threads that run the graph, per worker and model. Unset: on the CPU, the cores that the cgroup "
-        "grants divided by the workers; on CUDA, one.",
+        description="Threads that run the graphs, per worker; all models share them. Unset: on the CPU, the cores that "
+        "the cgroup grants divided by the workers; one when every model is on CUDA, and beside others a model on CUDA "
+        "has one of them at a time.",
     )
     lone_text_threads: int | None = Field(
         default=None,

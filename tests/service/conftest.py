@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.applications import Starlette
 
 from ladabert_serve.app import create_app
-from ladabert_serve.models.registry import Loader
+from ladabert_serve.models.opening import Loader
 from ladabert_serve.settings import Settings
 from tests.service.tiny_artefact import write_artefact
 

@@ -11,6 +11,7 @@ from ladabert_serve.errors import QueueFullError
 from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.ticket import Batch, Preparation, Ticket
+from ladabert_serve.scheduling.turns import Lane, Turns
 
 TOKENS_PER_S = 3000.0  # that one runner computes, padding included
 RUN_S = 0.001  # that each run takes on top
@@ -28,11 +29,12 @@ class _Take(threading.Thread):
         self.ended = False
         self.go_on = threading.Semaphore(0)
         self.stands_still = threading.Semaphore(0)
-        self._batcher = batcher
+        self._turns = batcher.lane.turns
 
     def run(self) -> None:
         """Take what there is."""
-        self.batch = self._batcher.take(timeout_s=0)
+        turn = self._turns.take(wait=False)
+        self.batch = None if turn is None else turn.batch
         self.ended = True
         self.stands_still.release()
 
@@ -53,9 +55,10 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], object]]] = []  # a heap
         self._sequence = itertools.count()
         self._free_runners = runners
-        self.batcher: Batcher[Sequence[int], int, int] = Batcher(
-            limits, self._prepare, _deliver, self, clock=lambda: self.now
-        )
+        turns = Turns(runners, clock=lambda: self.now)
+        lane = Lane(turns)
+        self.batcher: Batcher[Sequence[int], int, int] = Batcher(limits, self._prepare, _deliver, self, lane)
+        turns.add(lane)
         self._model_length = model_length
         self._prepared_bytes_per_s = prepared_bytes_per_s
         self._taking: _Take  # the runner that does something now

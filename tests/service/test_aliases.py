@@ -8,7 +8,8 @@ import pytest
 
 from ladabert_serve.errors import ArtefactError, StartError
 from ladabert_serve.models.artefact import read_artefact
-from ladabert_serve.models.registry import choose_default, read_artefacts
+from ladabert_serve.models.naming import choose_default
+from ladabert_serve.models.repository import read_artefacts
 from ladabert_serve.settings import Settings
 from tests.service.conftest import Server, serving
 from tests.service.test_classify import check_problem

@@ -15,7 +15,8 @@ from ladabert_serve.backends.onnx_runtime import load_onnx_backend
 from ladabert_serve.errors import ArtefactError, ProviderError, StartError
 from ladabert_serve.models.artefact import Artefact, find_artefacts, read_artefact
 from ladabert_serve.models.loading import load_inference, try_artefact
-from ladabert_serve.models.registry import choose_default, read_artefacts
+from ladabert_serve.models.naming import choose_default
+from ladabert_serve.models.repository import read_artefacts
 from ladabert_serve.models.stored_file import gunzip
 from ladabert_serve.settings import Settings
 from tests.service.tiny_artefact import change_manifest, seal, write_artefact

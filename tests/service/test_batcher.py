@@ -19,6 +19,7 @@ from ladabert_serve.errors import (
 from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batcher
 from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
 from ladabert_serve.scheduling.ticket import Batch, Ticket
+from ladabert_serve.scheduling.turns import Lane, Turns
 
 FOREVER = float("inf")
 
@@ -90,7 +91,11 @@ def make(
     prepare: Callable[[list[Text]], TextPreparation] = prepare,
 ) -> tuple[TextBatcher, Record]:
     record = Record()
-    return Batcher(batch_limits or limits(), prepare, deliver, record, clock or Clock()), record
+    turns = Turns(1, clock or Clock())
+    lane = Lane(turns)
+    batcher = Batcher(batch_limits or limits(), prepare, deliver, record, lane)
+    turns.add(lane)
+    return batcher, record
 
 
 class Caller:
@@ -118,8 +123,13 @@ def fail(batch: TextBatch) -> None:
     batch.answer([ModelFailedError("tiny", "a fault")] * len(batch.payloads), timed=False)
 
 
+def take(batcher: TextBatcher, wait: bool) -> TextBatch | None:
+    turn = batcher.lane.turns.take(wait)
+    return None if turn is None else turn.batch
+
+
 def take_now(batcher: TextBatcher) -> TextBatch | None:
-    return batcher.take(timeout_s=0)
+    return take(batcher, wait=False)
 
 
 def run_all(batcher: TextBatcher) -> list[TextBatch]:
@@ -263,7 +273,7 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
 
     def run() -> None:
         both_waiting.wait()
-        batch = batcher.take(timeout_s=10)
+        batch = take(batcher, wait=True)
         assert batch is not None
         sizes.append(len(batch.payloads))
         batch.answer(compute(batch))
@@ -271,7 +281,7 @@ def test_runners_that_are_free_together_share_what_waits() -> None:
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
-    while batcher.free_runners < 2:  # both stand in `take`
+    while batcher.lane.turns.free < 2:  # both stand in `take`
         threading.Event().wait(0.001)
     Caller(batcher, [10] * 8)
     for thread in threads:
@@ -414,7 +424,7 @@ def test_many_requests_are_prepared_in_pieces_of_limited_size() -> None:
     for _ in range(12):
         Caller(batcher, [10], bytes_per_token=PIECE_BYTES // 30)
     with batcher._lock:
-        batcher.free_runners = 1
+        batcher.lane.turns.free = 1
         batcher._prepare_and_queue(batcher._next_arrived())
     assert PIECE_BYTES <= sum(sizes) < 2 * PIECE_BYTES
 
@@ -618,13 +628,15 @@ def test_draining_refuses_new_requests_and_answers_admitted_ones() -> None:
     assert admitted.answers == 1
 
 
-def test_closing_answers_what_is_left_and_frees_a_waiting_runner() -> None:
+def test_closing_frees_a_waiting_runner_and_what_is_left_is_answered() -> None:
     batcher, _ = make()
     taken: list[object] = []
-    runner = threading.Thread(target=lambda: taken.append(batcher.take()))
+    runner = threading.Thread(target=lambda: taken.append(take(batcher, wait=True)))
     runner.start()
+    runner.join(timeout=0.01)
+    batcher.lane.turns.close()
     caller = Caller(batcher, [10])
-    batcher.close()
+    batcher.abort()
     runner.join(timeout=10)
     assert taken == [None]
     assert isinstance(caller.ticket.error, DrainingError)
@@ -778,7 +790,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         run_all(self.batcher)
-        self.batcher.close()
+        self.batcher.abort()
         assert all(caller.answers == 1 for caller in self.callers)
         assert (self.batcher.queue_depth, self.batcher.queued_tokens, self.batcher.live_requests) == (0, 0, 0)
 

@@ -159,7 +159,7 @@ def test_many_requests_leave_no_object_thread_or_descriptor(models: Path) -> Non
 
             async def use_after_many() -> Use:
                 await asyncio.gather(*map(ask_often, callers))
-                while model.batcher.free_runners < model.runners:  # one may have a step to go after the last answer
+                while model.batcher.lane.turns.free < model.runners:  # one may have a step to go after the last answer
                     await asyncio.sleep(0)
                 return Use()
 

@@ -107,6 +107,8 @@ def test_the_names_and_labels_are_those_of_the_contract(fresh: Server) -> None:
         "ladabert_input_tokens": {"model"},
         "ladabert_queue_depth": {"model"},
         "ladabert_requests_in_progress": set(),
+        "ladabert_runners_busy": set(),
+        "ladabert_model_memory_bytes": {"model"},
         "ladabert_model_ready": {"model"},
         "ladabert_rejected": {"model", "reason"},
         "ladabert_predictions": {"model", "label"},

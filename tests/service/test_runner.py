@@ -11,10 +11,12 @@ import pytest
 from ladabert_serve.errors import ModelFailedError
 from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
-from ladabert_serve.scheduling.runner import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, RunnerPool
+from ladabert_serve.scheduling.runner import RunnerPool
 from ladabert_serve.scheduling.ticket import Batch, Preparation, Ticket
+from ladabert_serve.scheduling.turns import Lane
+from ladabert_serve.scheduling.workload import FAILURES_UNTIL_UNHEALTHY, MAX_HUNG_RUNS, Workload
 
-MAX_RUN_S = 1000.0  # on a clock that tests move
+MAX_RUN_S = 1000.0  # which tests skip
 
 
 def prepare(text: str) -> Preparation[str]:
@@ -27,9 +29,9 @@ class DyingBatcher(Batcher[str, str, str]):
 
     bench: "Bench"
 
-    def take(self, timeout_s: float | None = None) -> Batch[str, str, str] | None:
-        batch = super().take(timeout_s)
-        if self.bench.dies:
+    def step(self) -> Batch[str, str, str] | None:
+        batch = super().step()
+        if batch is not None and self.bench.dies:
             self.bench.dies = False
             raise SystemExit
         return batch
@@ -60,20 +62,25 @@ class Bench:
         self.reported = threading.Condition()
         self.probes = 0
         limits = BatchLimits(8, 100, 0.5, 100, 1000, 1000, 100)
-        self.batcher = DyingBatcher(limits, prepare, deliver, Silent())
+        self.skipped_s = 0.0
+        self.pool = RunnerPool(count, clock=lambda: time.monotonic() + self.skipped_s)
+        lane = Lane(self.pool.turns)
+        self.batcher = DyingBatcher(limits, prepare, deliver, Silent(), lane)
         self.batcher.bench = self
-        self.now = 0.0
-        self.pool = RunnerPool(
+        self.workload: Workload[str, str] = Workload(
             name="bench",
-            batcher=self.batcher,
+            lane=lane,
             run=self.run,
             probe=self.probe,
             failure=self.failure,
             report=self.report,
-            count=count,
             max_run_s=MAX_RUN_S,
-            clock=lambda: self.now,
         )
+        self.pool.add(self.workload)
+
+    @property
+    def healthy(self) -> bool:
+        return self.pool.healthy(self.workload)
 
     def run(self, payloads: Sequence[str]) -> list[str | Exception]:
         self.runs.append([str(payload) for payload in payloads])
@@ -125,12 +132,12 @@ class Bench:
 
 def test_a_pool_is_healthy_between_start_and_stop() -> None:
     bench = Bench(count=3)
-    assert not bench.pool.healthy
+    assert not bench.healthy
     bench.pool.start()
-    assert bench.pool.healthy
+    assert bench.healthy
     assert bench.ask("a") == ["a"]
     bench.pool.stop()
-    assert not bench.pool.healthy
+    assert not bench.healthy
     assert bench.pool.alive == 0
     assert bench.reports == [True, False]
 
@@ -142,7 +149,7 @@ def test_a_dead_runner_is_reported_and_replaced() -> None:
     settled = threading.Event()
     bench.batcher.admit("a", 1, 1, float("inf"), settled.set)
     bench.wait_for_reports([True, False, True])
-    bench.batcher.close()
+    bench.batcher.abort()
     assert settled.wait(timeout=30)
     bench.pool.stop()
 
@@ -161,7 +168,7 @@ def test_runners_that_the_system_has_no_threads_for_are_started_later(monkeypatc
         bench.pool.start()
     assert bench.pool.alive == 0
     bench.pool.replace_hung()
-    assert bench.pool.healthy
+    assert bench.healthy
     assert bench.ask("a") == ["a"]
     bench.pool.stop()
 
@@ -171,7 +178,7 @@ def test_a_model_that_keeps_failing_is_unhealthy_until_a_trial_run_works() -> No
     bench.pool.start()
     bench.error = ValueError("broken")
     for _ in range(FAILURES_UNTIL_UNHEALTHY):
-        assert bench.pool.healthy
+        assert bench.healthy
         assert isinstance(bench.ask("a"), ModelFailedError)
     bench.wait_for_reports([True, False])
     bench.error = None
@@ -183,7 +190,7 @@ def test_a_model_that_keeps_failing_is_unhealthy_until_a_trial_run_works() -> No
 def test_a_wrong_number_of_results_fails_the_batch() -> None:
     bench = Bench()
     bench.run = lambda payloads: []  # type: ignore[method-assign]
-    bench.pool._run = bench.run
+    bench.workload.run = bench.run
     bench.pool.start()
     assert isinstance(bench.ask("a"), ModelFailedError)
     bench.pool.stop()
@@ -196,7 +203,7 @@ def test_one_bad_row_fails_its_caller_and_no_other_and_does_not_count_as_a_failu
     assert (a, c) == (["a"], ["c"])
     assert isinstance(b, ModelFailedError)
     assert bench.runs == [["a", "b", "c"], ["a"], ["b"], ["c"]]
-    assert bench.pool._failures_in_a_row == 0
+    assert bench.workload.failures_in_a_row == 0
     assert bench.batcher.expected_wait_s == 0  # what was run twice says nothing about the speed
     bench.pool.stop()
 
@@ -207,7 +214,7 @@ def test_a_batch_whose_rows_all_fail_again_counts_as_one_failure() -> None:
     answers = bench.ask_together("a", "b")
     assert all(isinstance(answer, ModelFailedError) for answer in answers)
     assert bench.runs == [["a", "b"], ["a"], ["b"]]
-    assert bench.pool._failures_in_a_row == 1
+    assert bench.workload.failures_in_a_row == 1
     bench.pool.stop()
 
 
@@ -216,7 +223,7 @@ def test_a_batch_of_one_that_fails_is_not_run_again() -> None:
     bench.bad = {"a"}
     assert isinstance(bench.ask_together("a")[0], ModelFailedError)
     assert bench.runs == [["a"]]
-    assert bench.pool._failures_in_a_row == 1
+    assert bench.workload.failures_in_a_row == 1
     bench.pool.stop()
 
 
@@ -227,10 +234,10 @@ def test_a_panic_in_a_trial_run_leaves_every_runner_in_place() -> None:
     for _ in range(FAILURES_UNTIL_UNHEALTHY):
         bench.ask("a")
     bench.wait_for_probes(2)
-    bench.now += MAX_RUN_S + 1
+    bench.skipped_s += MAX_RUN_S + 1
     bench.pool.replace_hung()
     assert bench.pool.alive == 1
-    assert bench.pool.live
+    assert bench.workload.live
     bench.error = None
     bench.wait_for_reports([True, False, True])
     assert bench.ask("b") == ["b"]
@@ -267,7 +274,7 @@ class Stuck:
         self.bench = bench
         self.began = threading.Semaphore(0)
         self.let_go = threading.Event()
-        bench.pool._run = self.run
+        bench.workload.run = self.run
 
     def run(self, payloads: Sequence[str]) -> list[str | Exception]:
         if payloads == ["stuck"]:
@@ -290,11 +297,11 @@ def test_a_run_that_hangs_fails_its_callers_and_its_runner_is_replaced() -> None
     thread, answers = stuck.ask()
     bench.pool.replace_hung()
     assert not answers  # not yet late
-    bench.now += MAX_RUN_S + 1
+    bench.skipped_s += MAX_RUN_S + 1
     bench.pool.replace_hung()
     thread.join(timeout=30)
     assert isinstance(answers[0], ModelFailedError)
-    assert bench.pool.healthy
+    assert bench.healthy
     assert bench.ask("b") == ["b"]
     stuck.let_go.set()  # its late result is nobody's
     assert bench.ask("c") == ["c"]
@@ -302,23 +309,23 @@ def test_a_run_that_hangs_fails_its_callers_and_its_runner_is_replaced() -> None
     bench.pool.stop()
 
 
-def test_a_model_that_hangs_again_and_again_is_unhealthy_and_not_given_more_threads() -> None:
+def test_a_model_that_hangs_again_and_again_is_unhealthy_and_not_given_more_runs() -> None:
     bench = Bench()
     bench.pool.start()
     stuck = Stuck(bench)
     for _ in range(MAX_HUNG_RUNS + 1):
-        assert bench.pool.live
+        assert bench.workload.live
         thread, _ = stuck.ask()
-        bench.now += MAX_RUN_S + 1
+        bench.skipped_s += MAX_RUN_S + 1
         bench.pool.replace_hung()
         thread.join(timeout=30)
-    assert bench.pool.alive == 0
-    assert not bench.pool.healthy
-    assert not bench.pool.live
+    assert not bench.healthy
+    assert not bench.workload.live
+    assert bench.pool.alive == 1  # for other models
     stuck.let_go.set()  # the threads return and are accounted for
     assert bench.ask("b") == ["b"]
     assert bench.pool.alive == 1
-    assert bench.pool.live
+    assert bench.workload.live
     bench.pool.stop()
 
 
@@ -328,14 +335,14 @@ def test_hung_runs_that_return_in_time_are_not_added_up() -> None:
     for _ in range(MAX_HUNG_RUNS + 2):
         stuck = Stuck(bench)
         thread, _ = stuck.ask()
-        bench.now += MAX_RUN_S + 1
+        bench.skipped_s += MAX_RUN_S + 1
         bench.pool.replace_hung()
         stuck.let_go.set()
         thread.join(timeout=30)
-        for runner in list(bench.pool._hung):
+        for runner in list(bench.workload.hung):
             runner.join(timeout=30)
-    assert bench.pool.live
-    assert not bench.pool._hung
+    assert bench.workload.live
+    assert not bench.workload.hung
     assert bench.ask("b") == ["b"]
     bench.pool.stop()
 
@@ -349,16 +356,16 @@ def test_a_row_that_hangs_when_it_is_run_again_fails_and_those_before_it_keep_th
             raise ValueError("a bad row")
         return stuck.run(payloads)
 
-    bench.pool._run = fail_together
+    bench.workload.run = fail_together
     answers: list[BaseException | list[str]] = []
     thread = threading.Thread(target=lambda: answers.extend(bench.ask_together("a", "stuck")))
     thread.start()
     assert stuck.began.acquire(timeout=30)
-    bench.now += MAX_RUN_S + 1
+    bench.skipped_s += MAX_RUN_S + 1
     bench.pool.replace_hung()
     thread.join(timeout=30)
     assert answers[0] == ["a"]
     assert isinstance(answers[1], ModelFailedError)
-    assert bench.pool.healthy
+    assert bench.healthy
     stuck.let_go.set()
     bench.pool.stop()

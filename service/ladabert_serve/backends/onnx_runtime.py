@@ -51,6 +51,11 @@ class OnnxBackend:
     def provider(self) -> str:
         return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
+    @property
+    def copies(self) -> int:
+        """How many sessions hold the graph."""
+        return 1 if self._multi_thread_session is None else 2
+
     def run(self, input_ids: IntArray, attention_mask: IntArray, token_type_ids: IntArray) -> FloatArray:
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         feeds = {name: arrays[name] for name in self._inputs}

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ladabert_serve.errors import OUTCOMES, DrainingError, ModelFailedError, RequestError
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.problem import problem_response, unexpected_problem
-from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.repository import Repository
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.settings import Settings
 
@@ -24,7 +24,7 @@ class Services:
     """What an inference route works with, from start to stop of the application."""
 
     settings: Settings
-    registry: Registry
+    registry: Repository
     metrics: Metrics
     records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
 

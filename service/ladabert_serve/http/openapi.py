@@ -7,19 +7,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ladabert_serve.errors import (
-    OUTCOMES,
-    CallerLeftError,
-    NotLiveError,
-    NotReadyError,
-    RequestError,
-)
+from ladabert_serve.errors import OUTCOMES, CallerLeftError, NotLiveError, RequestError
 from ladabert_serve.http.inference_route import InferenceRoute
 from ladabert_serve.http.problem import MEDIA_TYPE
 from ladabert_serve.http.schemas import Problem
 
 # What an inference route and the connection before it answer; nobody reads an answer to a caller who left.
-INFERENCE_ERRORS = [error for error in OUTCOMES if error not in (CallerLeftError, NotLiveError, NotReadyError)]
+INFERENCE_ERRORS = [error for error in OUTCOMES if error not in (CallerLeftError, NotLiveError)]
 REFERENCE = "#/components/schemas/{model}"
 
 

@@ -166,6 +166,21 @@ class ModelDetail(ModelSummary):
     manifest: dict[str, Any]
 
 
+class RepositoryLine(BaseModel):
+    """One version of one model, as Triton lists it."""
+
+    name: str
+    version: str = Field(description="Empty until the model is loaded.")
+    state: Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+    reason: str = Field(description="Why it is not served, or why the last load was refused.")
+
+
+class RepositoryError(BaseModel):
+    """An error, as Triton writes it."""
+
+    error: str
+
+
 class Health(BaseModel):
     """A healthy server's answer."""
 

@@ -23,8 +23,9 @@ SELF_TEST_LIMIT = 0.2
 class Inference:
     """One artefact's tokenizer and graph; called from several threads at once."""
 
-    def __init__(self, artefact: Artefact, tokenizer: TextTokenizer, backend: Backend) -> None:
+    def __init__(self, artefact: Artefact, tokenizer: TextTokenizer, backend: Backend, memory_bytes: int = 0) -> None:
         self.artefact = artefact
+        self.memory_bytes = memory_bytes  # of the graph and the tokenizer, each copy counted
         self.tokenizer = tokenizer
         self.backend = backend
         self._reads_pairs = artefact.task == "pair"

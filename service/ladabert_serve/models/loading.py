@@ -25,8 +25,12 @@ def load_inference(
     path = artefact.folder / graph_file
     tokenizer = _load_tokenizer(artefact)
     try:
-        backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
-        inference = Inference(artefact, tokenizer, backend)
+        graph = artefact.read(graph_file)
+        check_graph(graph)
+        backend, copies = _load_backend(artefact, graph_file, graph, provider, openvino_fixed_tokens, lone_text_threads)
+        listed = artefact.manifest["files"][TOKENIZER_FILE]
+        tokenizer_bytes = listed.get("decoded_bytes", listed["bytes"])
+        inference = Inference(artefact, tokenizer, backend, copies * len(graph) + tokenizer_bytes)
         # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
         logger.info("%s: trying %d tokens", path, artefact.max_length)
         inference.warm_up()
@@ -56,15 +60,20 @@ def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
 
 
 def _load_backend(
-    artefact: Artefact, graph_file: str, provider: Provider, openvino_fixed_tokens: int, lone_text_threads: int
-) -> Backend:
-    graph = artefact.read(graph_file)
-    check_graph(graph)
+    artefact: Artefact,
+    graph_file: str,
+    graph: bytes,
+    provider: Provider,
+    openvino_fixed_tokens: int,
+    lone_text_threads: int,
+) -> tuple[Backend, int]:
+    """Return the backend, and how many copies of the graph it holds."""
     is_fp32 = artefact.precision_of(graph_file) == "fp32"
     if provider != "openvino":
         # The products of an int8 graph are done before another thread has woken up.
         threads = lone_text_threads if is_fp32 else 1
-        return load_onnx_backend(graph, artefact.inputs, artefact.output, provider, threads)
+        onnx_backend = load_onnx_backend(graph, artefact.inputs, artefact.output, provider, threads)
+        return onnx_backend, onnx_backend.copies
     try:
         from ladabert_serve.backends.openvino_runtime import load_openvino_backend
     except ImportError as error:
@@ -76,7 +85,7 @@ def _load_backend(
     fixed_tokens = openvino_fixed_tokens if may_be_fixed else 0
     backend = load_openvino_backend(graph, artefact.inputs, artefact.output, artefact.max_length, fixed_tokens)
     backend.warm_up()
-    return backend
+    return backend, 1 + len(backend.fixed_lengths)
 
 
 def try_artefact(artefact: Artefact) -> None:

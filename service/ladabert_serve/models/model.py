@@ -4,7 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from ladabert_serve.models.inference import Inference, Logits
@@ -15,6 +15,8 @@ from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import RunnerPool
 from ladabert_serve.scheduling.ticket import Preparation, Ticket
+from ladabert_serve.scheduling.turns import Lane
+from ladabert_serve.scheduling.workload import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -45,37 +47,44 @@ ModelBatcher = Batcher[Question, Tokens, Logits]
 
 
 class Model:
-    """Answers questions with one artefact; started and stopped by the registry."""
+    """Answers questions with one artefact; started and stopped by the repository.
+
+    Of the pool's runners it has at most `most_runs` at a time, and a share that follows `weight` while others are busy.
+    """
 
     def __init__(
         self,
         inference: Inference,
         graph_file: str,
         limits: BatchLimits,
-        runners: int,
-        max_run_s: float,
+        pool: RunnerPool,
         metrics: ModelMetrics,
+        max_run_s: float,
+        weight: float = 1.0,
+        most_runs: int | None = None,
     ) -> None:
         artefact = inference.artefact
         self.artefact = artefact
         self.graph_file = graph_file
         self.provider = inference.backend.provider
-        self.runners = runners
+        self.runners = pool.count if most_runs is None else min(most_runs, pool.count)
         self.metrics = metrics
         self.tokenizer = inference.tokenizer
-        self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics)
+        lane = Lane(pool.turns, weight, most_runs)
+        self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics, lane)
         self._reads_pairs = artefact.task == "pair"
         self._default_function = default_function(artefact.problem_type)
-        self._pool = RunnerPool(
+        self._pool = pool
+        self._workload: Workload[Tokens, Logits] = Workload(
             name=artefact.name,
-            batcher=self.batcher,
+            lane=lane,
             run=inference.run,
             probe=inference.warm_up,
             failure=functools.partial(ModelFailedError, artefact.name),
-            report=metrics.ready.set,
-            count=runners,
+            report=self._report_health,
             max_run_s=max_run_s,
         )
+        self._questions = 0  # that are being answered
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
 
@@ -90,21 +99,26 @@ class Model:
         return self.artefact.precision_of(self.graph_file)
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["ready", "draining", "failed"]:
         """`ready`, `draining` or `failed`."""
         if self._draining:
             return "draining"
-        return "ready" if self._pool.healthy else "failed"
+        return "ready" if self._pool.healthy(self._workload) else "failed"
 
     @property
     def live(self) -> bool:
         """Whether the model can still replace its runners; if not, only a restart of the process helps."""
-        return self._pool.live
+        return self._workload.live
+
+    @property
+    def idle(self) -> bool:
+        """Whether it answers no question now."""
+        return self._questions == 0
 
     def start(self) -> None:
-        """Start the runners; called on the callers' event loop."""
+        """Let the runners work for it; called on the callers' event loop."""
         self._loop = asyncio.get_running_loop()
-        self._pool.start()
+        self._pool.add(self._workload)
 
     def drain(self) -> None:
         """Admit nothing from now on."""
@@ -117,9 +131,18 @@ class Model:
         self.batcher.abort()
 
     def stop(self) -> None:
-        """Answer the remaining requests with DrainingError and end the runners."""
+        """Answer the remaining requests with DrainingError and let the runners go."""
         self.drain()
-        self._pool.stop()
+        self.abort()
+        self._pool.remove(self._workload)
+
+    def free(self) -> None:
+        """Give back graph and tokenizer after the last answer.
+
+        Nobody may ask it then. A cycle of model and batcher would keep them: the collector does not look at what was
+        there at the start.
+        """
+        del self.batcher.lane.work, self.batcher, self._workload, self.tokenizer
 
     async def classify(
         self, question: Question, deadline: float, admitted: Callable[[ModelTicket, ModelBatcher], None]
@@ -129,6 +152,15 @@ class Model:
         `admitted` gets the ticket, to `cancel` when the caller hangs up and to `expire` at the deadline, which is on
         the monotonic clock.
         """
+        self._questions += 1
+        try:
+            return await self._answer(question, deadline, admitted)
+        finally:
+            self._questions -= 1
+
+    async def _answer(
+        self, question: Question, deadline: float, admitted: Callable[[ModelTicket, ModelBatcher], None]
+    ) -> list[Prediction]:
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
         tokens = preparation_bytes = 0
         for value in question.inputs:
@@ -155,6 +187,10 @@ class Model:
             if len(predictions) % TEXTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # other requests get their turn
         return predictions
+
+    def _report_health(self, healthy: bool) -> None:
+        if not self._draining:
+            self.metrics.ready.set(healthy)
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import bisect
+import contextlib
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,7 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
-from ladabert_serve.observability.tallies import Key, Tallies, WorkerTallies, own_tallies
+from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
 ANSWERS = sorted({(200, ""), (500, "")} | {(each.status, each.rejected_reason or "") for each in OUTCOMES.values()})
@@ -74,6 +75,10 @@ KINDS: dict[str, Kind] = {
     "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
     "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
     "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
+    "ladabert_runners_busy": Kind(GAUGE, "Runners that run a batch.", ()),
+    "ladabert_model_memory_bytes": Kind(
+        GAUGE, "Bytes of the model's graph and tokenizer, each copy counted, in all workers.", ("model",)
+    ),
     "ladabert_model_ready": Kind(
         GAUGE, "1 when the model can answer (in every worker), else 0.", ("model",), over_workers=min
     ),
@@ -95,10 +100,15 @@ class Counter:
         self._index = tallies.row(key, 1)
         self._lock = threading.Lock()
 
-    def inc(self) -> None:
-        """Add one."""
+    @property
+    def value(self) -> float:
+        """How often it counted."""
+        return self._numbers[self._index]
+
+    def inc(self, by: float = 1) -> None:
+        """Add one, or so many."""
         with self._lock:
-            self._numbers[self._index] += 1
+            self._numbers[self._index] += by
 
 
 class Gauge:
@@ -133,7 +143,10 @@ class Histogram:
 
 
 class ModelMetrics:
-    """The series of one model, looked up once; also the observer of its batcher."""
+    """The series of one model, looked up once; also the observer of its batcher.
+
+    A model that replaces another of its name goes on with that one's series.
+    """
 
     def __init__(
         self,
@@ -144,25 +157,37 @@ class ModelMetrics:
         ratio: float,
         provider: str,
         labels: Sequence[str],
+        memory_bytes: int = 0,
     ) -> None:
-        steps = ("tokenize", "queue", "inference")
-        self.steps = {step: metrics.histogram(f"ladabert_{step}_duration_seconds", name) for step in steps}
-        self.batch_size = metrics.histogram("ladabert_batch_size", name)
-        self.batch_tokens = metrics.histogram("ladabert_batch_tokens", name)
-        self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
-        self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
-        self.queue_depth_changed = metrics.gauge("ladabert_queue_depth", name).set
-        self.ready = metrics.gauge("ladabert_model_ready", name)
-        self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
-        self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
-        metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
-        metrics.add_requests_series(name)
+        with metrics.noting() as keys:
+            steps = ("tokenize", "queue", "inference")
+            self.steps = {step: metrics.histogram(f"ladabert_{step}_duration_seconds", name) for step in steps}
+            self.batch_size = metrics.histogram("ladabert_batch_size", name)
+            self.batch_tokens = metrics.histogram("ladabert_batch_tokens", name)
+            self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
+            self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
+            self.queue_depth_changed: Callable[[float], None] = metrics.gauge("ladabert_queue_depth", name).set
+            self.ready = metrics.gauge("ladabert_model_ready", name)
+            self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
+            self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
+            metrics.gauge("ladabert_model_memory_bytes", name).set(memory_bytes)
+            metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
+            metrics.add_requests_series(name)
+        self.keys = frozenset(keys)
+
+    def leave_gauges(self) -> None:
+        """Leave the gauges to the model that has replaced this one."""
+        self.queue_depth_changed = _ignore
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
         """Count a batch that a runner took."""
         self.batch_size.observe(size)
         self.batch_tokens.observe(padded_tokens)
         self.batch_padding_ratio.observe((padded_tokens - tokens) / padded_tokens)
+
+
+def _ignore(_: float) -> None:
+    """Keep a gauge as it is."""
 
 
 class Metrics(Collector):
@@ -175,6 +200,8 @@ class Metrics(Collector):
     def __init__(self, routes: Sequence[str], workers: WorkerTallies | None = None) -> None:
         self._own, self._everyone = workers or own_tallies()
         self._routes = tuple(routes)
+        self._series: dict[Key, Any] = {}  # counters, gauges and histograms
+        self._noted: set[Key] = set()
         self._answered: dict[tuple[str, str, int, str | None], tuple[Counter, Histogram]] = {}
         self._begun = Counter(self._own, BEGUN)
         self._forget_earlier_process()
@@ -205,15 +232,41 @@ class Metrics(Collector):
 
     def counter(self, name: str, *labels: str) -> Counter:
         """Return the series of a counter, at zero when it is new."""
-        return Counter(self._own, (name, *labels))
+        found: Counter = self._find((name, *labels), Counter)
+        return found
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """Return the series of a gauge, at zero when it is new."""
-        return Gauge(self._own, (name, *labels))
+        found: Gauge = self._find((name, *labels), Gauge)
+        return found
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         """Return the series of a histogram, at zero when they are new."""
-        return Histogram(self._own, (name, *labels), KINDS[name].bounds)
+        bounds = KINDS[name].bounds
+        found: Histogram = self._find((name, *labels), lambda own, key: Histogram(own, key, bounds))
+        return found
+
+    def _find(self, key: Key, make: Callable[[Tallies, Key], Any]) -> Any:
+        self._noted.add(key)
+        if key not in self._series:
+            self._series[key] = make(self._own, key)
+        return self._series[key]
+
+    @contextlib.contextmanager
+    def noting(self) -> Iterator[Collection[Key]]:
+        """Give the keys of the series that are asked for inside."""
+        self._noted = set()
+        yield self._noted
+
+    def remove(self, keys: Collection[Key]) -> None:
+        """Remove these series, which nobody may count in any more, and the requests that they counted."""
+        answered = sum(self._series[key].value for key in keys if key[0] == ANSWERED)
+        with self._own.removing(keys):
+            self._begun.inc(-answered)
+        for key in keys:
+            del self._series[key]
+        models = {key[1] for key in keys if key[0] == ANSWERED}
+        self._answered = {key: series for key, series in self._answered.items() if key[0] not in models}
 
     def began(self) -> None:
         """Count a request that came in."""
@@ -221,6 +274,8 @@ class Metrics(Collector):
 
     def ended(self, model: str, route: str, status: int, seconds: float, rejected_reason: str | None) -> None:
         """Count an answer."""
+        if (model, route, status, rejected_reason) not in self._answered:  # it was unloaded meanwhile
+            model = UNKNOWN_MODEL
         answers, duration = self._answered[model, route, status, rejected_reason]
         answers.inc()
         duration.observe(seconds)
@@ -272,9 +327,12 @@ class Metrics(Collector):
             yield _family(name, kind, series[name])
 
 
-def _read(tallies: Tallies) -> Iterator[tuple[Key, Sequence[float]]]:
+def _read(tallies: Tallies) -> Sequence[tuple[Key, Sequence[float]]]:
     """Return the series that one worker has counted."""
-    rows = tallies.rows()
+    return tallies.read(lambda rows: list(_series_of(tallies, rows)))
+
+
+def _series_of(tallies: Tallies, rows: Rows) -> Iterator[tuple[Key, Sequence[float]]]:
     if BEGUN not in rows:  # it has not started
         return
     numbers: Sequence[float] = tallies.numbers[: max(row.stop for row in rows.values())].tolist()

@@ -10,7 +10,7 @@ from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services
 from ladabert_serve.http.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_classify_request
 from ladabert_serve.models.model import Model, Prediction, Question
-from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.repository import Repository
 from ladabert_serve.models.tokenizer import TextInput
 from ladabert_serve.observability.metrics import UNKNOWN_MODEL
 from ladabert_serve.settings import Settings
@@ -51,7 +51,7 @@ ROUTE = InferenceRoute(
 )
 
 
-def _label(registry: Registry, payload: Any) -> str:
+def _label(registry: Repository, payload: Any) -> str:
     """Return the served model that a request means, as its label in the metrics, before it is validated."""
     if not isinstance(payload, dict):
         return UNKNOWN_MODEL

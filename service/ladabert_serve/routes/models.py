@@ -11,7 +11,7 @@ from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.problem import problem_response
 from ladabert_serve.http.schemas import ModelDetail, ModelList
 from ladabert_serve.models.model import Model
-from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.repository import Repository
 
 router = APIRouter(tags=["models"])
 NAME_PARAMETER = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
@@ -20,7 +20,7 @@ NAME_PARAMETER = {"parameters": [{"name": "name", "in": "path", "required": True
 @router.get("/models", summary="List the served models", response_model=ModelList)
 async def list_models(request: Request) -> Response:
     """List every served model by name."""
-    registry: Registry = request.app.state.services.registry
+    registry: Repository = request.app.state.services.registry
     models = [_summary(registry, registry.models[name]) for name in sorted(registry.models)]
     return JSONResponse({"default": registry.default, "models": models})
 
@@ -34,7 +34,7 @@ async def list_models(request: Request) -> Response:
 )
 async def show_model(request: Request) -> Response:
     """Show one model's manifest and live state."""
-    registry: Registry = request.app.state.services.registry
+    registry: Repository = request.app.state.services.registry
     try:
         model = registry.get(request.path_params["name"])
     except UnknownModelError as error:
@@ -50,7 +50,7 @@ async def show_model(request: Request) -> Response:
     return JSONResponse(detail)
 
 
-def _summary(registry: Registry, model: Model) -> dict[str, Any]:
+def _summary(registry: Repository, model: Model) -> dict[str, Any]:
     artefact = model.artefact
     return {
         "name": model.name,

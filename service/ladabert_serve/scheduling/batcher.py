@@ -1,25 +1,23 @@
-"""Admits requests, prepares their texts and hands out batches of near-equal length to the runners.
+"""Admits requests to one model, prepares their texts and makes batches of near-equal length.
 
 There is no timer: a free runner takes what waits. The batcher knows neither HTTP nor ONNX; `fair_queue.py` decides
-whose turn it is.
+whose turn it is among its requests, and `turns.py` which model a runner works for.
 """
 
 import math
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
-from ladabert_serve.scheduling.condition import LifoCondition
 from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue
+from ladabert_serve.scheduling.speed import Speed
 from ladabert_serve.scheduling.ticket import Batch, Payload, Preparation, Request, Result, Texts, Ticket
+from ladabert_serve.scheduling.turns import Lane
 
 TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
 PIECE_BYTES = 8192  # of text that a runner prepares before other requests get their turn
 ASSUMED_BYTES_PER_TOKEN = 100  # that are prepared in the time that a token is computed, until it is measured
-DECAY = 0.95  # weight of a measurement relative to the next one
 
 
 class BatcherObserver(Protocol):
@@ -32,28 +30,11 @@ class BatcherObserver(Protocol):
         """Report that a runner took a batch of `size` texts."""
 
 
-class Speed:
-    """Seconds per unit of work, as measured; recent measurements count more."""
-
-    def __init__(self) -> None:
-        self._amount = 0.0
-        self._seconds = 0.0
-
-    def measure(self, amount: int, seconds: float) -> None:
-        """Add one measurement."""
-        self._amount = self._amount * DECAY + amount
-        self._seconds = self._seconds * DECAY + seconds
-
-    @property
-    def seconds_per_unit(self) -> float:
-        """The weighted mean, 0 before the first measurement."""
-        return self._seconds / self._amount if self._amount else 0.0
-
-
 class Batcher(Generic[Request, Payload, Result]):
     """The queue of one model; every method may be called from any thread.
 
-    `prepare` runs in the threads that call `take`. It returns a request's texts with their lengths in tokens, or
+    `lane` is the model's place among those that share the runners; its lock and clock are the batcher's. `prepare` runs
+    in the runners, without the lock. It returns a request's texts with their lengths in tokens, or
     raises the error for its caller. After each piece of work but the last it yields the bytes that it prepared.
     `deliver` gets the tickets that were settled, from any thread and without the lock; it must not block.
     """
@@ -64,15 +45,16 @@ class Batcher(Generic[Request, Payload, Result]):
         prepare: Callable[[Request], Preparation[Payload]],
         deliver: Callable[[Sequence[Ticket[Request, Payload, Result]]], None],
         observer: BatcherObserver,
-        clock: Callable[[], float] = time.monotonic,
+        lane: Lane,
     ) -> None:
-        self.clock = clock
+        self.lane = lane
+        self.clock = lane.turns.clock
         self._limits = limits
         self._prepare = prepare
         self._deliver = deliver
         self._observer = observer
-        self._lock = threading.Lock()
-        self._changed = LifoCondition(self._lock)
+        self._lock = lane.turns.lock
+        self._changed = lane.turns.changed
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # long
@@ -86,12 +68,10 @@ class Batcher(Generic[Request, Payload, Result]):
         self._inference_speed = Speed()  # seconds per token
         self._preparation_speed = Speed()  # seconds per byte
         self._long_in_preparation = False  # by one runner at a time: the others stay free for short requests
-        self.free_runners = 0  # threads in `take`: each waits, or prepares texts
-        self._running = 0  # batches
         self._running_tokens = 0
         self._running_long = 0  # batches of long requests' texts
         self._draining = False
-        self.closed = False  # then `take` returns None
+        lane.work = self
 
     @property
     def live_requests(self) -> int:
@@ -101,9 +81,8 @@ class Batcher(Generic[Request, Payload, Result]):
     @property
     def expected_wait_s(self) -> float:
         """Seconds that a short text would wait if it came now, at the speed of the last batches; 0 before the first."""
-        runners = max(1, self.free_runners + self._running)
         tokens_s = (self._contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
-        return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / runners
+        return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / self.lane.runners
 
     def admit(
         self, request: Request, tokens: int, preparation_bytes: int, deadline: float, waiter: Any = None
@@ -116,9 +95,9 @@ class Batcher(Generic[Request, Payload, Result]):
             is_long = preparation_bytes > PIECE_BYTES
             if self.queue_depth:
                 self._refuse_when_full(estimate, is_long)
-            ticket: Ticket[Request, Payload, Result] = Ticket(
-                request, deadline, waiter, self.clock(), self._queue.virtual_time
-            )
+            now = self.clock()
+            self.lane.asked(now)
+            ticket: Ticket[Request, Payload, Result] = Ticket(request, deadline, waiter, now, self._queue.virtual_time)
             self._live[ticket] = None
             self.queue_depth += 1
             self._set_waiting(ticket, estimate, preparation_bytes)
@@ -154,41 +133,33 @@ class Batcher(Generic[Request, Payload, Result]):
         """Drop a request whose deadline has passed."""
         self.fail(ticket, DeadlineExceededError())
 
-    def take(self, timeout_s: float | None = None) -> Batch[Request, Payload, Result] | None:
-        """Prepare texts and return a batch; None once closed, or when `timeout_s` passed without any."""
-        with self._lock:
-            self.free_runners += 1
-            try:
-                return self._take(timeout_s)
-            finally:
-                self.free_runners -= 1
+    @property
+    def waits(self) -> bool:
+        """Whether there is something for a runner to do; called with the lock held."""
+        return bool(self._arrived or self._queue) or self._long_may_go_on
 
-    def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
-        while True:
-            while not (self.closed or self._arrived or self._queue or self._long_may_go_on):
-                if not self._changed.wait(timeout_s):
-                    return None
-            if self.closed:
-                return None
-            if self._arrived:
-                self._prepare_and_queue(self._next_arrived())
-            elif self._long_may_go_on and next(iter(self._unfinished))._virtual_start <= self._queue.first_tag:
-                if self._queue:
-                    self._changed.notify()  # another runner can take a batch meanwhile
-                self._long_in_preparation = True
-                try:
-                    self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
-                finally:
-                    self._long_in_preparation = False
-            else:
-                now = self.clock()
-                texts = self._queue.pick(len(self._live), self.free_runners, self._running_long > 0, now)
-                late = self._settle_late(texts, now)
-                if late:
-                    with self._changed.released:
-                        self._deliver(late)
-                elif texts:
-                    return self._start(texts, now)
+    def step(self) -> Batch[Request, Payload, Result] | None:
+        """Prepare some texts and return None, or return a batch; called by a runner with the lock held."""
+        if self._arrived:
+            self._prepare_and_queue(self._next_arrived())
+        elif self._long_may_go_on and next(iter(self._unfinished))._virtual_start <= self._queue.first_tag:
+            if self._queue:
+                self._changed.notify()  # another runner can take a batch meanwhile
+            self._long_in_preparation = True
+            try:
+                self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
+            finally:
+                self._long_in_preparation = False
+        else:
+            now = self.clock()
+            texts = self._queue.pick(len(self._live), self.lane.turns.free, self._running_long > 0, now)
+            late = self._settle_late(texts, now)
+            if late:
+                with self._changed.released:
+                    self._deliver(late)
+            elif texts:
+                return self._start(texts, now)
+        return None
 
     @property
     def _long_may_go_on(self) -> bool:
@@ -196,7 +167,7 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
         """Return a free runner's share of the requests that arrived, longest wait first."""
-        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self.free_runners))
+        share = min(TEXTS_AT_A_TIME, math.ceil(len(self._arrived) / self.lane.turns.free))
         tickets: list[Ticket[Request, Payload, Result]] = []
         size_bytes = 0
         while len(tickets) < share and size_bytes < PIECE_BYTES:
@@ -241,13 +212,6 @@ class Batcher(Generic[Request, Payload, Result]):
             unsettled = [ticket for ticket in list(self._live) if self._settle(ticket, DrainingError())]
         if unsettled:
             self._deliver(unsettled)
-
-    def close(self) -> None:
-        """Abort, and end the wait of every runner in `take`."""
-        self.abort()
-        with self._lock:
-            self.closed = True
-            self._changed.notify_all()
 
     def _prepare_piece(self, ticket: Ticket[Request, Payload, Result]) -> int:
         """Prepare the next texts of a request and return their bytes; `_prepared` is set after the last."""
@@ -305,13 +269,10 @@ class Batcher(Generic[Request, Payload, Result]):
             self._set_waiting(ticket, ticket._waiting_tokens - text.length, 0)
             if ticket._unstarted == 0:
                 self.queue_depth -= 1
-        self._running += 1
         self._running_tokens += batch.tokens
         self._running_long += batch.is_long
         self._observer.queue_depth_changed(self.queue_depth)
         self._observer.batch_taken(len(texts), batch.tokens, batch.padded_tokens)
-        if self._queue or self._arrived or self._unfinished:
-            self._changed.notify()
         return batch
 
     def _answer(
@@ -319,7 +280,6 @@ class Batcher(Generic[Request, Payload, Result]):
     ) -> None:
         settled = []
         with self._lock:
-            self._running -= 1
             self._running_tokens -= batch.tokens
             self._running_long -= batch.is_long
             if timed:

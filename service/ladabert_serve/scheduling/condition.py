@@ -27,6 +27,11 @@ class LifoCondition:
         self.released = Released(lock)
         self._waiters: list[threading.Lock] = []
 
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a thread waits."""
+        return bool(self._waiters)
+
     def wait(self, timeout_s: float | None) -> bool:
         """Release the lock until notified and take it again; return False when `timeout_s` passed before."""
         waiter = threading.Lock()

@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
 
 import uvicorn
@@ -14,7 +14,7 @@ import uvloop
 
 from ladabert_serve.app import create_app
 from ladabert_serve.cores import available_cores
-from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.repository import Repository
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.server.connection import bounded_protocol
 from ladabert_serve.server.connections import Connections
@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        registry: Registry,
+        registry: Repository,
         connections: Connections,
         grace_period_s: float,
         started: Callable[[], None],
@@ -95,21 +95,26 @@ def raise_descriptor_limit() -> None:
 def run_server(
     settings: Settings,
     listener: socket.socket,
-    started: Callable[[Registry], None],
+    started: Callable[[Repository], None],
     workers: WorkerTallies | None = None,
+    unloaded: Collection[str] = (),
 ) -> None:
     """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
     # Until the server takes over the signals, while models load, they end the process in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener, started, workers))
+        runner.run(_serve(settings, listener, started, workers, unloaded))
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, started: Callable[[Registry], None], workers: WorkerTallies | None
+    settings: Settings,
+    listener: socket.socket,
+    started: Callable[[Repository], None],
+    workers: WorkerTallies | None,
+    unloaded: Collection[str],
 ) -> None:
-    app = create_app(settings, workers=workers)
+    app = create_app(settings, workers=workers, unloaded=unloaded)
     connections = Connections(settings)
     config = uvicorn.Config(
         app,
@@ -122,7 +127,7 @@ async def _serve(
         proxy_headers=False,  # nothing here reads the caller's address
     )
     async with app.router.lifespan_context(app):
-        registry: Registry = app.state.services.registry
+        registry: Repository = app.state.services.registry
         server = Server(config, registry, connections, settings.grace_period_s, lambda: started(registry))
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -132,7 +137,7 @@ async def _serve(
         await server.serve([listener])
 
 
-def announcement(settings: Settings, registry: Registry, address: tuple[str, int]) -> str:
+def announcement(settings: Settings, registry: Repository, address: tuple[str, int]) -> str:
     """Return what the operator reads at the start: what is served, on what, and how to call it."""
     lines = []
     for name, model in sorted(registry.models.items()):

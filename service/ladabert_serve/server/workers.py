@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.connection import Connection
@@ -16,9 +17,11 @@ from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
 from ladabert_serve.errors import StartError
-from ladabert_serve.models.registry import Registry
+from ladabert_serve.models.repository import Action, Repository
+from ladabert_serve.models.watch import FolderWatch
 from ladabert_serve.observability.logs import configure_logging
 from ladabert_serve.observability.tallies import SharedTallies
+from ladabert_serve.server.changes import Answer, Ask, Changes, Command, Done, Relay
 from ladabert_serve.server.server import announcement, run_server
 from ladabert_serve.settings import Settings
 
@@ -59,10 +62,11 @@ class Restarts:
 
 
 class Message(NamedTuple):
-    """A worker's only report: that it serves, with the announcement, or why it cannot start."""
+    """A worker's first report: that it serves, with the announcement, or why it cannot start."""
 
     serves: bool
     text: str
+    default: str = ""  # the model that answers requests which name none
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ class Worker:
 
     process: SpawnProcess
     started_at: float
-    messages: Connection | None  # None once its message came, or cannot come any more
+    messages: Connection | None  # None once nothing can come any more
     failure: str = ""
 
 
@@ -85,6 +89,9 @@ class Supervisor:
         self._tallies = SharedTallies(settings.workers)
         self._workers: dict[int, Worker] = {}  # by place
         self._restarts = Restarts()
+        self._changes = Changes(self._send, lambda: tuple(self._workers))
+        self._watch = FolderWatch(settings.models) if settings.watch else None
+        self._look_at = time.monotonic() + settings.watch_interval_s
         self._served = False  # whether a worker ever did
         self._signalled = False
         self._kill_at: float | None = None  # once it stops
@@ -121,8 +128,12 @@ class Supervisor:
             if worker.messages is not None:
                 waiting.append(worker.messages)
         now = time.monotonic()
-        timeout_s = self._restarts.wait_s(now) if self._kill_at is None else max(0.0, self._kill_at - now)
-        if woken in connection.wait(waiting, timeout_s):
+        if self._kill_at is not None:
+            moments = [self._kill_at - now]
+        else:
+            moments = [wait_s for wait_s in (self._restarts.wait_s(now),) if wait_s is not None]
+            moments += [self._look_at - now] if self._watch is not None else []
+        if woken in connection.wait(waiting, max(0.0, min(moments)) if moments else None):
             woken.recv(4096)
 
     def _step(self) -> None:
@@ -130,20 +141,40 @@ class Supervisor:
             self._stop()
         for place, worker in list(self._workers.items()):
             ended = not worker.process.is_alive()  # before its message is looked for: none comes after it
-            if worker.messages is not None and worker.messages.poll():
-                self._read_message(worker, worker.messages)
+            while worker.messages is not None and worker.messages.poll():
+                self._read_message(place, worker, worker.messages)
             if ended:
                 del self._workers[place]
                 self._replace(place, worker)
         if self._kill_at is None:
             for place in self._restarts.take(time.monotonic()):
                 self._start(place)
+            self._look()
         elif time.monotonic() >= self._kill_at:
             self._kill()
 
+    def _look(self) -> None:
+        """Let the workers load and unload what changed in the models folder, where that is wanted and due."""
+        now = time.monotonic()
+        if self._watch is None or now < self._look_at:
+            return
+        self._look_at = now + self._settings.watch_interval_s
+        changes = self._watch.look()
+        asked: list[tuple[Action, str]] = [("load", name) for name in changes.load]
+        asked += [("unload", name) for name in changes.unload]
+        for action, name in asked:
+            self._changes.ask(None, Ask(0, action, name))
+
+    def _send(self, place: int, message: Command | Answer) -> None:
+        worker = self._workers.get(place)
+        if worker is not None and worker.messages is not None:
+            with contextlib.suppress(OSError):  # it has ended, which is noticed next
+                worker.messages.send(message)
+
     def _start(self, place: int) -> None:
-        messages, sender = self._context.Pipe(duplex=False)
-        arguments = (self._settings, self._listener, self._tallies, place, sender)
+        messages, sender = self._context.Pipe()
+        unloaded = frozenset(self._changes.unloaded)
+        arguments = (self._settings, self._listener, self._tallies, place, sender, unloaded)
         process = self._context.Process(target=_work, args=arguments, name="worker", daemon=True)
         now = time.monotonic()
         try:
@@ -157,17 +188,24 @@ class Supervisor:
         finally:
             sender.close()  # so that the worker's end is the only one
 
-    def _read_message(self, worker: Worker, messages: Connection) -> None:
-        with contextlib.suppress(EOFError, OSError):  # it was killed in the middle of it
-            message: Message = messages.recv()
-            if not message.serves:
-                worker.failure = message.text
-            elif not self._served:
-                self._served = True
-                sys.stdout.write(message.text + "\n")
-                sys.stdout.flush()
-        messages.close()
-        worker.messages = None
+    def _read_message(self, place: int, worker: Worker, messages: Connection) -> None:
+        try:
+            message: Message | Ask | Done = messages.recv()
+        except (EOFError, OSError):  # it was killed in the middle of it
+            messages.close()
+            worker.messages = None
+            return
+        if isinstance(message, Ask):
+            self._changes.ask(place, message)
+        elif isinstance(message, Done):
+            self._changes.done(place, message.error)
+        elif not message.serves:
+            worker.failure = message.text
+        elif not self._served:
+            self._served = True
+            self._settings = self._settings.model_copy(update={"default_model": message.default})
+            sys.stdout.write(message.text + "\n")
+            sys.stdout.flush()
 
     def _replace(self, place: int, worker: Worker) -> None:
         """Note that a worker ended and start another one later, unless the server stops or cannot start."""
@@ -176,6 +214,7 @@ class Supervisor:
             worker.messages.close()
         if self._stopping:
             return
+        self._changes.lost(place)
         code = worker.process.exitcode
         if code == START_FAILED and not self._served:
             if worker.failure:  # else it has left a traceback
@@ -192,6 +231,7 @@ class Supervisor:
         )
 
     def _stop(self) -> None:
+        self._changes.stop()
         self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
         self._listener.close()  # else callers would queue on a port that nobody answers
         for worker in self._workers.values():
@@ -206,21 +246,27 @@ class Supervisor:
 
 
 def _work(
-    settings: Settings, listener: socket.socket, tallies: SharedTallies, place: int, messages: Connection
+    settings: Settings,
+    listener: socket.socket,
+    tallies: SharedTallies,
+    place: int,
+    messages: Connection,
+    unloaded: Collection[str],
 ) -> None:
     """Serve as one worker process."""
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, args=(settings,), name="parent-watch", daemon=True).start()
 
-    def tell(registry: Registry) -> None:
-        send(Message(True, announcement(settings, registry, listener.getsockname())))
+    def tell(registry: Repository) -> None:
+        send(Message(True, announcement(settings, registry, listener.getsockname()), registry.default))
+        registry.relay = Relay(messages, registry).ask
 
     def send(message: Message) -> None:
-        with messages, contextlib.suppress(BrokenPipeError):  # when the supervisor has ended
+        with contextlib.suppress(BrokenPipeError):  # when the supervisor has ended
             messages.send(message)
 
     try:
-        run_server(settings, listener, tell, tallies.of_worker(place))
+        run_server(settings, listener, tell, tallies.of_worker(place), unloaded)
     except StartError as error:
         send(Message(False, str(error)))
         sys.exit(START_FAILED)

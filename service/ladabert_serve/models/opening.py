@@ -1,0 +1,101 @@
+"""From a verified artefact to a model: what is slow happens in `open_artefact`, which any thread may call."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ladabert_serve.cores import cores_per_worker
+from ladabert_serve.models.artefact import Artefact
+from ladabert_serve.models.inference import Inference
+from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.model import Model
+from ladabert_serve.models.model_settings import settings_of
+from ladabert_serve.observability.metrics import Metrics, ModelMetrics
+from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.runner import RunnerPool
+from ladabert_serve.settings import LONE_TEXT_THREADS, Provider, Settings
+
+# Batch sizes that fit each provider: on a CPU a larger batch is no faster and makes others wait longer.
+BATCH_SIZE = {"cpu": 32, "cuda": 256, "openvino": 32}
+BATCH_TOKENS = {"cpu": 256, "cuda": 32768, "openvino": 256}
+FAIR_WINDOW_TOKENS = {"cpu": 64, "cuda": 32768, "openvino": 64}
+
+Loader = Callable[[Artefact, str, Provider], Inference]
+
+
+class Opened(NamedTuple):
+    """An artefact that is loaded and has been tried, with the settings of its model."""
+
+    inference: Inference
+    graph_file: str
+    settings: Settings
+
+    @property
+    def artefact(self) -> Artefact:
+        """What was loaded."""
+        return self.inference.artefact
+
+    @property
+    def provider(self) -> str:
+        """Where it computes: `cpu`, `cuda` or `openvino`."""
+        return self.inference.backend.provider
+
+
+def open_artefact(artefact: Artefact, general: Settings, load: Loader | None = None) -> Opened:
+    """Load and warm up an artefact under its model's settings; raises StartError."""
+    settings = settings_of(general, artefact.name)
+    graph_file = artefact.graph_file(settings.precision, settings.provider)
+    if load is not None:
+        return Opened(load(artefact, graph_file, settings.provider), graph_file, settings)
+    lone_text_threads = settings.lone_text_threads or min(
+        LONE_TEXT_THREADS, settings.runners or cores_per_worker(settings.workers)
+    )
+    inference = load_inference(
+        artefact, graph_file, settings.provider, settings.openvino_fixed_tokens, lone_text_threads
+    )
+    return Opened(inference, graph_file, settings)
+
+
+def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
+    """Return the model, not started yet."""
+    inference, graph_file, settings = opened
+    artefact, provider = opened.artefact, opened.provider
+    limits = BatchLimits(
+        max_batch_size=settings.max_batch_size or BATCH_SIZE[provider],
+        max_batch_tokens=settings.max_batch_tokens or BATCH_TOKENS[provider],
+        max_batch_padding=settings.max_batch_padding,
+        max_queue_requests=settings.max_queue_requests,
+        max_queue_tokens=settings.max_queue_tokens,
+        max_queue_s=settings.max_queue_ms / 1000,
+        fair_window_tokens=settings.fair_window_tokens or FAIR_WINDOW_TOKENS[provider],
+    )
+    model_metrics = ModelMetrics(
+        metrics,
+        name=artefact.name,
+        version=artefact.version,
+        precision=artefact.precision_of(graph_file),
+        ratio=artefact.manifest["compression"]["reached_ratio"],
+        provider=provider,
+        labels=artefact.labels,
+        memory_bytes=inference.memory_bytes,
+    )
+    return Model(
+        inference,
+        graph_file,
+        limits,
+        pool,
+        model_metrics,
+        max_run_s=settings.max_run_ms / 1000,
+        weight=settings.weight,
+        most_runs=_most_runs(provider, settings),
+    )
+
+
+def runner_count(opened: list[Opened], settings: Settings) -> int:
+    """Return the runners that these models share unless the setting says."""
+    only_cuda = bool(opened) and all(each.provider == "cuda" for each in opened)
+    return settings.runners or (1 if only_cuda else cores_per_worker(settings.workers))
+
+
+def _most_runs(provider: str, settings: Settings) -> int | None:
+    """Return how many runs of a model may go on at a time, None for as many as there are runners."""
+    return 1 if provider == "cuda" and settings.runners is None else None
