@@ -205,7 +205,7 @@ def test_counters_never_fall_and_take_no_more_room_however_often_a_worker_is_kil
     for process in range(1, 101):
         metrics = Metrics(["/classify"], tallies.of_worker(0))
         model_metrics = ModelMetrics(metrics, "alpha", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
-        model_metrics.ready.set(1)
+        model_metrics.ready_changed(1)
         model_metrics.queue_depth_changed(7)
         for _ in range(3):  # one of them is never answered
             metrics.began()

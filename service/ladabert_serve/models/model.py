@@ -123,7 +123,7 @@ class Model:
     def drain(self) -> None:
         """Admit nothing from now on."""
         self._draining = True
-        self.metrics.ready.set(0)
+        self.metrics.ready_changed(0)
         self.batcher.drain()
 
     def abort(self) -> None:
@@ -190,7 +190,7 @@ class Model:
 
     def _report_health(self, healthy: bool) -> None:
         if not self._draining:
-            self.metrics.ready.set(healthy)
+            self.metrics.ready_changed(healthy)
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""

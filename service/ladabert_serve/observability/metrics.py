@@ -167,7 +167,7 @@ class ModelMetrics:
             self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
             self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
             self.queue_depth_changed: Callable[[float], None] = metrics.gauge("ladabert_queue_depth", name).set
-            self.ready = metrics.gauge("ladabert_model_ready", name)
+            self.ready_changed: Callable[[float], None] = metrics.gauge("ladabert_model_ready", name).set
             self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
             self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
             metrics.gauge("ladabert_model_memory_bytes", name).set(memory_bytes)
@@ -177,7 +177,7 @@ class ModelMetrics:
 
     def leave_gauges(self) -> None:
         """Leave the gauges to the model that has replaced this one."""
-        self.queue_depth_changed = _ignore
+        self.queue_depth_changed = self.ready_changed = _ignore
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
         """Count a batch that a runner took."""
