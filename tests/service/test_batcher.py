@@ -17,7 +17,8 @@ from ladabert_serve.errors import (
     QueueFullError,
 )
 from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batcher
-from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
+from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.flows import YIELD_S
 from ladabert_serve.scheduling.ticket import Batch, Ticket
 
 FOREVER = float("inf")
@@ -769,7 +770,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.record.depth == self.batcher.queue_depth == len(waiting)
         assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
         assert self.batcher._contended_tokens == sum(caller.ticket._contended_tokens for caller in waiting)
-        assert self.batcher._waiting_bytes == sum(caller.ticket._waiting_bytes for caller in waiting) >= 0
+        assert self.batcher._waiting.size_bytes == sum(caller.ticket._waiting_bytes for caller in waiting) >= 0
         assert self.batcher._contended_bytes == sum(caller.ticket._contended_bytes for caller in waiting)
         assert not self.batcher._long_in_preparation
         ready = [item for same_length in self.batcher._queue._by_length.values() for item in same_length]
