@@ -47,8 +47,8 @@ def _check_network(entry: str) -> None:
         raise ValueError(f"a proxy is an address, a network like 10.0.0.0/8, or *; {entry[:100]!r} is not") from None
 
 
-def _check_root_path(text: str) -> str:
-    if text and (re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", text) is None):
+def _check_root_path(text: str | None) -> str | None:
+    if text is not None and re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", text) is None:
         raise ValueError("a root path is like /api: it begins with a slash and does not end with one")
     return text
 
@@ -115,9 +115,10 @@ class Settings(BaseSettings):
         "one; health answers on both. 0 picks a free one. Unset: no second port.",
     )
     admin_host: str = Field(default="127.0.0.1", description="Address of the second port.")
-    root_path: Annotated[str, AfterValidator(_check_root_path)] = Field(
-        default="",
-        description="Path under which a proxy publishes the server, as in /api. The proxy may pass it on or strip it.",
+    root_path: Annotated[str | None, AfterValidator(_check_root_path)] = Field(
+        default=None,
+        description="Path under which a proxy publishes the server, as in /api. The proxy may pass it on or strip it. "
+        "Unset: none.",
     )
     api_keys: str | None = Field(
         default=None,

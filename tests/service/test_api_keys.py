@@ -230,15 +230,13 @@ def test_who_comes_again_when_told_is_let_in_and_never_more_than_the_limit(
     now = [0.0]
     key = ApiKey("team", b"", requests_per_s=rate, burst=burst)
     ring = KeyRing([key], clock=lambda: now[0])
-    passed = 0
-    for pause in pauses:
+    for passed, pause in enumerate(pauses, start=1):
         now[0] += pause
         try:
             ring.spend(key)
         except RateLimitedError as error:
             now[0] += error.retry_after_s
             ring.spend(key)
-        passed += 1
         assert passed <= burst + now[0] * rate + 1e-6
 
 
@@ -299,7 +297,7 @@ def replace(path: Path, data: bytes) -> None:
     """Put a new file in the place of another, as a deployment does."""
     other = path.with_suffix(".new")
     other.write_bytes(data)
-    os.replace(other, path)
+    other.replace(path)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "huge", "no text"])

@@ -125,7 +125,7 @@ def with_gates(router: ASGIApp, settings: Settings) -> ASGIApp:
         )
     if settings.allowed_hosts is not None:
         app = HostGate(app, split_list(settings.allowed_hosts))
-    if settings.root_path:
+    if settings.root_path is not None:
         app = RootPath(app, settings.root_path)
     if settings.forwarded_allow_ips is not None:
         app = ProxyHeadersMiddleware(app, split_list(settings.forwarded_allow_ips))  # type: ignore[arg-type,assignment]
