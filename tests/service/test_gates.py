@@ -165,7 +165,7 @@ def test_the_page_loads_nothing_from_elsewhere(server: Server) -> None:
         answer = server.get(urljoin("/docs", reference))
         assert answer.status_code == 200, reference
         types[reference] = answer.headers["content-type"].partition(";")[0]
-    assert list(types.values()) == ["text/css", "image/png", "text/javascript"]
+    assert [kind.rpartition("/")[2] for kind in types.values()] == ["css", "png", "javascript"]
     style = server.get("/docs/swagger-ui.css").text
     assert not re.findall(r"@import|url\(\s*[\"']?(?!data:)", style)
 

@@ -20,6 +20,7 @@ PREFIX = "ladabert_"  # by which secret scanners know a key that somebody commit
 KEY_BYTES = 32  # of randomness in a new key
 SHORTEST_KEY, LONGEST_KEY = 32, 256  # characters; a shorter key might be guessed
 MOST_REQUESTS_PER_S = 1e6
+ROUNDING = 1e-9  # of a request: who comes again when told is let in
 BEARER = b"bearer "
 
 
@@ -139,7 +140,7 @@ class RequestLimit:
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._filled_at) * self._requests_per_s)
         self._filled_at = now
-        if self._left >= 1:
+        if self._left >= 1 - ROUNDING:
             self._left -= 1
             return 0.0
         return (1 - self._left) / self._requests_per_s
