@@ -75,7 +75,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         if tracer is not None:
             records.append(tracer.record)
         api.state.services = app.state.services = Services(
-            settings, registry, metrics, None if key_file is None else key_file.ring, records
+            settings, registry, metrics, records, None if key_file is None else key_file.ring
         )
         try:
             yield

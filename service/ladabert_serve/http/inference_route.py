@@ -27,8 +27,8 @@ class Services:
     settings: Settings
     registry: Registry
     metrics: Metrics
-    keys: KeyRing | None  # None: no key is asked for
     records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
+    keys: KeyRing | None = None  # None: no key is asked for
 
 
 @dataclass(frozen=True, slots=True)

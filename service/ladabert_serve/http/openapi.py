@@ -84,7 +84,7 @@ def _add_keys(schema: dict[str, Any]) -> None:
     """Let every operation but the open ones ask for a key, and answer 401 without."""
     schema["components"]["securitySchemes"] = SECURITY_SCHEMES
     for operation in (operation for path in schema["paths"].values() for operation in path.values()):
-        if OPEN_TAGS.isdisjoint(operation["tags"]):
+        if OPEN_TAGS.isdisjoint(operation.get("tags", ())):
             operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
             operation["responses"].setdefault("401", problem_responses([UnauthenticatedError])[401])
 
