@@ -1,50 +1,65 @@
-"""Claims that the OpenAPI document is true: schemathesis sends what it allows and what it does not, and checks answers.
+"""Claims that the OpenAPI document is true: schemathesis asks what it allows and what it does not, and checks answers.
 
-The short form is part of `make test`; `SCHEMATHESIS_EXAMPLES=200` sets the examples for each operation.
+The short form is part of `make test`; `SCHEMATHESIS_EXAMPLES=200` sets the examples of each operation.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
 from schemathesis.python import asgi
-from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from ladabert_serve.app import create_app
 from ladabert_serve.settings import Settings
-from tests.service.test_api_keys import LINES, OPERATORS, bearer
+from tests.service.test_api_keys import LINES, OPERATORS
 
-EXAMPLES = settings(
-    max_examples=int(os.environ.get("SCHEMATHESIS_EXAMPLES", "20")),
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "20"))
+# What a document cannot say, because it depends on the model: a body that fits the schema, and is refused with 422.
+OF_THE_MODEL = ("reads one text", "compares two texts", "reads at most")
 
 
-@pytest.fixture(scope="module")
-def without_keys(models: Path) -> Iterator[OpenApiSchema]:
-    """Return the document of a server that asks for no key."""
-    yield schemathesis.openapi.from_asgi("/openapi.json", create_app(Settings(models=models)))
-    asgi.shutdown_lifespans()
+def answers_for_a_good_reason(_: Any, failure: Any, case: Any, response: Any) -> bool:
+    """Return whether a failure counts."""
+    refused = failure.title == "Schema-valid request rejected" and response.status_code == 422
+    return not (refused and any(reason in response.text for reason in OF_THE_MODEL))
 
 
-@pytest.fixture(scope="module")
-def with_keys(models: Path) -> Iterator[OpenApiSchema]:
-    """Return the document of a server that asks for keys."""
-    yield schemathesis.openapi.from_asgi("/openapi.json", create_app(Settings(models=models, api_keys=LINES)))
-    asgi.shutdown_lifespans()
+@pytest.mark.parametrize("keys", [None, LINES], ids=["without keys", "with keys"])
+def test_schemathesis_finds_nothing(keys: str | None, models: Path) -> None:
+    config: dict[str, Any] = {"generation": {"max-examples": EXAMPLES, "deterministic": True}}
+    if keys is not None:
+        config["auth"] = {"openapi": {"bearer": {"bearer": OPERATORS}}}
+    app = create_app(Settings(models=models, api_keys=keys))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=SchemathesisConfig.from_dict(config))
+    schema.hook("filter_failure")(answers_for_a_good_reason)
+    try:
+        found, statuses = run(schema)
+    finally:
+        asgi.shutdown_lifespans()
+    assert found == []
+    assert statuses >= {200, 404, 405, 415, 422} | ({401} if keys else set())
 
 
-@schemathesis.pytest.from_fixture("without_keys").parametrize()
-@EXAMPLES
-def test_every_answer_is_as_documented(case: schemathesis.Case) -> None:
-    case.call_and_validate()
-
-
-@schemathesis.pytest.from_fixture("with_keys").parametrize()
-@EXAMPLES
-def test_with_keys_every_answer_is_as_documented(case: schemathesis.Case) -> None:
-    case.call_and_validate(headers=bearer(OPERATORS))
+def run(schema: Any) -> tuple[list[str], set[int]]:
+    """Return a line for each check that failed, and the statuses that were seen."""
+    found: list[str] = []
+    statuses: set[int] = set()
+    for event in from_schema(schema).execute():
+        if isinstance(event, events.NonFatalError | events.FatalError):
+            found.append(str(vars(event) if hasattr(event, "__dict__") else event))
+        elif isinstance(event, events.ScenarioFinished):
+            recorder = event.recorder
+            answers = [each.response for each in recorder.interactions.values()]
+            statuses |= {answer.status_code for answer in answers if answer is not None}
+            for case_id, checks in recorder.checks.items():
+                case = recorder.cases[case_id].value
+                found += [
+                    f"{event.label}: {check.name}: {check.failure_info.failure}: {case.as_curl_command()}"
+                    for check in checks
+                    if check.failure_info is not None
+                ]
+    return found, statuses
