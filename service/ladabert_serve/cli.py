@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_keys(commands: "argparse._SubParsersAction[_Parser]") -> None:
     keys = commands.add_parser("keys", help="make or hash an API key, and print its line for LADABERT_API_KEYS_FILE")
     actions = keys.add_subparsers(dest="action", metavar="new | hash", required=True)
     for action, text in (("new", "make a random key; it is shown once"), ("hash", "read a key from standard input")):

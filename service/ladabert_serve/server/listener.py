@@ -56,13 +56,6 @@ class Listeners:
         """All of them."""
         return [self.main] if self.admin is None else [self.main, self.admin]
 
-    def refuse_callers(self) -> None:
-        """Let nobody begin to connect, while those who have begun can still be accepted."""
-        if self.file is not None:
-            self.file.remove()
-        for listener in self.sockets:
-            refuse_handshakes(listener)
-
     def close(self) -> None:
         """Close them, and remove what they leave."""
         if self.file is not None:

@@ -18,7 +18,7 @@ from ladabert_serve.models.registry import Registry
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.server.connection import bounded_protocol
 from ladabert_serve.server.connections import Connections
-from ladabert_serve.server.listener import Listeners, backlog
+from ladabert_serve.server.listener import Listeners, SocketFile, backlog, refuse_handshakes
 from ladabert_serve.settings import Settings
 
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles, and a collection holds every request up
@@ -38,18 +38,18 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         registry: Registry,
         connections: Connections,
-        listeners: Listeners,
         grace_period_s: float,
         started: Callable[[], None],
+        file: SocketFile | None = None,
     ) -> None:
         super().__init__(config)
-        self._listeners = listeners
         self._registry = registry
         self._connections = connections
         self._grace_period_s = grace_period_s
         self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
         config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
+        self._file = file  # of a Unix socket that ends with this server
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then report the start."""
@@ -67,7 +67,10 @@ class Server(uvicorn.Server):
         self._registry.drain()
         self._connections.drain()
         alarm = loop.call_later(self._work_s, self._registry.abort)
-        self._listeners.refuse_callers()
+        if self._file is not None:
+            self._file.remove()
+        for listener in sockets or []:
+            refuse_handshakes(listener)
         await asyncio.sleep(ACCEPT_S)
         while any(map(backlog, sockets or [])) and loop.time() < began + self._work_s:
             await asyncio.sleep(POLL_S)
@@ -124,7 +127,14 @@ async def _serve(
     )
     async with app.router.lifespan_context(app):
         registry: Registry = app.state.services.registry
-        server = Server(config, registry, connections, listeners, settings.grace_period_s, lambda: started(registry))
+        server = Server(
+            config,
+            registry,
+            connections,
+            settings.grace_period_s,
+            lambda: started(registry),
+            listeners.file,
+        )
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
