@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts, Texts
 from ladabert_compress.errors import DataError
 
 # The names that GLUE and common exports give their columns, tried in this order.
@@ -21,7 +22,6 @@ PAIR_COLUMNS = {
     "text": "text_pair",
 }
 LABEL_COLUMN = "label"
-LABEL_SEPARATOR = ","  # between the labels of a multi-label row
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,6 @@ class Columns:
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Rows in file order; ``pairs`` is ``None`` for a single-text task; labels as they stand in the file.
-
-    Several labels of one row are one string with commas, none is the empty string.
-    """
-
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: tuple[str, ...]
-    places: tuple[str, ...] = field(default=(), compare=False)  # FILE:LINE of each row
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def task(self) -> str:
-        """``single`` or ``pair``, as the manifest names it."""
-        return "single" if self.pairs is None else "pair"
-
-    def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
-        return self.places[row] if self.places else f"row {row + 1}"
 
 
 def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str = "train") -> LabelledTexts:
@@ -69,15 +44,15 @@ def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str
     Raises:
         DataError: with the file and the line number of what cannot be used.
     """
-    rows = _hub_rows(source.removeprefix("hub:"), split) if source.startswith("hub:") else _file_rows(Path(source))
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[str] = []
     places: list[str] = []
     text_column = pair_column = label_column = ""
-    for line_number, row in rows:
+    for line_number, row in _rows(source, split):
         if not text_column:
-            text_column, pair_column, label_column = _choose_columns(source, tuple(row), columns)
+            text_column, pair_column = _choose_text_columns(source, tuple(row), columns)
+            label_column = _choose_label_column(source, tuple(row), columns)
         texts.append(_text(source, line_number, row, text_column))
         if pair_column:
             pairs.append(_text(source, line_number, row, pair_column))
@@ -85,14 +60,40 @@ def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str
         places.append(f"{source}:{line_number}")
     if not texts:
         raise DataError(f"{source}: no rows; expected a header line and at least one row")
-    return LabelledTexts(tuple(texts), tuple(pairs) if pair_column else None, tuple(labels), tuple(places))
+    return LabelledTexts(tuple(texts), tuple(pairs) if pair_column else None, tuple(labels), places=tuple(places))
+
+
+def read_texts(source: str, columns: Columns = Columns(), *, split: str = "train") -> Texts:
+    """Reads texts without labels: a ``.txt`` file with one text a line, or what :func:`read_labelled_texts` reads.
+
+    Raises:
+        DataError: with the file and the line number of what cannot be used.
+    """
+    texts: list[str] = []
+    pairs: list[str] = []
+    places: list[str] = []
+    text_column = pair_column = ""
+    for line_number, row in _rows(source, split):
+        if not text_column:
+            text_column, pair_column = _choose_text_columns(source, tuple(row), columns)
+        texts.append(_text(source, line_number, row, text_column))
+        if pair_column:
+            pairs.append(_text(source, line_number, row, pair_column))
+        places.append(f"{source}:{line_number}")
+    if not texts:
+        raise DataError(f"{source}: no rows; expected at least one text")
+    return Texts(tuple(texts), tuple(pairs) if pair_column else None, places=tuple(places))
+
+
+def _rows(source: str, split: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    return _hub_rows(source.removeprefix("hub:"), split) if source.startswith("hub:") else _file_rows(Path(source))
 
 
 def _file_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    readers = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    readers = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows, ".txt": _text_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; use .tsv, .csv, .jsonl or hub:NAME")
+        raise DataError(f"{path}: unknown ending {path.suffix!r}; use .tsv, .csv, .jsonl, .txt or hub:NAME")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -136,6 +137,13 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield line_number, row
 
 
+def _text_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line_number, line in enumerate(file, start=1):
+            if text := line.strip():
+                yield line_number, {"text": text}
+
+
 def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         import datasets
@@ -155,23 +163,28 @@ def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield row_number, {**row, LABEL_COLUMN: label_names[row[LABEL_COLUMN]]} if label_names else row
 
 
-def _choose_columns(source: str, present: tuple[str, ...], columns: Columns) -> tuple[str, str, str]:
-    """The text, pair (empty for none) and label columns of this source."""
-    for option, name in (
-        ("--text", columns.text),
-        ("--text-pair", columns.text_pair),
-        ("--label", columns.label),
-    ):
-        if name is not None and name not in present:
-            raise DataError(f"{source}: no column {name!r} ({option}); it has {', '.join(present)}")
+def _choose_text_columns(source: str, present: tuple[str, ...], columns: Columns) -> tuple[str, str]:
+    """The text and pair (empty for none) columns of this source."""
+    _check_present(source, present, {"--text": columns.text, "--text-pair": columns.text_pair})
     text = columns.text or next((name for name in TEXT_COLUMNS if name in present), "")
     if not text:
         raise DataError(f"{source}: no text column among {', '.join(present)}; name it with --text")
     pair = columns.text_pair or ("" if columns.text else PAIR_COLUMNS.get(text, ""))
+    return text, pair if pair in present else ""
+
+
+def _choose_label_column(source: str, present: tuple[str, ...], columns: Columns) -> str:
+    _check_present(source, present, {"--label": columns.label})
     label = columns.label or LABEL_COLUMN
     if label not in present:
         raise DataError(f"{source}: no label column among {', '.join(present)}; name it with --label")
-    return text, pair if pair in present else "", label
+    return label
+
+
+def _check_present(source: str, present: tuple[str, ...], named: Mapping[str, str | None]) -> None:
+    for option, name in named.items():
+        if name is not None and name not in present:
+            raise DataError(f"{source}: no column {name!r} ({option}); it has {', '.join(present)}")
 
 
 def _text(source: str, line_number: int, row: Mapping[str, Any], column: str) -> str:

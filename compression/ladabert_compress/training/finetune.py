@@ -17,7 +17,7 @@ from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, encode
 from ladabert_compress.data.labels import label_ids, label_order
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from ladabert_compress.data.labels import label_ids_of, label_order
-from ladabert_compress.data.reading import Columns, LabelledTexts, read_labelled_texts
+from ladabert_compress.data.reading import Columns, read_labelled_texts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError
 
 
