@@ -67,10 +67,12 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
             f"in {target['file']}, {target['target_ms']:g} ms asked for"
         )
     calibration = manifest["calibration"]
-    lines.append(
-        f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "
-        f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
-    )
+    fitted = f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows"
+    if figures.get("labels") != "teacher":
+        fitted += (
+            f": calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
+        )
+    lines.append(fitted)
     return "\n".join(lines)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ladabert_compress.data.reading import Columns, read_labelled_texts, read_texts
+from ladabert_compress.data.columns import Columns
+from ladabert_compress.data.reading import read_labelled_texts, read_texts
 from ladabert_compress.data.texts import LabelledTexts, Texts, concatenate
 from ladabert_compress.errors import DataError, OptionError
 
@@ -28,12 +29,12 @@ def add_data_options(
     parser: argparse.ArgumentParser, *, required: bool = True, **files: str
 ) -> argparse._ArgumentGroup:
     """An option for each file of rows, with what it is for, and the names of its columns."""
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data = parser.add_argument_group("data", "CSV, TSV, JSONL or Parquet by ending, or hub:NAME[/CONFIG][:SPLIT]")
     for name, purpose in files.items():
         data.add_argument(f"--{name}", required=required, metavar="F", help=purpose)
-    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
-    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
-    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
+    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: found by its name)")
+    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: found by its name)")
+    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: found by its name)")
     return data
 
 
@@ -46,9 +47,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def read_rows(options: argparse.Namespace, name: str) -> LabelledTexts:
-    """The rows of the option ``--name``; of a hub data set, its training rows or its validation rows."""
-    split = "train" if name == "train" else "validation"
-    return read_labelled_texts(vars(options)[name], _columns(options), split=split)
+    """The rows of the option ``--name``; of a hub data set, those to train on or those to report on."""
+    return read_labelled_texts(vars(options)[name], _columns(options), training=name == "train")
 
 
 def read_rows_if_given(options: argparse.Namespace, name: str) -> LabelledTexts | None:

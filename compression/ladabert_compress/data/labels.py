@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts
@@ -50,6 +51,24 @@ def targets_of(
     rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
     order = _names_or_numbers({label for row in rows for label in row}, labels)
     return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
+
+
+def scores_of(source: str, data: LabelledTexts) -> list[float]:
+    """Each row's label as a number, for a model with one logit.
+
+    Raises:
+        DataError: names the first row whose label is no finite number.
+    """
+    scores = []
+    for row, label in enumerate(data.labels):
+        try:
+            score = float(label)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(f"{source}: {data.place(row)}: label {label!r} is no finite number, as a score has to be")
+        scores.append(score)
+    return scores
 
 
 def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> list[int] | list[list[int]]:

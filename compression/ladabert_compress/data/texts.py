@@ -16,6 +16,7 @@ class Texts:
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     places: tuple[str, ...] = field(default=(), compare=False, kw_only=True)  # FILE:LINE of each row
+    notes: tuple[str, ...] = field(default=(), compare=False, kw_only=True)  # columns first, then what a reader noticed
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -59,4 +60,5 @@ def concatenate(parts: Sequence[Texts]) -> Texts:
         tuple(text for part in parts for text in part.texts),
         None if parts[0].pairs is None else tuple(text for part in parts for text in part.pairs or ()),
         places=tuple(part.place(row) for part in parts for row in range(len(part))),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )

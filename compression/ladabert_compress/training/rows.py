@@ -41,19 +41,23 @@ class Sources:
     calibration_rows: int = CALIBRATION_ROWS
 
     @property
+    def by_option(self) -> dict[str, Texts | None]:
+        """The sources by the options that name them."""
+        return {
+            "--train": self.train,
+            "--unlabelled": self.unlabelled,
+            "--dev": self.dev,
+            "--calibration-data": self.calibration,
+        }
+
+    @property
     def task(self) -> str:
         """``single`` or ``pair``.
 
         Raises:
             DataError: there is nothing to learn from, or the sources are of different tasks.
         """
-        given = {
-            "--train": self.train,
-            "--unlabelled": self.unlabelled,
-            "--dev": self.dev,
-            "--calibration-data": self.calibration,
-        }
-        tasks = {option: texts.task for option, texts in given.items() if texts is not None}
+        tasks = {option: texts.task for option, texts in self.by_option.items() if texts is not None}
         first, *others = tasks
         if first not in ("--train", "--unlabelled"):
             raise DataError("there are no rows to learn from; give --train, --unlabelled or both")

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import EncodedTexts
+from ladabert_compress.data.overview import describe_sources
 from ladabert_compress.data.texts import LabelledTexts, Texts
 from ladabert_compress.errors import CheckpointError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
@@ -88,6 +90,10 @@ def compress(
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
         raise RecipeError(f"training.max_length: {max_length} is over the teacher's {positions} positions")
+    multi_label = teacher.problem_type == "multi_label"
+    if processes.is_first:
+        found = describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label)
+        tqdm.write(found)
     rows = divide_rows(teacher, recipe, sources)
     if find_ratio is not None:
         ratio = processes.from_first(partial(find_ratio, teacher, rows.train))

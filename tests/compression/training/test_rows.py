@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ladabert_compress.artefact.export import export_artefact
+from ladabert_compress.artefact.export import _int8_is_accurate, export_artefact
 from ladabert_compress.artefact.manifest import format_manifest
 from ladabert_compress.cli.main import main
 from ladabert_compress.data.batches import EncodedTexts
@@ -19,6 +19,7 @@ from ladabert_compress.data.labels import NO_LABEL
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import DataError
 from ladabert_compress.measure.inference import predict_logits
+from ladabert_compress.measure.scores import Scores
 from ladabert_compress.recipe import AugmentRecipe, ExportRecipe, Recipe
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.training.distillation import LadaBertLearner
@@ -152,16 +153,19 @@ def test_the_manifest_says_that_the_teacher_labelled_the_rows(
     assert "nobody labelled them" in format_manifest(manifest)
 
 
-@pytest.mark.slow
-def test_int8_that_leaves_the_teacher_further_behind_is_refused(
-    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    strict = replace(tiny_recipe, export=ExportRecipe(int8_accuracy_loss=1, int8_divergence=0, int8_logit_error=1))
-    result = compress(teacher_folder, strict, None, None, tmp_path / "run", unlabelled_texts=without_labels(200))
-    monkeypatched = replace(result, dev_labels="teacher")
-    manifest = export_artefact(monkeypatched, models_folder(tmp_path) / "tiny", data_set="tiny")
-    refused = "its KL from the teacher" in capsys.readouterr().err
-    assert refused == ("model.int8.onnx" not in manifest["files"])
+@pytest.mark.parametrize(
+    ("dev_labels", "int8", "is_accurate"),
+    [
+        ("teacher", Scores(0.95, 0, 0, 0.95, 0.015), True),
+        ("teacher", Scores(0.95, 0, 0, 0.95, 0.025), False),
+        ("teacher", Scores(0.94, 0, 0, 0.94, 0.015), False),
+        ("data", Scores(0.95, 0, 0, 0.95, 0.025), True),
+    ],
+)
+def test_int8_stays_as_near_to_the_teacher_as_the_recipe_says(dev_labels: str, int8: Scores, is_accurate: bool) -> None:
+    fp32 = Scores(0.95, 0, 0, 0.95, 0.01)
+    recipe = ExportRecipe(int8_accuracy_loss=0.003, int8_divergence=0.01)
+    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, dev_labels) == is_accurate
 
 
 @pytest.mark.slow
