@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from ladabert_compress.data.reading import read_labelled_texts
 from ladabert_compress.data.tables import file_rows
@@ -69,12 +72,9 @@ def test_a_field_may_be_as_long_as_memory_allows(tmp_path: Path, name: str) -> N
 
 
 def test_parquet_is_read_with_its_extra_and_named_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     table = pyarrow.table({"text": ["good", "bad"], "label": [1, 0], "id": [7, 8]})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=1)
     assert read_labelled_texts(str(tmp_path / "a.parquet")) == LabelledTexts(("good", "bad"), None, ("1", "0"))
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=r"needs the extra `parquet`: pip install 'ladabert\[parquet\]'"):
         read_labelled_texts(str(tmp_path / "a.parquet"))

@@ -107,7 +107,7 @@ def test_rows_without_labels_are_learnt_from_beside_those_with_labels(teacher: T
     sources = Sources(labelled_texts(60), labelled_texts(30), unlabelled=without_labels(40), calibration_rows=5)
     rows = divide_rows(teacher, tiny_recipe, sources)
     assert (len(rows.train), len(rows.dev), len(rows.calibration)) == (55 + 40, 30, 5)
-    assert set(rows.train.labels) == {NO_LABEL}  # type: ignore[arg-type]
+    assert set(rows.train.labels) == {NO_LABEL}
     assert rows.dev_labels == "data"
 
 
