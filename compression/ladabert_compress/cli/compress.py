@@ -126,7 +126,7 @@ def _run_compress(options: argparse.Namespace) -> None:
         raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
     if options.target_latency_ms is not None and options.target == "cuda":
         raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
-    if options.train is None and options.unlabelled is None:
+    if options.train is None and options.unlabelled is None:  # before files are read
         raise OptionError("no rows to learn from; name them with --train, --unlabelled or both")
     train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
     unlabelled_texts = read_unlabelled(options)

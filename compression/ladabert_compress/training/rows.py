@@ -58,9 +58,9 @@ class Sources:
             DataError: there is nothing to learn from, or the sources are of different tasks.
         """
         tasks = {option: texts.task for option, texts in self.by_option.items() if texts is not None}
+        if self.train is None and self.unlabelled is None:
+            raise DataError("no rows to learn from; name them with --train, --unlabelled or both")
         first, *others = tasks
-        if first not in ("--train", "--unlabelled"):
-            raise DataError("there are no rows to learn from; give --train, --unlabelled or both")
         for option in others:
             if tasks[option] != tasks[first]:
                 raise DataError(f"{first} is a {tasks[first]} task, {option} a {tasks[option]} task")

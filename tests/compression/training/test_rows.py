@@ -138,6 +138,17 @@ def test_what_a_run_cannot_learn_from_is_refused(teacher: Teacher, tiny_recipe: 
 
 
 @pytest.mark.slow
+def test_a_student_learns_the_same_from_rows_whose_labels_were_removed(
+    teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    texts, dev = labelled_texts(60), labelled_texts(30)
+    labelled = compress(teacher_folder, tiny_recipe, texts, dev, tmp_path / "one", calibration_rows=0)
+    unlabelled = compress(teacher_folder, tiny_recipe, None, dev, tmp_path / "two", unlabelled_texts=without_labels(60))
+    expected, found = (result.student.model.state_dict() for result in (labelled, unlabelled))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
 def test_the_manifest_says_that_the_teacher_labelled_the_rows(
     teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:
