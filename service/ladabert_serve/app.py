@@ -16,7 +16,9 @@ from starlette.types import ASGIApp
 
 from ladabert_serve.http.access_log import log_call
 from ladabert_serve.http.call import Call
+from ladabert_serve.http.gates import KeyGate, with_gates
 from ladabert_serve.http.inference_route import InferenceRoute, Services
+from ladabert_serve.http.key_file import read_key_file
 from ladabert_serve.http.middleware import RequestMiddleware
 from ladabert_serve.http.openapi import describe
 from ladabert_serve.http.problem import routing_problem
@@ -28,6 +30,7 @@ from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.routes import classify, health, models, repository
 from ladabert_serve.routes import metrics as metrics_route
+from ladabert_serve.routes.docs import add_docs
 from ladabert_serve.settings import Settings
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
@@ -40,7 +43,7 @@ class Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what answers every request."""
-        return RequestMiddleware(self.router, self.settings)
+        return RequestMiddleware(with_gates(self.router, self.settings), self.settings)
 
 
 def create_app(
@@ -59,23 +62,30 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        key_file = read_key_file(settings)
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
         watch = FolderWatch(settings.models) if settings.watch and settings.workers == 1 else None
         registry = load_repository(settings, metrics, load, unloaded)
         metrics.start()
+        if key_file is not None:
+            key_file.start()
         records: list[Callable[[Call, int], None]] = []
         if settings.access_log:
             records.append(functools.partial(log_call, texts=settings.log_texts))
         if tracer is not None:
             records.append(tracer.record)
-        api.state.services = app.state.services = Services(settings, registry, metrics, records)
+        api.state.services = app.state.services = Services(
+            settings, registry, metrics, records, None if key_file is None else key_file.ring
+        )
         following = None if watch is None else asyncio.create_task(follow(watch, registry, settings.watch_interval_s))
         try:
             yield
         finally:
             if following is not None:
                 following.cancel()
+            if key_file is not None:
+                key_file.stop()
             registry.stop()
             metrics.stop()
             if tracer is not None:
@@ -85,12 +95,15 @@ def create_app(
         title="LadaBERT",
         version=_version(),
         description="Text classification with compressed BERT students.",
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     for module in (models, health, repository, metrics_route):
         api.include_router(module.router)
-    describe(api, INFERENCE_ROUTES)
+    add_docs(api)
+    describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)
     api.add_exception_handler(HTTPException, _routing_error)
     document = JSONResponse(api.openapi())  # rendered once
 
@@ -101,7 +114,7 @@ def create_app(
     app = Application(routes=[*routes, Route("/openapi.json", openapi)], lifespan=lifespan)
     app.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = api
+    app.router.default = KeyGate(api)
     return app
 
 

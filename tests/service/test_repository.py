@@ -1,6 +1,7 @@
 """Claims about models that are loaded, replaced and unloaded while others answer."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import shutil
@@ -19,6 +20,7 @@ from ladabert_serve.models.loading import load_inference
 from ladabert_serve.settings import Provider
 from tests.service.conftest import Server, running, serving
 from tests.service.gated import Gated, gated, metric
+from tests.service.test_api_keys import LINES, OPERATORS, bearer
 from tests.service.test_classify import check_problem
 from tests.service.tiny_artefact import change_manifest, seal, write_artefact
 
@@ -33,9 +35,25 @@ def folder(models_folder: Path) -> Path:
     return models_folder
 
 
+@contextlib.contextmanager
+def operated(folder: Path, **options: Any) -> Iterator[Server]:
+    """Run an application, whose client has the admin key."""
+    with serving(folder, api_keys=LINES, **options) as server:
+        server._client.headers.update(bearer(OPERATORS))
+        yield server
+
+
+@contextlib.contextmanager
+def operated_gated(folder: Path, **options: Any) -> Iterator[Gated]:
+    """The same, with a model that runs when told."""
+    with gated(folder, api_keys=LINES, **options) as waiting:
+        waiting.server._client.headers.update(bearer(OPERATORS))
+        yield waiting
+
+
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
-    with serving(folder) as server:
+    with operated(folder) as server:
         yield server
 
 
@@ -98,7 +116,8 @@ def test_a_new_model_is_served_once_it_is_loaded(server: Server, folder: Path) -
 
 def test_replacements_under_load_lose_no_request_and_no_answer_mixes_versions(folder: Path) -> None:
     async def check() -> None:
-        async with running(folder) as (_, client):
+        async with running(folder, api_keys=LINES) as (_, client):
+            client.headers.update(bearer(OPERATORS))
             scores: dict[str, set[float]] = {}
             stop = asyncio.Event()
             answers = 0
@@ -129,17 +148,19 @@ def test_replacements_under_load_lose_no_request_and_no_answer_mixes_versions(fo
     asyncio.run(check())
 
 
+def write_and_seal(folder: Path, file: str, content: bytes) -> None:
+    (folder / file).write_bytes(content)
+    seal(folder)
+
+
 CORRUPTIONS: dict[str, Callable[[Path], object]] = {
     "wrong hash": lambda folder: (folder / "model.onnx").write_bytes(
         bytes(reversed((folder / "model.onnx").read_bytes()))
     ),
     "no graph": lambda folder: (folder / "model.onnx").unlink(),
-    "truncated graph": lambda folder: (
-        (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100]),
-        seal(folder),
-    ),
+    "truncated graph": lambda folder: write_and_seal(folder, "model.onnx", (folder / "model.onnx").read_bytes()[:100]),
     "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
-    "a tokenizer that is none": lambda folder: ((folder / "tokenizer.json").write_text("{}"), seal(folder)),
+    "a tokenizer that is none": lambda folder: write_and_seal(folder, "tokenizer.json", b"{}"),
     "another name": lambda folder: change_manifest(folder, name="somebody"),
     "a text for a number": lambda folder: change_manifest(folder, max_length="many"),
     "a length of 10^9": lambda folder: change_manifest(folder, max_length=10**9),
@@ -220,7 +241,7 @@ def test_without_its_default_model_the_server_is_not_ready_and_answers_for_the_o
 
 
 def test_what_a_replaced_model_admitted_it_answers_itself(folder: Path) -> None:
-    with gated(folder) as waiting:
+    with operated_gated(folder) as waiting:
         thread = waiting.ask()
         waiting.wait_at_gate()
         old = waiting.backend
@@ -243,7 +264,7 @@ def test_what_a_replaced_model_admitted_it_answers_itself(folder: Path) -> None:
 
 
 def test_a_model_that_leaves_gives_up_after_the_grace_period(folder: Path) -> None:
-    with gated(folder, grace_period_s=0.05) as waiting:
+    with operated_gated(folder, grace_period_s=0.05) as waiting:
         thread = waiting.ask()
         waiting.wait_at_gate()
         change(waiting.server, "unload", "alpha")
@@ -273,7 +294,7 @@ class SlowLoader:
 
 def test_requests_are_answered_while_a_model_is_loading(folder: Path) -> None:
     loader = SlowLoader()
-    with serving(folder, load=loader) as server:
+    with operated(folder, load=loader) as server:
         loader.go_on.clear()
         for _ in range(2):
             assert loader.began.acquire(timeout=30)
@@ -293,7 +314,7 @@ def runners() -> set[threading.Thread]:
 
 def test_nothing_of_a_replaced_or_unloaded_model_stays_although_the_collector_does_not_look(folder: Path) -> None:
     loader = SlowLoader()
-    with serving(folder, load=loader) as server:
+    with operated(folder, load=loader) as server:
         assert server.classify({"inputs": "a"}).status_code == 200
         gc.collect()
         gc.freeze()
@@ -340,8 +361,7 @@ def test_a_configuration_or_files_in_a_load_are_refused(server: Server) -> None:
 
 
 def test_versions_replace_each_other_while_earlier_ones_still_leave(folder: Path) -> None:
-    with gated(folder) as waiting:
-        assert isinstance(waiting, Gated)
+    with operated_gated(folder) as waiting:
         thread = waiting.ask()
         waiting.wait_at_gate()
         for version in VERSIONS[1:]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -22,6 +22,7 @@ from ladabert_serve.models.watch import FolderWatch
 from ladabert_serve.observability.logs import configure_logging
 from ladabert_serve.observability.tallies import SharedTallies
 from ladabert_serve.server.changes import Answer, Ask, Changes, Command, Done, Relay
+from ladabert_serve.server.listener import Listeners
 from ladabert_serve.server.server import announcement, run_server
 from ladabert_serve.settings import Settings
 
@@ -82,9 +83,9 @@ class Worker:
 class Supervisor:
     """Keeps a worker running at every place until a signal; one loop decides everything, signal handlers nothing."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listeners: Listeners) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._context = multiprocessing.get_context("spawn")
         self._tallies = SharedTallies(settings.workers)
         self._workers: dict[int, Worker] = {}  # by place
@@ -173,8 +174,9 @@ class Supervisor:
 
     def _start(self, place: int) -> None:
         messages, sender = self._context.Pipe()
+        listeners = replace(self._listeners, file=None)  # it stays while other workers serve
         unloaded = frozenset(self._changes.unloaded)
-        arguments = (self._settings, self._listener, self._tallies, place, sender, unloaded)
+        arguments = (self._settings, listeners, self._tallies, place, sender, unloaded)
         process = self._context.Process(target=_work, args=arguments, name="worker", daemon=True)
         now = time.monotonic()
         try:
@@ -233,7 +235,7 @@ class Supervisor:
     def _stop(self) -> None:
         self._changes.stop()
         self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
-        self._listener.close()  # else callers would queue on a port that nobody answers
+        self._listeners.close()  # else callers would queue where nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
 
@@ -247,7 +249,7 @@ class Supervisor:
 
 def _work(
     settings: Settings,
-    listener: socket.socket,
+    listeners: Listeners,
     tallies: SharedTallies,
     place: int,
     messages: Connection,
@@ -258,7 +260,7 @@ def _work(
     threading.Thread(target=_end_with_parent, args=(settings,), name="parent-watch", daemon=True).start()
 
     def tell(registry: Repository) -> None:
-        send(Message(True, announcement(settings, registry, listener.getsockname()), registry.default))
+        send(Message(True, announcement(settings, registry, listeners), registry.default))
         registry.relay = Relay(messages, registry).ask
 
     def send(message: Message) -> None:
@@ -266,7 +268,7 @@ def _work(
             messages.send(message)
 
     try:
-        run_server(settings, listener, tell, tallies.of_worker(place), unloaded)
+        run_server(settings, listeners, tell, tallies.of_worker(place), unloaded)
     except StartError as error:
         send(Message(False, str(error)))
         sys.exit(START_FAILED)
