@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -241,3 +243,112 @@ def test_more_models_than_there_is_room_for_stop_the_start_with_a_reason() -> No
     with pytest.raises(StartError, match="no room"):
         tallies.row(("ladabert_queue_depth", "beta"), 100)
     assert list(tallies.rows()) == [("ladabert_queue_depth", "alpha")]
+
+
+def test_series_that_were_removed_are_gone_for_every_reader_and_requests_still_add_up() -> None:
+    tallies = SharedTallies(2)
+    workers = [Metrics(["/classify"], tallies.of_worker(place)) for place in (0, 1)]
+    models = [ModelMetrics(metrics, "alpha", "1", "fp32", 2.0, "cpu", ("NO", "YES")) for metrics in workers]
+    for metrics in workers:
+        ModelMetrics(metrics, "beta", "1", "fp32", 2.0, "cpu", ("NO", "YES"))
+        for model in ("alpha", "beta"):
+            for _ in range(3):  # one of them is never answered
+                metrics.began()
+            for _ in range(2):
+                metrics.ended(model, "/classify", 200, 0.001, None)
+    page = scrape_workers(tallies)
+    assert (page.out, page.in_progress) == (8, 4)
+    workers[0].remove(models[0].keys)
+    page = scrape_workers(tallies)
+    assert (page.out, page.in_progress) == (6, 4)
+    workers[1].remove(models[1].keys)
+    text = generate_latest(Metrics([], WorkerTallies(own_tallies().own, tallies.everyone)).registry).decode()
+    assert 'model="alpha"' not in text
+    assert 'model="beta"' in text
+    workers[0].ended("alpha", "/classify", 200, 0.001, None)  # of a model that was unloaded meanwhile
+    page = scrape_workers(tallies)
+    assert (page.out, page.in_progress) == (5, 3)
+
+
+def test_the_sum_is_right_at_every_scrape_while_models_come_and_go() -> None:
+    tallies = SharedTallies(1)
+    metrics = Metrics(["/classify"], tallies.of_worker(0))
+    reader = Metrics([], WorkerTallies(own_tallies().own, tallies.everyone))
+    done = threading.Event()
+    rounds = 300
+
+    def come_and_go() -> None:
+        for number in range(rounds):
+            model = ModelMetrics(metrics, f"model-{number % 7}", "1", "fp32", 2.0, "cpu", ("NO", "YES"))
+            metrics.began()
+            metrics.ended(f"model-{number % 7}", "/classify", 200, 0.001, None)
+            metrics.remove(model.keys)
+        done.set()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    pages = 0
+    while not done.is_set() or not pages:
+        page = Page(generate_latest(reader.registry).decode())
+        assert page.in_progress in (0, 1)
+        pages += 1
+    thread.join()
+    assert Page(generate_latest(reader.registry).decode()).taken_in == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 12), st.integers(0, 40)),
+        max_size=60,
+    )
+)
+def test_rows_that_come_and_go_keep_their_numbers_and_use_the_room_of_those_that_went(
+    steps: list[tuple[bool, int, int]],
+) -> None:
+    memory = bytearray(1 << 16)
+    own, reader = Tallies(memoryview(memory)), Tallies(memoryview(memory))
+    expected: dict[tuple[str, ...], list[float]] = {}
+    for adds, name, width in steps:
+        key = ("x" * name, "é")
+        if adds and key not in expected:
+            index = own.row(key, width)
+            assert own.numbers[index : index + width].tolist() == [0.0] * width
+            values = [name * 1000.0 + number for number in range(width)]
+            for number, value in enumerate(values):
+                own.numbers[index + number] = value
+            expected[key] = values
+        elif not adds and key in expected:
+            with own.removing([key]):
+                pass
+            del expected[key]
+        for tallies in (own, reader, Tallies(memoryview(memory))):
+            found = {key: tallies.numbers[place.start : place.stop].tolist() for key, place in tallies.rows().items()}
+            assert found == expected
+
+
+def test_models_of_ever_new_names_need_no_more_room() -> None:
+    tallies = SharedTallies(1)
+    metrics = Metrics(["/classify"], tallies.of_worker(0))
+    used = set()
+    for number in range(100):
+        model = ModelMetrics(metrics, f"model-{number:04}", "1", "fp32", 2.0, "cpu", ("NO", "YES"))
+        used.add(tallies.everyone[0]._words[0])
+        metrics.remove(model.keys)
+    assert len(used) == 1
+
+
+def test_a_process_that_was_killed_in_the_middle_of_a_removal_holds_up_no_scrape_and_the_next_one_goes_on() -> None:
+    tallies = SharedTallies(1)
+    metrics = Metrics(["/classify"], tallies.of_worker(0))
+    model = ModelMetrics(metrics, "alpha", "1", "fp32", 2.0, "cpu", ("NO", "YES"))
+    metrics.began()
+    metrics.ended("alpha", "/classify", 200, 0.001, None)
+    removal = tallies.everyone[0].removing(model.keys)
+    removal.__enter__()  # and no more
+    assert scrape_workers(tallies).out == 1
+    successor = SharedTallies(1, os.dup(tallies.descriptor))
+    Metrics(["/classify"], successor.of_worker(0))
+    page = scrape_workers(successor)
+    assert (page.out, page.in_progress) == (1, 0)
+    assert tallies.everyone[0]._words[2] % 2 == 0

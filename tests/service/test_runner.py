@@ -51,9 +51,9 @@ class Silent:
 
 
 class Bench:
-    """A pool whose runs fail when told, and its reports."""
+    """A model whose runs fail when told, and its reports; with a pool of its own unless another is given."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, pool: RunnerPool | None = None) -> None:
         self.error: BaseException | None = None
         self.bad: set[str] = set()  # texts whose runs fail
         self.runs: list[list[str]] = []
@@ -63,7 +63,7 @@ class Bench:
         self.probes = 0
         limits = BatchLimits(8, 100, 0.5, 100, 1000, 1000, 100)
         self.skipped_s = 0.0
-        self.pool = RunnerPool(count, clock=lambda: time.monotonic() + self.skipped_s)
+        self.pool = pool or RunnerPool(count, clock=lambda: time.monotonic() + self.skipped_s)
         lane = Lane(self.pool.turns)
         self.batcher = DyingBatcher(limits, prepare, deliver, Silent(), lane)
         self.batcher.bench = self
@@ -369,3 +369,92 @@ def test_a_row_that_hangs_when_it_is_run_again_fails_and_those_before_it_keep_th
     assert bench.healthy
     stuck.let_go.set()
     bench.pool.stop()
+
+
+class Shared:
+    """Two models that share a pool; a run of the text `stuck` hangs until it is let go."""
+
+    def __init__(self, count: int) -> None:
+        self.first = Bench(count)
+        self.second = Bench(pool=self.first.pool)
+        self.first.pool.start()
+
+    def stop(self) -> None:
+        self.first.pool.stop()
+
+
+def test_models_share_the_threads_of_a_pool() -> None:
+    before = threading.active_count()
+    shared = Shared(count=2)
+    assert threading.active_count() == before + 3  # one watches
+    assert shared.first.ask("a") == ["a"]
+    assert shared.second.ask("b") == ["b"]
+    assert (shared.first.runs, shared.second.runs) == ([["a"]], [["b"]])
+    shared.stop()
+
+
+def test_a_model_that_fails_is_unhealthy_alone_and_recovers_alone() -> None:
+    shared = Shared(count=1)
+    shared.first.error = ValueError("broken")
+    for _ in range(FAILURES_UNTIL_UNHEALTHY):
+        assert isinstance(shared.first.ask("a"), ModelFailedError)
+    shared.first.wait_for_reports([True, False])
+    assert shared.second.healthy
+    assert shared.second.ask("b") == ["b"]
+    shared.first.error = None
+    shared.first.wait_for_reports([True, False, True])
+    assert shared.second.reports == [True]
+    shared.stop()
+
+
+def test_a_model_of_which_too_many_runs_hang_takes_no_runner_from_the_others() -> None:
+    shared = Shared(count=1)
+    stuck = Stuck(shared.first)
+    for _ in range(MAX_HUNG_RUNS + 1):
+        thread, _ = stuck.ask()
+        shared.first.skipped_s += MAX_RUN_S + 1
+        shared.first.pool.replace_hung()
+        thread.join(timeout=30)
+    assert not shared.first.workload.live
+    assert shared.second.workload.live
+    assert shared.second.healthy
+    assert shared.second.ask("b") == ["b"]
+    stuck.let_go.set()
+    shared.stop()
+
+
+def test_a_model_that_is_removed_leaves_the_runners_to_the_others() -> None:
+    shared = Shared(count=2)
+    shared.first.batcher.abort()
+    shared.first.pool.remove(shared.first.workload)
+    assert shared.first.pool.alive == 2
+    assert shared.second.ask("b") == ["b"]
+    shared.stop()
+
+
+def test_a_pool_counts_the_runners_that_are_busy() -> None:
+    busy: list[int] = []
+    pool = RunnerPool(2, busy.append)
+    bench = Bench(pool=pool)
+    pool.start()
+    assert bench.ask("a") == ["a"]
+    pool.stop()
+    assert busy == [1, 0]
+
+
+def test_a_runner_that_was_held_back_from_a_slow_model_takes_it_up_once_the_fast_one_is_idle() -> None:
+    shared = Shared(count=2)
+    fast, slow = shared.first, shared.second
+    slow.workload.lane._speed.measure(1, 1.0)
+    fast.workload.lane._speed.measure(1, 0.001)
+    assert fast.ask("a") == ["a"]
+    stuck = Stuck(slow)
+    threads = [threading.Thread(target=slow.ask, args=("stuck",)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert stuck.began.acquire(timeout=30)
+    assert stuck.began.acquire(timeout=30)  # the second runner, without a further notice
+    stuck.let_go.set()
+    for thread in threads:
+        thread.join(timeout=30)
+    shared.stop()
