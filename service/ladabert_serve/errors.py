@@ -9,6 +9,7 @@ ServiceError
     ├── MalformedRequestError      what came is not HTTP
     ├── NotJsonError               the body is not UTF-8 or not JSON
     ├── UnknownModelError          no model has that name
+    ├── UnknownVersionError        the model is there in another version only
     ├── TooLargeError              body, number of inputs or one text over the limit
     ├── UnsupportedMediaError      the body is not declared as JSON
     ├── InvalidRequestError        JSON that does not fit the schema or the model
@@ -85,6 +86,14 @@ class UnknownModelError(RequestError):
         shown = name if len(name) <= 128 else name[:128] + "…"
         super().__init__(f"no model named {shown!r}; served are: {', '.join(served)}")
         self.name = name
+
+
+class UnknownVersionError(RequestError):
+    """The model is there in another version only."""
+
+    def __init__(self, model: str, version: str, served: str) -> None:
+        shown = version if len(version) <= 128 else version[:128] + "…"
+        super().__init__(f"model {model!r} has no version {shown!r}; served is {served!r}")
 
 
 class TooLargeError(RequestError):
@@ -195,6 +204,7 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     MalformedRequestError: Outcome(400, "Malformed request"),
     NotJsonError: Outcome(400, "Body is not JSON"),
     UnknownModelError: Outcome(404, "Unknown model"),
+    UnknownVersionError: Outcome(404, "Unknown version"),
     TooLargeError: Outcome(413, "Too large", rejected_reason="too_large"),
     UnsupportedMediaError: Outcome(415, "Unsupported media type"),
     InvalidRequestError: Outcome(422, "Invalid request"),

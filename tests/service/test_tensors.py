@@ -1,5 +1,6 @@
 """Claims about tensors of the Open Inference Protocol: what was packed comes back, and what is broken is refused."""
 
+import re
 import struct
 
 import numpy as np
@@ -44,11 +45,10 @@ def test_floats_are_packed_as_numpy_reads_them(values: list[float]) -> None:
 def test_any_bytes_are_texts_or_refused(data: bytes, count: int) -> None:
     try:
         texts = unpack_texts(data, count, "t")
-    except InvalidRequestError as error:
-        assert error.errors[0].path == "t"
-    else:
-        assert pack_texts(texts) == data
-        assert len(texts) == count
+    except InvalidRequestError:
+        return
+    assert pack_texts(texts) == data
+    assert len(texts) == count
 
 
 @given(TEXTS.filter(bool), st.data())
@@ -82,13 +82,14 @@ def test_a_broken_tensor_is_named_with_the_reason(data: bytes, message: str) -> 
 @example(b"{}", "²")
 @example(b"{}", "٣")
 def test_a_body_is_split_where_the_header_says_or_refused(body: bytes, header_length: str) -> None:
-    try:
-        front, rest = split_body(body, header_length)
-    except InvalidRequestError as error:
-        assert error.errors[0].path == "Inference-Header-Content-Length"
-    else:
-        assert front + rest == body
-        assert len(front) == (int(header_length) if header_length else len(body))
+    plain = re.fullmatch("[0-9]{0,10}", header_length)
+    if plain is None or int(header_length or 0) > len(body):
+        with pytest.raises(InvalidRequestError, match="Inference-Header-Content-Length"):
+            split_body(body, header_length)
+        return
+    front, rest = split_body(body, header_length)
+    assert front + rest == body
+    assert len(front) == (int(header_length) if header_length else len(body))
 
 
 @given(st.binary(), st.lists(st.integers(0, 20), max_size=3))

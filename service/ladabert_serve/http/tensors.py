@@ -73,7 +73,7 @@ def unpack_texts(data: bytes, count: int, path: str) -> list[str]:
 
 
 def flatten_texts(data: Sequence[Any], shape: Sequence[int], path: str) -> list[str]:
-    """Return the texts of a JSON tensor of shape [n] or [n, 1], whose data may be nested; raises InvalidRequestError."""
+    """Return the texts of a JSON tensor of shape [n] or [n, 1], flat or nested; raises InvalidRequestError."""
     if len(data) != shape[0]:
         raise refusal(path, f"has {len(data)} elements, its shape says {shape[0]}")
     rows_allowed = len(shape) == 2
