@@ -25,11 +25,11 @@ from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.registry import Loader, load_registry
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
-from ladabert_serve.routes import classify, health, models, oip_models
+from ladabert_serve.routes import classify, health, kserve, models, oip, oip_models
 from ladabert_serve.routes import metrics as metrics_route
 from ladabert_serve.settings import LONE_TEXT_THREADS, Settings
 
-INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
+INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE, *oip.ROUTES, kserve.ROUTE)
 
 
 class Application(Starlette):
@@ -84,7 +84,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         redirect_slashes=False,
         redoc_url=None,
     )
-    for module in (models, health, metrics_route, oip_models):
+    for module in (models, health, metrics_route, oip_models, kserve):
         api.include_router(module.router)
     describe(api, INFERENCE_ROUTES)
     api.add_exception_handler(HTTPException, _routing_error)

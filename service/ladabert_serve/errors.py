@@ -191,6 +191,7 @@ class Outcome:
     title: str
     retry: bool = False  # whether asking again later may help: adds Retry-After
     rejected_reason: str | None = None
+    in_dialects: tuple[int, ...] = ()  # other statuses that dialects send for it
 
 
 def _one_line(text: str) -> str:
@@ -205,10 +206,10 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     NotJsonError: Outcome(400, "Body is not JSON"),
     UnknownModelError: Outcome(404, "Unknown model"),
     UnknownVersionError: Outcome(404, "Unknown version"),
-    TooLargeError: Outcome(413, "Too large", rejected_reason="too_large"),
+    TooLargeError: Outcome(413, "Too large", rejected_reason="too_large", in_dialects=(400,)),
     UnsupportedMediaError: Outcome(415, "Unsupported media type"),
-    InvalidRequestError: Outcome(422, "Invalid request"),
-    QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full"),
+    InvalidRequestError: Outcome(422, "Invalid request", in_dialects=(400,)),
+    QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full", in_dialects=(503,)),
     HeadersTooLargeError: Outcome(431, "Headers too large"),
     TooManyConnectionsError: Outcome(503, "Too many connections", retry=True),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
@@ -216,5 +217,5 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
     ModelFailedError: Outcome(503, "Model failed", retry=True),
-    DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline"),
+    DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline", in_dialects=(503,)),
 }

@@ -23,7 +23,7 @@ class PredictRequest(_Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"instances": ["a gripping film", "dull"]}]})
 
-    instances: Annotated[list[OneInput], Field(min_length=1, fail_fast=True)]
+    instances: Annotated[list[OneInput], Field(min_length=1, fail_fast=True)] = Field(description="What to classify.")
     parameters: PredictParameters = PredictParameters()
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ladabert_serve.errors import OUTCOMES, NotReadyError, RequestError, UnknownVersionError
+from ladabert_serve.errors import NotReadyError, RequestError
 from ladabert_serve.http.oip_schemas import (
     InferError,
     ModelConfig,
@@ -19,37 +19,24 @@ from ladabert_serve.http.oip_schemas import (
     ServerMetadata,
     ServerReady,
 )
+from ladabert_serve.http.openapi import PROBLEM
 from ladabert_serve.models.model import Model
 from ladabert_serve.models.registry import Registry
 from ladabert_serve.routes.health import liveness_problem, readiness_problem
+from ladabert_serve.routes.oip import find, refuse
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "parameters"]
 VARIES = -1  # as a size
 CONFIG_TYPE = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
 
 Responses = dict[int | str, dict[str, Any]]
-NO_SUCH_MODEL: Responses = {404: {"description": "No such model or version.", "model": InferError}}
+NO_SUCH_MODEL: Responses = {404: {"description": "No such model or version.", "model": InferError, "content": PROBLEM}}
 NOT_READY: Responses = {503: {"description": "It cannot answer now.", "model": InferError}}
 MODEL_PATHS = ("/models/{name}", "/models/{name}/versions/{version}")
 
 TensorShape = tuple[str, str, list[int]]  # name, datatype and shape
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-
-
-def find(registry: Registry, name: str, version: str | None) -> Model:
-    """Return a model by name or alias; raises UnknownModelError, and UnknownVersionError unless it has that version."""
-    model = registry.get(name)
-    if version not in (None, model.artefact.version):
-        raise UnknownVersionError(model.name, str(version), model.artefact.version)
-    return model
-
-
-def error_response(error: RequestError) -> Response:
-    """Return an error as the protocol has it."""
-    outcome = OUTCOMES[type(error)]
-    headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else None
-    return JSONResponse({"error": error.detail}, outcome.status, headers)
 
 
 @router.get("", summary="Describe the server", response_model=ServerMetadata)
@@ -62,20 +49,25 @@ async def describe_server(request: Request) -> Response:
 async def live(request: Request) -> Response:
     """Answer 200 when /health/live does."""
     problem = liveness_problem(_registry(request))
-    return JSONResponse({"live": True}) if problem is None else error_response(problem)
+    return JSONResponse({"live": True}) if problem is None else refuse(problem)
 
 
 @router.get("/health/ready", summary="Can it answer requests?", response_model=ServerReady, responses=NOT_READY)
 async def ready(request: Request) -> Response:
     """Answer 200 when /health/ready does: when the default model can answer."""
     problem = readiness_problem(_registry(request))
-    return JSONResponse({"ready": True}) if problem is None else error_response(problem)
+    return JSONResponse({"ready": True}) if problem is None else refuse(problem)
 
 
 @router.get("/models", summary="List the served models", response_model=ModelNames)
 async def list_models(request: Request) -> Response:
     """List every served model by name."""
-    return JSONResponse({"models": sorted(_registry(request).models)})
+    return names_response(_registry(request))
+
+
+def names_response(registry: Registry) -> Response:
+    """List every served model by name."""
+    return JSONResponse({"models": sorted(registry.models)})
 
 
 def _describe(model: Model) -> Response:
@@ -91,10 +83,10 @@ def _describe(model: Model) -> Response:
     )
 
 
-def _ready(model: Model) -> Response:
+def ready_response(model: Model) -> Response:
     """Answer 200 when the model can answer."""
     if model.state != "ready":
-        return error_response(NotReadyError(f"model {model.name!r} is {model.state}"))
+        return refuse(NotReadyError(f"model {model.name!r} is {model.state}"))
     return JSONResponse({"name": model.name, "ready": True})
 
 
@@ -138,7 +130,7 @@ def _serve(
         try:
             return answer(find(_registry(request), name, version))
         except RequestError as error:
-            return error_response(error)
+            return refuse(error)
 
     for path in MODEL_PATHS:
         _add(
@@ -177,5 +169,5 @@ def _outputs(model: Model) -> list[TensorShape]:
 for statistics in ("/models/stats", *(f"{path}/stats" for path in MODEL_PATHS)):  # before a model of that name
     _add(statistics, refuse_statistics, summary="No statistics", status_code=400, response_model=InferError)
 _serve("", _describe, "Describe a model", ModelMetadata, {})
-_serve("/ready", _ready, "Can a model answer requests?", ModelReady, NOT_READY)
+_serve("/ready", ready_response, "Can a model answer requests?", ModelReady, NOT_READY)
 _serve("/config", _configure, "Describe a model for Triton's tools", ModelConfig, {})

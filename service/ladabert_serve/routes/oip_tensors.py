@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
+from ladabert_serve.errors import TooLargeError
 from ladabert_serve.http.body import parse_json
 from ladabert_serve.http.oip_schemas import InferRequest, InputTensor, RequestedOutput
-from ladabert_serve.http.schemas import MAX_REPORTED_ERRORS, MESSAGES, _path
+from ladabert_serve.http.schemas import parse_request
 from ladabert_serve.http.tensors import (
     BinaryData,
     flatten_texts,
@@ -26,7 +25,6 @@ from ladabert_serve.settings import Settings
 ALL_OUTPUTS = (RequestedOutput(name="label"), RequestedOutput(name="score"), RequestedOutput(name="scores"))
 MAX_VALUES_PER_TEXT = 6  # brackets and commas of two tensors whose data is nested
 MAX_VALUES_BESIDE = 128  # of all other fields
-_validate_infer_request = TypeAdapter(InferRequest).validator.validate_python
 RAW = "0"  # the header of a body that is one text and nothing else
 
 
@@ -40,7 +38,7 @@ def read_request(body: bytes, header_length: str, settings: Settings) -> tuple[I
         payload, rest = _raw_payload(rest), b""
     else:
         payload = parse_json(front, MAX_VALUES_PER_TEXT * settings.max_inputs + MAX_VALUES_BESIDE)
-    request = _validate(payload)
+    request = parse_request(InferRequest, payload)
     _check_outputs(request.outputs)
     binary = BinaryData(rest)
     columns: dict[str, list[str]] = {}
@@ -109,18 +107,6 @@ def scores_in_order(labels: Sequence[str], prediction: Prediction) -> list[float
     """Return a prediction's scores in the order of the model's labels."""
     score_of = {each["label"]: each["score"] for each in prediction["scores"]}
     return [score_of[label] for label in labels]
-
-
-def _validate(payload: Any) -> InferRequest:
-    """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit."""
-    try:
-        request: InferRequest = _validate_infer_request(payload)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_REPORTED_ERRORS]
-        raise InvalidRequestError(
-            [FieldError(_path(entry["loc"]), MESSAGES.get(entry["type"], entry["msg"])) for entry in found]
-        ) from error
-    return request
 
 
 def _raw_payload(body: bytes) -> dict[str, Any]:
