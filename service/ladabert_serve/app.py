@@ -27,12 +27,12 @@ from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.registry import Loader, load_registry
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
-from ladabert_serve.routes import classify, health, models
+from ladabert_serve.routes import classify, health, kserve, models, oip, oip_models
 from ladabert_serve.routes import metrics as metrics_route
 from ladabert_serve.routes.docs import add_docs
 from ladabert_serve.settings import LONE_TEXT_THREADS, Settings
 
-INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
+INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE, *oip.ROUTES, kserve.ROUTE)
 
 
 class Application(Starlette):
@@ -96,7 +96,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         docs_url=None,
         redoc_url=None,
     )
-    for module in (models, health, metrics_route):
+    for module in (models, health, metrics_route, oip_models, kserve):
         api.include_router(module.router)
     add_docs(api)
     describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)

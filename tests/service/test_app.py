@@ -83,7 +83,7 @@ def test_openapi_lists_every_status_that_classify_sends_and_no_other(server: Ser
 def test_openapi_is_complete(server: Server) -> None:
     schema = server.get("/openapi.json").json()
     statuses = {path: set(next(iter(methods.values()))["responses"]) for path, methods in schema["paths"].items()}
-    statuses.pop("/classify")
+    statuses = {path: each for path, each in statuses.items() if path != "/classify" and not path.startswith("/v")}
     assert statuses == {
         "/models": {"200"},
         "/models/{name}": {"200", "404"},

@@ -31,6 +31,7 @@ class Call:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started_at = time.monotonic()
         self.path: str = scope["path"]
+        self.path_parameters: Mapping[str, str] = scope.get("path_params", {})
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.request_id: str = scope["state"]["request_id"]
         self._scope = scope
@@ -130,6 +131,6 @@ class Call:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def answer_problem(self, response: Response) -> None:
-        """Send another answer."""
+    async def send_response(self, response: Response) -> None:
+        """Send any other answer."""
         await response(self._scope, self._receive, self._send)
