@@ -66,8 +66,8 @@ def test_the_server_and_its_models_are_described_as_the_protocol_says(server: Se
         assert check(server.get(path), 200, MODEL_METADATA)["versions"] == [VERSION]
         assert server.get(f"{path}/ready").json() == {"name": "alpha", "ready": True}
         assert server.get(f"{path}/config").json()["name"] == "alpha"
-        check(server.get(f"{path}/stats"), 400, ERROR)
-    check(server.get("/v2/models/stats"), 400, ERROR)
+        check(server.get(f"{path}/stats"), 404, ERROR)
+    check(server.get("/v2/models/stats"), 404, ERROR)
 
 
 @pytest.mark.parametrize("path", ["/v2/models/nope", "/v2/models/alpha/versions/1"])
