@@ -21,7 +21,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from benchmarks.harness.pages import MISSING, table
 from benchmarks.harness.results import Results, Row, origin
 from ladabert_compress.artefact.export import export_artefact
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.recipe import BudgetRecipe, ExportRecipe, Recipe, ScheduleRecipe, TrainingConfig
 from ladabert_compress.student.budget import solve_shares
 from ladabert_compress.student.matrices import count_parameters

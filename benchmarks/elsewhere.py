@@ -20,7 +20,8 @@ from tqdm import tqdm
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import REPOSITORY, Results, origin
 from ladabert_compress.artefact.reading import read_manifest
-from ladabert_compress.data.reading import LabelledTexts, read_labelled_texts
+from ladabert_compress.data.reading import read_labelled_texts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.report.evaluation import evaluate
 
 RATINGS = "additional_resources/hutto_ICWSM_2014.tar.gz"

@@ -36,6 +36,9 @@ def sections(results: Results) -> dict[str, str]:
         ),
         "frontier-students": table(STUDENT_HEAD, map(_student, finished)),
         "frontier-joined": table(STUDENT_HEAD, map(_student, halfway)),
+        "frontier-joined-gains": table(
+            ["peak rate", "losses", "held-out", "dev", "elsewhere"], map(_joined_gain, *_joined_and_not(halfway))
+        ),
         "frontier-differences": table(
             ["student", "rows with another label", "of these, teacher unsure", "agreement where the teacher is sure"],
             map(_differences, results.rows("differing_rows")),
@@ -106,6 +109,24 @@ def _student(row: Row) -> list[str]:
         f"{_percent(row['dev_agreement'])}, {row['dev_kl']:.3f}, {_percent(row['dev_accuracy'])}",
         _percent(row["elsewhere_agreement"]),
     ]
+
+
+def _joined_and_not(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of runs with joined text, and of the runs that differ from them in nothing else."""
+
+    def key(row: Row) -> tuple[object, ...]:
+        return tuple(row[name] for name in ("student", "rate", "losses", "step"))
+
+    rows = list(rows)
+    plain = {key(row): row for row in rows if not row["joined"]}
+    joined = [row for row in rows if row["joined"] and key(row) in plain]
+    return joined, [plain[key(row)] for row in joined]
+
+
+def _joined_gain(joined: Row, plain: Row) -> list[str]:
+    names = ("held_out_agreement", "dev_agreement", "elsewhere_agreement")
+    changes = (f"{_percent(plain[name])} → {_percent(joined[name])}" for name in names)
+    return [_rate(joined["rate"]), joined["losses"], *changes]
 
 
 def _differences(row: Row) -> list[str]:

@@ -24,7 +24,8 @@ from benchmarks.harness.results import REPOSITORY, Results, Row, origin
 from benchmarks.harness.servers import our_service
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import label_ids_of
-from ladabert_compress.data.reading import LabelledTexts, read_labelled_texts
+from ladabert_compress.data.reading import read_labelled_texts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.measure.inference import evaluate_accuracy
 from ladabert_compress.measure.timing import LATENCY_SHAPES
 from ladabert_compress.recipe import TrainingConfig

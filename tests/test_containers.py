@@ -16,7 +16,7 @@ from ladabert_serve.settings import ENV_PREFIX, Settings
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 DOCUMENTATION = (ROOT / "docs/how-to/containers.md").read_text()
-SET_BY_THE_IMAGE = {"host", "port", "models"}
+SET_BY_THE_IMAGE = {"host", "port", "models", "uds", "uds_mode", "admin_host", "admin_port"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 

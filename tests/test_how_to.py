@@ -19,11 +19,12 @@ PAGES = {
     for page in (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "README.md")
 } | {
     f"docs/how-to/{name}.md": (REPOSITORY / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("choose-a-recipe", "tune-for-latency", "tune-for-throughput", "operate", "troubleshoot")
+    for name in ("choose-a-recipe", "tune-for-latency", "tune-for-throughput", "operate", "secure", "troubleshoot")
 }
 SETTINGS = {name.upper() for name in Settings.model_fields}
 OPTIONS = {"--" + name.replace("_", "-") for name in Settings.model_fields}
-SERVE_COMMANDS = {"check", "health"}
+SERVE_COMMANDS = {"check", "health", "keys"}
+OPTIONS_OF_COMMANDS = {"--url", "--name", "--scope"}
 PACKAGES = {"ladabert_serve", "ladabert_compress"}
 
 
@@ -51,7 +52,7 @@ def test_a_command_of_compress_is_understood(page: str, command: str) -> None:
 @pytest.mark.parametrize(("page", "command"), commands("ladabert-serve"))
 def test_a_command_of_the_server_has_options_that_are_there(page: str, command: str) -> None:
     words = shlex.split(command)[1:]
-    assert {word for word in words if word.startswith("--")} <= OPTIONS
+    assert {word for word in words if word.startswith("--")} <= OPTIONS | OPTIONS_OF_COMMANDS
     assert words[0].startswith("--") or words[0] in SERVE_COMMANDS
 
 

@@ -139,14 +139,27 @@ class DistillationRecipe:
 
 
 @dataclass(frozen=True, config=STRICT)
+class AugmentRecipe:
+    """Rows that are made of the training rows; the teacher labels them as it does all others."""
+
+    joined_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the rows that get one or two others appended, drawn anew in each pass; steps take longer, as rows do.
+    A search does without."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class ExportRecipe:
     """What is written and when it is refused."""
 
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
-    """Accuracy on --dev that int8 may lose against fp32; beyond it int8 is refused."""
+    """Accuracy on dev, or agreement with the teacher where it has no labels, that int8 may lose against fp32; beyond it
+    int8 is refused."""
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
     """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
     fp32."""
+    int8_divergence: Weight = 0.01
+    """KL from the teacher's scores, in nats, that int8 may add to fp32's where dev has no labels; beyond it int8 is
+    refused."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -160,6 +173,7 @@ class Recipe:
     factorisation: FactorisationRecipe = FactorisationRecipe()
     pruning: PruningRecipe = PruningRecipe()
     distillation: DistillationRecipe = DistillationRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
     export: ExportRecipe = ExportRecipe()
 
     def with_total_epochs(self, epochs: float) -> Recipe:

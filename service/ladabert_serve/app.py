@@ -16,7 +16,9 @@ from starlette.types import ASGIApp
 from ladabert_serve.cores import cores_per_worker
 from ladabert_serve.http.access_log import log_call
 from ladabert_serve.http.call import Call
+from ladabert_serve.http.gates import KeyGate, with_gates
 from ladabert_serve.http.inference_route import InferenceRoute, Services
+from ladabert_serve.http.key_file import read_key_file
 from ladabert_serve.http.middleware import RequestMiddleware
 from ladabert_serve.http.openapi import describe
 from ladabert_serve.http.problem import routing_problem
@@ -27,6 +29,7 @@ from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.routes import classify, health, kserve, models, oip, oip_models
 from ladabert_serve.routes import metrics as metrics_route
+from ladabert_serve.routes.docs import add_docs
 from ladabert_serve.settings import LONE_TEXT_THREADS, Settings
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE, *oip.ROUTES, kserve.ROUTE)
@@ -39,7 +42,7 @@ class Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what answers every request."""
-        return RequestMiddleware(self.router, self.settings)
+        return RequestMiddleware(with_gates(self.router, self.settings), self.settings)
 
 
 def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTallies | None = None) -> Application:
@@ -59,19 +62,26 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        key_file = read_key_file(settings)
         tracer = start_tracer(settings)
         metrics = Metrics([route.path for route in INFERENCE_ROUTES], workers)
         registry = load_registry(settings, metrics, load_model)
         metrics.start()
+        if key_file is not None:
+            key_file.start()
         records: list[Callable[[Call, int], None]] = []
         if settings.access_log:
             records.append(functools.partial(log_call, texts=settings.log_texts))
         if tracer is not None:
             records.append(tracer.record)
-        api.state.services = app.state.services = Services(settings, registry, metrics, records)
+        api.state.services = app.state.services = Services(
+            settings, registry, metrics, records, None if key_file is None else key_file.ring
+        )
         try:
             yield
         finally:
+            if key_file is not None:
+                key_file.stop()
             registry.stop()
             metrics.stop()
             if tracer is not None:
@@ -81,12 +91,15 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
         title="LadaBERT",
         version=_version(),
         description="Text classification with compressed BERT students.",
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     for module in (models, health, metrics_route, oip_models, kserve):
         api.include_router(module.router)
-    describe(api, INFERENCE_ROUTES)
+    add_docs(api)
+    describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)
     api.add_exception_handler(HTTPException, _routing_error)
     document = JSONResponse(api.openapi())  # rendered once
 
@@ -97,7 +110,7 @@ def create_app(settings: Settings, load: Loader | None = None, workers: WorkerTa
     app = Application(routes=[*routes, Route("/openapi.json", openapi)], lifespan=lifespan)
     app.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = api
+    app.router.default = KeyGate(api)
     return app
 
 

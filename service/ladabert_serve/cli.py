@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import os
 import queue
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(arguments["artefact"])
         if command == "health":
             return _health(arguments["url"])
+        if command == "keys":
+            return _keys(arguments["action"], arguments["name"], arguments["scope"] or ["classify"])
         settings = read_settings(arguments)
         return WRONG_USAGE if settings is None else _serve(settings)
     except StartError as error:
@@ -55,7 +58,8 @@ def read_settings(options: dict[str, str]) -> Settings | None:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
         source = _option(field) if field in options else ENV_PREFIX + field.upper()
-        sys.stderr.write(f"ladabert-serve: {source}: {first['msg']}, got {str(first['input'])[:100]!r}\n")
+        what = first["msg"].removeprefix("Value error, ")
+        sys.stderr.write(f"ladabert-serve: {source}: {what}, got {str(first['input'])[:100]!r}\n")
         return None
 
 
@@ -67,13 +71,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, field in Settings.model_fields.items():
         _add_option(parser, name, field)
-    commands = parser.add_subparsers(dest="command", metavar="[check | health]")
+    commands = parser.add_subparsers(dest="command", metavar="[check | health | keys]")
     check = commands.add_parser("check", help="verify an artefact: manifest, sha256, and a run of each graph")
     check.add_argument("artefact", type=Path, help="the artefact's folder, as in models/NAME")
     health = commands.add_parser("health", help="exit 0 when a running server is ready, else 1")
     port = os.environ.get(f"{ENV_PREFIX}PORT") or Settings.model_fields["port"].default
-    health.add_argument("--url", default=f"http://127.0.0.1:{port}", help="the server (default: %(default)s)")
+    uds = os.environ.get(f"{ENV_PREFIX}UDS")
+    url = f"unix:{uds}" if uds else f"http://127.0.0.1:{port}"
+    health.add_argument("--url", default=url, help="the server, or unix:PATH (default: %(default)s)")
+    _add_keys(commands)
     return parser
+
+
+def _add_keys(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    keys = commands.add_parser("keys", help="make or hash an API key, and print its line for LADABERT_API_KEYS_FILE")
+    actions = keys.add_subparsers(dest="action", metavar="new | hash", required=True)
+    for action, text in (("new", "make a random key; it is shown once"), ("hash", "read a key from standard input")):
+        parser = actions.add_parser(action, help=text)
+        parser.add_argument("--name", required=True, help="whose key it is; the access log shows it")
+        parser.add_argument(
+            "--scope",
+            action="append",
+            choices=["classify", "admin"],
+            help="what it may do, repeatable (default: classify; admin includes it)",
+        )
 
 
 def _option(name: str) -> str:
@@ -99,12 +120,11 @@ def _serve(settings: Settings) -> int:
 
     configure_logging(settings)
     raise_descriptor_limit()
-    listener = bind(settings)
-    if settings.workers > 1:
-        return Supervisor(settings, listener).run()
-    address = listener.getsockname()
-    with listener:
-        run_server(settings, listener, lambda registry: _tell(announcement(settings, registry, address)))
+    listeners, settings = bind(settings)
+    with contextlib.closing(listeners):
+        if settings.workers > 1:
+            return Supervisor(settings, listeners).run()
+        run_server(settings, listeners, lambda registry: _tell(announcement(settings, registry, listeners)))
     return 0
 
 
@@ -123,18 +143,49 @@ def _check(folder: Path) -> int:
     return 0
 
 
+def _keys(action: str, name: str, scopes: Sequence[str]) -> int:
+    from ladabert_serve.http.api_keys import format_line, new_key
+
+    key = new_key() if action == "new" else sys.stdin.readline().rstrip("\r\n")
+    line = format_line(name, key, scopes)
+    if action == "new":
+        sys.stderr.write(f"the key, which is shown only now: {key}\nits line, for the file of keys:\n")
+    _tell(line)
+    return 0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=HEALTH_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(HEALTH_TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
 def _health(url: str) -> int:
     try:
         parts = urlsplit(url)
-        make = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
-        server = make(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_S)
+        path = parts.path.rstrip("/") + "/health/ready"
+        server: http.client.HTTPConnection | None
+        if parts.scheme == "unix" and parts.path and not parts.netloc:
+            server, path = _UnixConnection(parts.path), "/health/ready"
+        else:
+            make = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}[parts.scheme]
+            server = make(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_S)
     except (KeyError, ValueError, http.client.InvalidURL):
         server = None
     if server is None or not server.host or parts.query or parts.fragment:
-        sys.stderr.write(f"ladabert-serve: --url must be like http://HOST:PORT or http://HOST/PATH, got {url!r}\n")
+        sys.stderr.write(
+            f"ladabert-serve: --url must be like http://HOST:PORT, http://HOST/PATH or unix:PATH, got {url!r}\n"
+        )
         return WRONG_USAGE
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-    path = parts.path.rstrip("/") + "/health/ready"
     # In a thread, because the time-out of a socket bounds neither the look-up of a name nor an answer that trickles in.
     threading.Thread(target=lambda: answers.put(_ask(server, path)), daemon=True).start()
     try:

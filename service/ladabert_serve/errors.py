@@ -8,12 +8,16 @@ ServiceError
 └── RequestError                   this request cannot be answered with 200
     ├── MalformedRequestError      what came is not HTTP
     ├── NotJsonError               the body is not UTF-8 or not JSON
+    ├── HostNotAllowedError        the Host header names none of the allowed hosts
+    ├── UnauthenticatedError       API keys are configured and the request has none that fits
+    ├── ForbiddenError             the API key lacks the scope that the route needs
     ├── UnknownModelError          no model has that name
     ├── UnknownVersionError        the model is there in another version only
     ├── TooLargeError              body, number of inputs or one text over the limit
     ├── UnsupportedMediaError      the body is not declared as JSON
     ├── InvalidRequestError        JSON that does not fit the schema or the model
     ├── QueueFullError             more waits already than the limits allow
+    ├── RateLimitedError           the API key has used up its requests for now
     ├── HeadersTooLargeError       a request's headers or trailers are over the limit
     ├── TooManyConnectionsError    every connection that the limit allows is busy
     ├── NotLiveError               only a restart of the process helps
@@ -79,6 +83,25 @@ class NotJsonError(RequestError):
     """The body is not UTF-8 or not JSON."""
 
 
+class HostNotAllowedError(RequestError):
+    """The Host header names none of the allowed hosts."""
+
+    detail = "this server does not answer under the name in the Host header"
+
+
+class UnauthenticatedError(RequestError):
+    """API keys are configured and the request has none that fits."""
+
+    detail = "send a valid API key, as Authorization: Bearer KEY or as X-API-Key: KEY"
+
+
+class ForbiddenError(RequestError):
+    """The API key lacks the scope that the route needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs an API key with the scope {scope!r}")
+
+
 class UnknownModelError(RequestError):
     """No model has that name."""
 
@@ -132,6 +155,14 @@ class QueueFullError(RequestError):
 
     def __init__(self, detail: str, wait_s: float) -> None:
         super().__init__(f"{detail}; try again later")
+        self.retry_after_s = max(RETRY_AFTER_S, math.ceil(wait_s))
+
+
+class RateLimitedError(RequestError):
+    """The API key has used up its requests for now; `retry_after_s` is when it may send the next one."""
+
+    def __init__(self, requests_per_s: float, wait_s: float) -> None:
+        super().__init__(f"this API key may send {requests_per_s:g} requests a second; try again later")
         self.retry_after_s = max(RETRY_AFTER_S, math.ceil(wait_s))
 
 
@@ -191,6 +222,7 @@ class Outcome:
     title: str
     retry: bool = False  # whether asking again later may help: adds Retry-After
     rejected_reason: str | None = None
+    challenge: str | None = None  # how to authenticate: adds WWW-Authenticate
     in_dialects: tuple[int, ...] = ()  # other statuses that dialects send for it
 
 
@@ -204,12 +236,16 @@ def _one_line(text: str) -> str:
 OUTCOMES: dict[type[RequestError], Outcome] = {
     MalformedRequestError: Outcome(400, "Malformed request"),
     NotJsonError: Outcome(400, "Body is not JSON"),
+    HostNotAllowedError: Outcome(400, "Host not allowed"),
+    UnauthenticatedError: Outcome(401, "Unauthenticated", challenge="Bearer"),
+    ForbiddenError: Outcome(403, "Forbidden"),
     UnknownModelError: Outcome(404, "Unknown model"),
     UnknownVersionError: Outcome(404, "Unknown version"),
     TooLargeError: Outcome(413, "Too large", rejected_reason="too_large", in_dialects=(400,)),
     UnsupportedMediaError: Outcome(415, "Unsupported media type"),
     InvalidRequestError: Outcome(422, "Invalid request", in_dialects=(400,)),
     QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full", in_dialects=(503,)),
+    RateLimitedError: Outcome(429, "Rate limited", retry=True, rejected_reason="rate_limited", in_dialects=(503,)),
     HeadersTooLargeError: Outcome(431, "Headers too large"),
     TooManyConnectionsError: Outcome(503, "Too many connections", retry=True),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),

@@ -1,9 +1,13 @@
 """Every setting of the server in one frozen object; read from the environment as `LADABERT_<NAME>`."""
 
+import ipaddress
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LADABERT_"
@@ -14,6 +18,53 @@ Provider = Literal["auto", "cpu", "cuda", "openvino"]
 Precision = Literal["auto", "fp32", "int8", "fp16"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+
+HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
+
+
+def split_list(text: str | None) -> list[str]:
+    """Return the entries of a setting that is a list, with commas between them."""
+    return [entry.strip() for entry in (text or "").split(",") if entry.strip()]
+
+
+def _check_origin(entry: str) -> None:
+    parts = urlsplit(entry)
+    if entry != "*" and (
+        not parts.netloc or parts.scheme not in ("http", "https") or entry != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError(f"an origin is like https://app.example.com, without a path, or *; {entry[:100]!r} is not")
+
+
+def _check_host_name(entry: str) -> None:
+    if HOST_NAME.fullmatch(entry) is None:
+        raise ValueError(f"a host is like example.com or *.example.com, without a port; {entry[:100]!r} is not")
+
+
+def _check_network(entry: str) -> None:
+    try:
+        entry == "*" or ipaddress.ip_network(entry)
+    except ValueError:
+        raise ValueError(f"a proxy is an address, a network like 10.0.0.0/8, or *; {entry[:100]!r} is not") from None
+
+
+def _check_root_path(text: str | None) -> str | None:
+    if text is not None and re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", text) is None:
+        raise ValueError("a root path is like /api: it begins with a slash and does not end with one")
+    return text
+
+
+def _list_of(check: Callable[[str], None]) -> AfterValidator:
+    """Return the validator of a list whose entries pass the check."""
+
+    def validate(text: str | None) -> str | None:
+        entries = split_list(text)
+        if text is not None and not entries:
+            raise ValueError("the list is empty")
+        for entry in entries:
+            check(entry)
+        return text
+
+    return AfterValidator(validate)
 
 
 class Settings(BaseSettings):
@@ -48,6 +99,52 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    uds: Path | None = Field(
+        default=None,
+        description="Path of a Unix socket to listen on instead of host and port. It is removed at the end, and a "
+        "socket that nobody listens on any more is replaced at the start.",
+    )
+    uds_mode: str = Field(
+        default="660", pattern="^0?[0-7]{3}$", description="Permissions of the Unix socket, as chmod writes them."
+    )
+    admin_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="A second port for /metrics, /docs, /openapi.json and /v2/repository, which then leave the main "
+        "one; health answers on both. 0 picks a free one. Unset: no second port.",
+    )
+    admin_host: str = Field(default="127.0.0.1", description="Address of the second port.")
+    root_path: Annotated[str | None, AfterValidator(_check_root_path)] = Field(
+        default=None,
+        description="Path under which a proxy publishes the server, as in /api. The proxy may pass it on or strip it. "
+        "Unset: none.",
+    )
+    api_keys: str | None = Field(
+        default=None,
+        description="API keys, hashed, with `;` between them, as `ladabert-serve keys` writes them. Unset, with no "
+        "file either: no key is asked for.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File with one hashed API key a line; read again when it changes. A new file that is broken leaves "
+        "the keys as they were and writes one line into the log.",
+    )
+    cors_origins: Annotated[str | None, _list_of(_check_origin)] = Field(
+        default=None,
+        description="Origins whose web pages may call the server from a browser, with commas between, or *. "
+        "Unset: none.",
+    )
+    allowed_hosts: Annotated[str | None, _list_of(_check_host_name)] = Field(
+        default=None,
+        description="Names that the Host header may have, with commas between, as in example.com or *.example.com; "
+        "others get 400. Health and metrics answer under any name. Unset: every name.",
+    )
+    forwarded_allow_ips: Annotated[str | None, _list_of(_check_network)] = Field(
+        default=None,
+        description="Proxies, as addresses or networks with commas between, whose X-Forwarded-For names the caller in "
+        "the access log; * trusts everybody, and is for Unix sockets. Unset: the header is not read.",
+    )
     workers: int = Field(
         default=1, ge=1, le=256, description="Worker processes, which share the port and one /metrics."
     )
@@ -166,3 +263,8 @@ class Settings(BaseSettings):
         description="OTLP/HTTP address for OpenTelemetry traces, as in http://collector:4318/v1/traces (needs the "
         "extra tracing). Unset: no traces.",
     )
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether API keys are configured."""
+        return self.api_keys is not None or self.api_keys_file is not None

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from ladabert_compress.data.batches import EncodedTexts, encode
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.recipe import Recipe, load_recipe
 from ladabert_compress.teacher.folder import TeacherCard, save_teacher
 from ladabert_compress.training.run import CompressionResult, compress

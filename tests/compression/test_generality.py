@@ -22,7 +22,7 @@ from transformers import (
 
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.artefact.manifest import format_manifest
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import FactorisationRecipe, Recipe

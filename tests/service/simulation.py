@@ -79,19 +79,31 @@ class Simulation:
             self._start_runs()
         self.now = end
 
-    def come(self, requests: Iterator[Sequence[int]], rate: float, seconds: float) -> None:
-        """Let requests come at a fixed rate from now on, whatever becomes of those before."""
-        for number in range(round(rate * seconds)):
-            self.at(self.now + number / rate, lambda: self._ask(next(requests)))
+    def come(
+        self, requests: Iterator[Sequence[int]], rate: float, seconds: float, flow: str | None = None
+    ) -> list[SimulatedTicket]:
+        """Let requests come at a fixed rate from now on; return the tickets of those accepted, which are to come."""
+        asked: list[SimulatedTicket] = []
 
-    def call(self, requests: Iterator[Sequence[int]], callers: int, seconds: float) -> list[SimulatedTicket]:
+        def ask() -> None:
+            ticket = self._ask(next(requests), flow=flow)
+            if ticket is not None:
+                asked.append(ticket)
+
+        for number in range(round(rate * seconds)):
+            self.at(self.now + number / rate, ask)
+        return asked
+
+    def call(
+        self, requests: Iterator[Sequence[int]], callers: int, seconds: float, flow: str | None = None
+    ) -> list[SimulatedTicket]:
         """Let so many callers ask, each again as soon as it has its answer; return the tickets, which are to come."""
         end = self.now + seconds
         asked: list[SimulatedTicket] = []
 
         def ask() -> None:
             if self.now < end:
-                ticket = self._ask(next(requests), ask)
+                ticket = self._ask(next(requests), ask, flow)
                 if ticket is None:
                     self.at(self.now + PAUSE_S, ask)
                 else:
@@ -107,14 +119,16 @@ class Simulation:
         self.run_until(began + seconds)
         return sum(ticket.settled_at is not None and ticket.settled_at > began for ticket in self.admitted) / seconds
 
-    def _ask(self, lengths: Sequence[int], answered: Callable[[], None] | None = None) -> SimulatedTicket | None:
+    def _ask(
+        self, lengths: Sequence[int], answered: Callable[[], None] | None = None, flow: str | None = None
+    ) -> SimulatedTicket | None:
         def answer() -> None:
             if answered is not None:
                 self.at(self.now, answered)
 
         try:
             tokens = sum(min(length, self._model_length) for length in lengths)
-            ticket = self.batcher.admit(lengths, tokens, BYTES_PER_TOKEN * sum(lengths), math.inf, answer)
+            ticket = self.batcher.admit(lengths, tokens, BYTES_PER_TOKEN * sum(lengths), math.inf, answer, flow)
         except QueueFullError as error:
             self.refused.append((self.now, error))
             return None

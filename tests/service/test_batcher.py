@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,8 @@ from ladabert_serve.errors import (
     QueueFullError,
 )
 from ladabert_serve.scheduling.batcher import PIECE_BYTES, Batcher
-from ladabert_serve.scheduling.fair_queue import YIELD_S, BatchLimits
+from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.flows import YIELD_S, Waiting
 from ladabert_serve.scheduling.ticket import Batch, Ticket
 
 FOREVER = float("inf")
@@ -97,14 +99,19 @@ class Caller:
     """A caller who asks at once and counts how often it was answered."""
 
     def __init__(
-        self, batcher: TextBatcher, lengths: Sequence[int], deadline: float = FOREVER, bytes_per_token: int = 1
+        self,
+        batcher: TextBatcher,
+        lengths: Sequence[int],
+        deadline: float = FOREVER,
+        bytes_per_token: int = 1,
+        flow: str | None = None,
     ) -> None:
         self.texts = [
             Text(f"{id(self)}/{index}", length, length * bytes_per_token) for index, length in enumerate(lengths)
         ]
         self.answers = 0
         size_bytes = sum(text.size_bytes for text in self.texts)
-        self.ticket: TextTicket = batcher.admit(self.texts, sum(lengths), size_bytes, deadline, self._answered)
+        self.ticket: TextTicket = batcher.admit(self.texts, sum(lengths), size_bytes, deadline, self._answered, flow)
 
     def _answered(self) -> None:
         self.answers += 1
@@ -690,11 +697,12 @@ class BatcherMachine(RuleBasedStateMachine):
         lengths=LENGTHS,
         bytes_per_token=st.sampled_from([1, 50, 1000]),
         patience=st.integers(1, 9),
+        flow=st.sampled_from([None, None, "a", "b"]),
     )
-    def arrive(self, lengths: list[int], bytes_per_token: int, patience: int) -> Caller | None:
+    def arrive(self, lengths: list[int], bytes_per_token: int, patience: int, flow: str | None) -> Caller | None:
         deadline = self.clock.now + patience
         try:
-            caller = Caller(self.batcher, lengths, deadline, bytes_per_token)
+            caller = Caller(self.batcher, lengths, deadline, bytes_per_token, flow)
         except QueueFullError:
             assert self.batcher.queue_depth > 0
             return None
@@ -768,13 +776,18 @@ class BatcherMachine(RuleBasedStateMachine):
         waiting = [caller for caller in self.callers if not caller.ticket.settled and caller.ticket._unstarted]
         assert self.record.depth == self.batcher.queue_depth == len(waiting)
         assert self.batcher.queued_tokens == sum(caller.ticket._waiting_tokens for caller in waiting)
-        assert self.batcher._contended_tokens == sum(caller.ticket._contended_tokens for caller in waiting)
-        assert self.batcher._waiting_bytes == sum(caller.ticket._waiting_bytes for caller in waiting) >= 0
-        assert self.batcher._contended_bytes == sum(caller.ticket._contended_bytes for caller in waiting)
+        assert self.batcher._waiting.contended_tokens == sum(caller.ticket._contended_tokens for caller in waiting)
+        assert self.batcher._waiting.size_bytes == sum(caller.ticket._waiting_bytes for caller in waiting) >= 0
+        assert self.batcher._waiting.contended_bytes == sum(caller.ticket._contended_bytes for caller in waiting)
         assert not self.batcher._long_in_preparation
-        ready = [item for same_length in self.batcher._queue._by_length.values() for item in same_length]
-        assert self.batcher._queue.ready_texts == len(ready)
-        assert all(item.waiting for item in ready)
+        flows = list(self.batcher._flows._flows.values())
+        for name in {field.name for field in fields(Waiting)}:
+            assert getattr(self.batcher._waiting, name) == sum(getattr(flow.waiting, name) for flow in flows)
+        assert sum(flow.live_requests for flow in flows) == self.batcher.live_requests
+        for flow in flows:
+            ready = [item for same_length in flow.by_length.values() for item in same_length]
+            assert flow.ready_texts == len(ready)
+            assert all(item.waiting for item in ready)
 
     def teardown(self) -> None:
         run_all(self.batcher)

@@ -188,6 +188,11 @@ def test_an_encoded_body_is_415(server: Server) -> None:
     check_problem(server.request("POST", "/classify", content=b"{}", headers=headers), 415)
 
 
+def test_a_whole_number_may_be_written_with_a_decimal_point(server: Server) -> None:
+    response = server.classify({"inputs": "a", "top_k": 1.0, "timeout_ms": 1e4})
+    assert len(response.json()["predictions"][0]["scores"]) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -202,7 +207,7 @@ def test_an_encoded_body_is_415(server: Server) -> None:
         ({"inputs": "a", "top_k": 0}, "top_k"),
         ({"inputs": "a", "top_k": True}, "top_k"),
         ({"inputs": "a", "top_k": "1"}, "top_k"),
-        ({"inputs": "a", "top_k": 1.0}, "top_k"),
+        ({"inputs": "a", "top_k": 1.5}, "top_k"),
         ({"inputs": "a", "timeout_ms": 0}, "timeout_ms"),
         ({"inputs": "a", "timeout_ms": 10**30}, "timeout_ms"),
         ({"inputs": "a", "function_to_apply": "relu"}, "function_to_apply"),

@@ -31,6 +31,7 @@ from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
 from ladabert_compress.measure.scores import Scores, score
 from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
+from ladabert_compress.recipe import ExportRecipe
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.training.run import CompressionResult
 
@@ -61,6 +62,7 @@ def export_artefact(
     out: Path,
     *,
     data_set: str,
+    split: str = "dev",
     precisions: tuple[str, ...] = ("int8", "fp32"),
     target: Target = "cpu",
     target_latency_ms: float | None = None,
@@ -92,7 +94,7 @@ def export_artefact(
         for model in (result.teacher.model, result.student.model)
     )
     scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
-    if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export.int8_accuracy_loss):
+    if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export, result.dev_labels):
         precisions = ("fp32",)
     default = precisions[0]
     held_out = result.calibration_data
@@ -126,7 +128,8 @@ def export_artefact(
         },
         "evaluation": {
             "data_set": data_set,
-            "split": "dev",
+            "split": split,
+            "labels": result.dev_labels,
             "rows": len(dev),
             "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
             "student_accuracy": score(student_logits, dev.labels).accuracy,
@@ -134,6 +137,7 @@ def export_artefact(
                 GRAPH_FILES[name]: {
                     "accuracy": scores[name].accuracy,
                     "agreement": scores[name].agreement,
+                    "divergence": scores[name].divergence,
                     **invariance.get(GRAPH_FILES[name], {}),
                 }
                 for name in precisions
@@ -178,11 +182,21 @@ def _verified_graphs(
     return graphs
 
 
-def _int8_is_accurate(scores: Mapping[str, Scores], limit: float) -> bool:
-    lost = scores["fp32"].accuracy - scores["int8"].accuracy
-    if lost > limit:
+def _int8_is_accurate(scores: Mapping[str, Scores], recipe: ExportRecipe, dev_labels: str) -> bool:
+    """Whether int8 is near enough to fp32; without labels of people, its scores have to be as near to the teacher's."""
+    fp32, int8 = scores["fp32"], scores["int8"]
+    lost, what = fp32.accuracy - int8.accuracy, "accuracy" if dev_labels == "data" else "agreement with the teacher"
+    if lost > recipe.int8_accuracy_loss:
         tqdm.write(
-            f"int8 refused: it loses {lost:.4f} of dev accuracy, the recipe's int8_accuracy_loss allows {limit:g}; "
-            "fp32 is written instead"
+            f"int8 refused: it loses {lost:.4f} of dev {what}, the recipe's int8_accuracy_loss allows "
+            f"{recipe.int8_accuracy_loss:g}; fp32 is written instead"
         )
-    return lost <= limit
+        return False
+    added = (int8.divergence or 0.0) - (fp32.divergence or 0.0)
+    if dev_labels != "data" and added > recipe.int8_divergence:
+        tqdm.write(
+            f"int8 refused: its KL from the teacher on dev is {added:.4f} over fp32's, the recipe's int8_divergence "
+            f"allows {recipe.int8_divergence:g}; fp32 is written instead"
+        )
+        return False
+    return True

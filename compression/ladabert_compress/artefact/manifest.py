@@ -55,21 +55,34 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         f"  student parameters   {made['parameters']:>12,}",
         f"  non-zero parameters  {made['nonzero_parameters']:>12,}",
     ]
-    teacher = figures["teacher_accuracy"]
     lines += [
-        f"  {name:<20} {manifest['files'][name]['bytes']:>12,} bytes, dev accuracy {scores['accuracy']:.4f}, "
-        + (f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0")
+        f"  {name:<20} {manifest['files'][name]['bytes']:>12,} bytes, {_quality(scores, figures)}"
         for name, scores in figures["files"].items()
     ]
-    lines.append(f"  PyTorch student      dev accuracy {figures['student_accuracy']:.4f}")
+    if figures.get("labels") != "teacher":
+        lines.append(f"  PyTorch student      dev accuracy {figures['student_accuracy']:.4f}")
     if target := manifest["latency"].get("target"):
         lines.append(
             f"  one text, {target['tokens']} tokens  {target['median_ms']:>10.3f} ms on one thread "
             f"in {target['file']}, {target['target_ms']:g} ms asked for"
         )
     calibration = manifest["calibration"]
-    lines.append(
-        f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows: "
-        f"calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
-    )
+    fitted = f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows"
+    if figures.get("labels") != "teacher":
+        fitted += (
+            f": calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
+        )
+    lines.append(fitted)
     return "\n".join(lines)
+
+
+def _quality(scores: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """Accuracy against the teacher's; where nobody labelled dev, agreement with the teacher alone."""
+    teacher = figures["teacher_accuracy"]
+    if figures.get("labels") == "teacher":
+        return (
+            f"{scores['agreement']:.2%} agreement with the teacher and KL {scores['divergence']:.4f} on "
+            f"{figures['rows']:,} held-out rows; nobody labelled them, so there is no accuracy"
+        )
+    of_teacher = f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0"
+    return f"dev accuracy {scores['accuracy']:.4f}, {of_teacher}"

@@ -10,10 +10,13 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
+    positive,
     positive_number,
-    read_rows,
+    read_rows_if_given,
+    read_unlabelled,
     whole,
 )
+from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import OptionError
 from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
 
@@ -46,6 +49,13 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "writes fp32 and fp16 (default %(default)s)",
     )
     parser.add_argument(
+        "--dev-rows",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="rows, at most a tenth, that are held out where there is no --dev (default %(default)s)",
+    )
+    parser.add_argument(
         "--calibration-rows",
         type=whole,
         default=1000,
@@ -65,7 +75,18 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
         "of this machine's CPU, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
     )
-    add_data_options(parser, train="rows to train on", dev="rows to report on")
+    add_data_options(
+        parser,
+        required=False,
+        train="rows to train on",
+        dev="rows to report on (default: held out of --train, else of --unlabelled, where the teacher labels them)",
+    ).add_argument(
+        "--unlabelled",
+        nargs="+",
+        metavar="F",
+        help="more rows to train on, which need no labels, beside or instead of --train: tables, or .txt with one text "
+        "a line",
+    )
     add_run_options(parser)
     recipe = parser.add_argument_group("recipe", "each overrides the recipe's key of the same name")
     recipe.add_argument(
@@ -105,8 +126,11 @@ def _run_compress(options: argparse.Namespace) -> None:
         raise OptionError(f"--run: {run_folder} is --out too, and the artefact would replace the run; choose another")
     if options.target_latency_ms is not None and options.target == "cuda":
         raise OptionError("--target-latency-ms: is measured on this machine's CPU; leave --target cuda out")
-    train_texts, dev_texts = read_rows(options, "train"), read_rows(options, "dev")
-    if is_first_process():  # one is enough, and it speaks for all
+    if options.train is None and options.unlabelled is None:  # before files are read
+        raise OptionError("no rows to learn from; name them with --train, --unlabelled or both")
+    train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
+    unlabelled_texts = read_unlabelled(options)
+    if dev_texts is not None and is_first_process():  # one is enough, and it speaks for all
         check_teacher(options.teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
     result = compress(
         options.teacher,
@@ -114,9 +138,11 @@ def _run_compress(options: argparse.Namespace) -> None:
         train_texts,
         dev_texts,
         run_folder,
+        unlabelled_texts=unlabelled_texts,
+        dev_rows=options.dev_rows,
+        calibration_texts=read_rows_if_given(options, "calibration_data"),
         calibration_rows=options.calibration_rows,
-        calibration_texts=None if options.calibration_data is None else read_rows(options, "calibration_data"),
-        find_ratio=_ratio_finder(options, recipe, train_texts.task, run_folder / "ratio.json"),
+        find_ratio=_ratio_finder(options, recipe, _task(train_texts, unlabelled_texts), run_folder / "ratio.json"),
         device_name=options.device,
         resume=options.resume,
     )
@@ -126,12 +152,17 @@ def _run_compress(options: argparse.Namespace) -> None:
     manifest = export_artefact(
         result,
         options.out,
-        data_set=_data_set_name(options.dev),
+        data_set=_data_set_name(options.dev or options.train or options.unlabelled[0]),
+        split="held-out" if options.dev is None else "dev",
         precisions=precisions,
         target=options.target,
         target_latency_ms=options.target_latency_ms,
     )
     print(format_manifest(manifest))  # noqa: T201
+
+
+def _task(*parts: Texts | None) -> str:
+    return next(texts.task for texts in parts if texts is not None)
 
 
 def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: Path) -> FindRatio | None:

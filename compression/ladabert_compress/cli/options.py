@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ladabert_compress.data.reading import Columns, LabelledTexts, read_labelled_texts
-from ladabert_compress.errors import OptionError
+from ladabert_compress.data.columns import Columns
+from ladabert_compress.data.reading import read_labelled_texts, read_texts
+from ladabert_compress.data.texts import LabelledTexts, Texts, concatenate
+from ladabert_compress.errors import DataError, OptionError
 
 Number = TypeVar("Number", int, float)
 
@@ -23,14 +25,17 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True, **files: str) -> None:
+def add_data_options(
+    parser: argparse.ArgumentParser, *, required: bool = True, **files: str
+) -> argparse._ArgumentGroup:
     """An option for each file of rows, with what it is for, and the names of its columns."""
-    data = parser.add_argument_group("data", "TSV, CSV or JSONL by ending, or hub:NAME[/CONFIG]")
+    data = parser.add_argument_group("data", "CSV, TSV, JSONL or Parquet by ending, or hub:NAME[/CONFIG][:SPLIT]")
     for name, purpose in files.items():
         data.add_argument(f"--{name}", required=required, metavar="F", help=purpose)
-    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: GLUE's names)")
-    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: GLUE's names)")
-    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: label)")
+    data.add_argument("--text", metavar="COLUMN", help="the text's column (default: found by its name)")
+    data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: found by its name)")
+    data.add_argument("--label", metavar="COLUMN", help="the label's column (default: found by its name)")
+    return data
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -42,9 +47,32 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def read_rows(options: argparse.Namespace, name: str) -> LabelledTexts:
-    """The rows of the option ``--name``; of a hub data set, its training rows or its validation rows."""
-    columns = Columns(options.text, options.text_pair, options.label)
-    return read_labelled_texts(vars(options)[name], columns, split="train" if name == "train" else "validation")
+    """The rows of the option ``--name``; of a hub data set, those to train on or those to report on."""
+    return read_labelled_texts(vars(options)[name], _columns(options), training=name == "train")
+
+
+def read_rows_if_given(options: argparse.Namespace, name: str) -> LabelledTexts | None:
+    """The same for an option that may be left out."""
+    return None if vars(options)[name] is None else read_rows(options, name)
+
+
+def read_unlabelled(options: argparse.Namespace) -> Texts | None:
+    """The rows of all files of ``--unlabelled``.
+
+    Raises:
+        DataError: one has pairs and another single texts.
+    """
+    if not options.unlabelled:
+        return None
+    parts = [read_texts(source, _columns(options)) for source in options.unlabelled]
+    for source, part in zip(options.unlabelled, parts, strict=True):
+        if part.task != parts[0].task:
+            raise DataError(f"{options.unlabelled[0]} is a {parts[0].task} task, {source} a {part.task} task")
+    return concatenate(parts)
+
+
+def _columns(options: argparse.Namespace) -> Columns:
+    return Columns(options.text, options.text_pair, options.label)
 
 
 def check_folder(option: str, file: Path | None) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import Texts
 
 # Batches are cut from pools of this many batches sorted by length: long enough to make padding rare,
 # short enough that the composition of batches still changes from epoch to epoch.
@@ -59,13 +59,6 @@ class EncodedTexts:
         """That many rows, evenly spaced, or all."""
         return self.select(range(len(self))[:: max(1, -(-len(self) // rows))])
 
-    def hold_out(self, rows: int, seed: int) -> tuple[EncodedTexts, EncodedTexts]:
-        """All rows but some drawn by the seed, and those: ``rows`` of them, but at most a tenth."""
-        generator = torch.Generator().manual_seed(seed)
-        order: list[int] = torch.randperm(len(self), generator=generator).tolist()
-        held_out = min(rows, len(self) // 10)
-        return self.select(sorted(order[held_out:])), self.select(sorted(order[:held_out]))
-
     def batch(self, rows: Sequence[int], *, pad_to: int = 0) -> Batch:
         """The named rows, padded on the right to the longest of them and at least to ``pad_to`` tokens."""
         longest = max(pad_to, *(len(self.input_ids[row]) for row in rows))
@@ -81,7 +74,7 @@ class EncodedTexts:
         return Batch(input_ids, attention_mask, token_type_ids, torch.tensor([self.labels[row] for row in rows]))
 
 
-def encode(data: LabelledTexts, labels: Labels, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedTexts:
+def encode(data: Texts, labels: Labels, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedTexts:
     """Tokenises every row, truncated to ``max_length`` tokens with the special tokens."""
     encoded = tokenizer(
         list(data.texts),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from ladabert_compress.data.reading import LABEL_SEPARATOR, LabelledTexts
+from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts
 from ladabert_compress.errors import DataError
+
+NO_LABEL = -100  # which the losses of PyTorch leave out
 
 
 def label_order(labels: Sequence[str]) -> tuple[str, ...]:
@@ -48,6 +51,29 @@ def targets_of(
     rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
     order = _names_or_numbers({label for row in rows for label in row}, labels)
     return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
+
+
+def scores_of(source: str, data: LabelledTexts) -> list[float]:
+    """Each row's label as a number, for a model with one logit.
+
+    Raises:
+        DataError: names the first row whose label is no finite number.
+    """
+    scores = []
+    for row, label in enumerate(data.labels):
+        try:
+            score = float(label)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(f"{source}: {data.place(row)}: label {label!r} is no finite number, as a score has to be")
+        scores.append(score)
+    return scores
+
+
+def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> list[int] | list[list[int]]:
+    """What stands in the place of the labels of rows that have none."""
+    return [[NO_LABEL] * len(labels)] * rows if problem_type == "multi_label" else [NO_LABEL] * rows
 
 
 def _names_or_numbers(present: set[str], labels: Sequence[str]) -> Sequence[str]:

@@ -1,194 +1,119 @@
-"""Reads labelled texts from TSV, CSV, JSONL or a hub data set."""
+"""Reads texts and labels from CSV, TSV, JSONL, Parquet or a hub data set."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ladabert_compress.data.columns import BY_NAME, Chosen, Columns, choose_columns
+from ladabert_compress.data.hub import hub_rows
+from ladabert_compress.data.tables import Row, file_rows, text_lines
+from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts, Texts
 from ladabert_compress.errors import DataError
 
-# The names that GLUE and common exports give their columns, tried in this order.
-TEXT_COLUMNS = ("sentence", "text", "sentence1", "question1", "premise", "question")
-PAIR_COLUMNS = {
-    "sentence1": "sentence2",
-    "question1": "question2",
-    "premise": "hypothesis",
-    "question": "sentence",
-    "text": "text_pair",
-}
-LABEL_COLUMN = "label"
-LABEL_SEPARATOR = ","  # between the labels of a multi-label row
+HUB = "hub:"
+MISSING = ("-1", "-")  # SNLI's rows without agreement, and test sets with hidden labels
+NOT_MISSING = {"0", "1"}  # beside these, -1 is as likely a class (a negative opinion)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns to read; ``None`` means: find it by GLUE's names."""
+def read_labelled_texts(source: str, columns: Columns = BY_NAME, *, training: bool = True) -> LabelledTexts:
+    """Reads a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, or ``hub:NAME[/CONFIG][:SPLIT]``.
 
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Rows in file order; ``pairs`` is ``None`` for a single-text task; labels as they stand in the file.
-
-    Several labels of one row are one string with commas, none is the empty string.
-    """
-
-    texts: tuple[str, ...]
-    pairs: tuple[str, ...] | None
-    labels: tuple[str, ...]
-    places: tuple[str, ...] = field(default=(), compare=False)  # FILE:LINE of each row
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def task(self) -> str:
-        """``single`` or ``pair``, as the manifest names it."""
-        return "single" if self.pairs is None else "pair"
-
-    def place(self, row: int) -> str:
-        """Where a row stands, for messages."""
-        return self.places[row] if self.places else f"row {row + 1}"
-
-
-def read_labelled_texts(source: str, columns: Columns = Columns(), *, split: str = "train") -> LabelledTexts:
-    """Reads a ``.tsv`` (no quoting), ``.csv`` or ``.jsonl`` file, or ``hub:NAME[/CONFIG]``.
+    Rows with the label -1 or ``-`` are left out, and labels lose the spaces around them; ``notes`` counts both.
 
     Args:
         source: path or hub name.
-        columns: the columns to read, where GLUE's names do not fit.
-        split: the split of a hub data set; files have none.
+        columns: the columns to read, where common names do not fit.
+        training: whether the rows are to train on, which decides the split of a hub data set.
 
     Raises:
         DataError: with the file and the line number of what cannot be used.
     """
-    rows = _hub_rows(source.removeprefix("hub:"), split) if source.startswith("hub:") else _file_rows(Path(source))
+    texts, chosen, values = _read(source, _rows(source, training), columns, labelled=True)
+    labels = [value.strip() for value in values]
+    notes = [str(chosen)]
+    if trimmed := sorted({value for value, label in zip(values, labels, strict=True) if value != label}):
+        notes.append(f"warning: labels are read without the spaces around them, such as {trimmed[0]!r}")
+    kept = _rows_with_labels(source, labels)
+    if len(kept) < len(texts):
+        missing = Counter(label for label in labels if label in MISSING)
+        counted = ", ".join(f"{count:,} with {label}" for label, count in missing.items())
+        notes.append(f"{len(texts) - len(kept):,} rows without a label are left out ({counted})")
+    whole = LabelledTexts(texts.texts, texts.pairs, tuple(labels), places=texts.places, notes=tuple(notes))
+    return whole.select(kept) if len(kept) < len(texts) else whole
+
+
+def read_texts(source: str, columns: Columns = BY_NAME) -> Texts:
+    """Reads texts whose labels, if there are any, do not matter: a ``.txt`` file with one text a line, or any table.
+
+    Raises:
+        DataError: with the file and the line number of what cannot be used.
+    """
+    lines = not source.startswith(HUB) and Path(source).suffix.lower() == ".txt"
+    rows = text_lines(Path(source)) if lines else _rows(source, training=True)
+    return _read(source, rows, BY_NAME if lines else columns, labelled=False)[0]
+
+
+def _rows(source: str, training: bool) -> Iterator[tuple[int, Row]]:
+    return hub_rows(source.removeprefix(HUB), training=training) if source.startswith(HUB) else file_rows(Path(source))
+
+
+def _read(
+    source: str, rows: Iterator[tuple[int, Row]], columns: Columns, *, labelled: bool
+) -> tuple[Texts, Chosen, list[str]]:
+    """The texts, the columns that they were read from, and their labels as they stand there."""
+    chosen: Chosen | None = None
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[str] = []
     places: list[str] = []
-    text_column = pair_column = label_column = ""
     for line_number, row in rows:
-        if not text_column:
-            text_column, pair_column, label_column = _choose_columns(source, tuple(row), columns)
-        texts.append(_text(source, line_number, row, text_column))
-        if pair_column:
-            pairs.append(_text(source, line_number, row, pair_column))
-        labels.append(_label(source, line_number, row, label_column))
-        places.append(f"{source}:{line_number}")
-    if not texts:
-        raise DataError(f"{source}: no rows; expected a header line and at least one row")
-    return LabelledTexts(tuple(texts), tuple(pairs) if pair_column else None, tuple(labels), tuple(places))
+        place = f"{source}:{line_number}"
+        if chosen is None:
+            chosen = choose_columns(source, tuple(row), columns, labelled=labelled)
+        texts.append(_text(place, row, chosen.text))
+        if chosen.text_pair is not None:
+            pairs.append(_text(place, row, chosen.text_pair))
+        if chosen.label is not None:
+            labels.append(_label(place, row, chosen.label))
+        places.append(place)
+    if chosen is None:
+        expected = "a header line and at least one row" if labelled else "at least one text"
+        raise DataError(f"{source}: no rows; expected {expected}")
+    second = None if chosen.text_pair is None else tuple(pairs)
+    return Texts(tuple(texts), second, places=tuple(places), notes=(str(chosen),)), chosen, labels
 
 
-def _file_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    readers = {".tsv": _tsv_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; use .tsv, .csv, .jsonl or hub:NAME")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        yield from reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert the file") from error
+def _rows_with_labels(source: str, labels: Sequence[str]) -> list[int]:
+    present = set(labels)
+    known = present - set(MISSING)
+    if not known:
+        raise DataError(f"{source}: every label is {labels[0]}: they are hidden, as in a test set; name other rows")
+    if "-1" in present and known <= NOT_MISSING:
+        raise DataError(
+            f"{source}: label -1 stands beside {' and '.join(sorted(known))}: write a word for it if it is a class, "
+            "delete its rows if it means no label"
+        )
+    return [row for row, label in enumerate(labels) if label not in MISSING]
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        header = file.readline().rstrip("\r\n").split("\t")
-        for line_number, line in enumerate(file, start=2):
-            fields = line.rstrip("\r\n").split("\t")
-            if len(fields) != len(header):
-                raise DataError(f"{path}:{line_number}: {len(fields)} fields, the header has {len(header)}")
-            yield line_number, dict(zip(header, fields, strict=True))
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for fields in reader:
-                if len(fields) != len(header):
-                    raise DataError(f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}")
-                yield reader.line_num, dict(zip(header, fields, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: {error}") from error
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for line_number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}:{line_number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{line_number}: expected an object, found {type(row).__name__}")
-            yield line_number, row
-
-
-def _hub_rows(name: str, split: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError("hub: data needs the extra `hub`: pip install 'ladabert[hub]'") from error
-    # `glue/sst2` is a data set and its configuration, `stanfordnlp/sst2` an owner and a data set: only
-    # the hub knows which, so the configuration is what follows the last slash if the whole is unknown.
-    try:
-        rows = datasets.load_dataset(name, split=split)
-    except (FileNotFoundError, ValueError):
-        owner, _, configuration = name.rpartition("/")
-        if not owner:
-            raise DataError(f"hub:{name}: no such data set") from None
-        rows = datasets.load_dataset(owner, configuration, split=split)
-    label_names = getattr(rows.features.get(LABEL_COLUMN), "names", None)
-    for row_number, row in enumerate(rows, start=1):
-        yield row_number, {**row, LABEL_COLUMN: label_names[row[LABEL_COLUMN]]} if label_names else row
-
-
-def _choose_columns(source: str, present: tuple[str, ...], columns: Columns) -> tuple[str, str, str]:
-    """The text, pair (empty for none) and label columns of this source."""
-    for option, name in (
-        ("--text", columns.text),
-        ("--text-pair", columns.text_pair),
-        ("--label", columns.label),
-    ):
-        if name is not None and name not in present:
-            raise DataError(f"{source}: no column {name!r} ({option}); it has {', '.join(present)}")
-    text = columns.text or next((name for name in TEXT_COLUMNS if name in present), "")
-    if not text:
-        raise DataError(f"{source}: no text column among {', '.join(present)}; name it with --text")
-    pair = columns.text_pair or ("" if columns.text else PAIR_COLUMNS.get(text, ""))
-    label = columns.label or LABEL_COLUMN
-    if label not in present:
-        raise DataError(f"{source}: no label column among {', '.join(present)}; name it with --label")
-    return text, pair if pair in present else "", label
-
-
-def _text(source: str, line_number: int, row: Mapping[str, Any], column: str) -> str:
+def _text(place: str, row: Row, column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
-        raise DataError(f"{source}:{line_number}: column {column!r} is {type(value).__name__}, expected a text")
+        raise DataError(f"{place}: column {column!r} is {type(value).__name__}, expected a text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{source}:{line_number}: column {column!r} has an unpaired surrogate") from error
+        raise DataError(f"{place}: column {column!r} has an unpaired surrogate") from error
     return value
 
 
-def _label(source: str, line_number: int, row: Mapping[str, Any], column: str) -> str:
+def _label(place: str, row: Row, column: str) -> str:
     value = row.get(column)
     labels = value if isinstance(value, list) else [value]
     for label in labels:
-        if isinstance(label, bool) or not isinstance(label, str | int):
-            raise DataError(f"{source}:{line_number}: column {column!r} is {value!r}, expected a string or an integer")
-    return LABEL_SEPARATOR.join(map(str, labels))
+        if not isinstance(label, str | int | float) or (isinstance(label, float) and not math.isfinite(label)):
+            raise DataError(f"{place}: column {column!r} is {value!r}, expected a string or a number")
+    return LABEL_SEPARATOR.join(str(label).lower() if isinstance(label, bool) else str(label) for label in labels)

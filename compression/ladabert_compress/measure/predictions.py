@@ -32,6 +32,12 @@ def log_probabilities(logits: Logits, like: Predictions, temperature: float = 1.
     return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
 
 
+def divergence(teacher: Logits, student: Logits, like: Predictions) -> float:
+    """The mean KL divergence of the student's scores from the teacher's, in nats a row, summed over its labels."""
+    expected, found = log_probabilities(teacher, like), log_probabilities(student, like)
+    return float((np.exp(expected) * (expected - found)).sum() / len(expected))
+
+
 def confusion(predictions: Predictions, labels: Predictions, count: int) -> list[list[int]]:
     """Rows by label and prediction, (labels, labels).
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladabert_compress.data.batches import Labels
-from ladabert_compress.measure.predictions import Logits, accuracy, decide, share_of_equal_rows
+from ladabert_compress.measure.predictions import Logits, accuracy, decide, divergence, share_of_equal_rows
 from ladabert_compress.measure.reliability import expected_calibration_error
 
 
@@ -19,17 +19,20 @@ class Scores:
     expected_calibration_error: float  # of the scores as served, the temperature applied
     uncalibrated_error: float  # of the logits as they are
     agreement: float | None = None  # with the teacher's predictions
+    divergence: float | None = None  # from the teacher's scores: KL in nats a row, both without a temperature
 
 
 def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
-    """Accuracy, calibration and, given the teacher's logits, the share of rows with the same prediction."""
+    """Accuracy, calibration and, given the teacher's logits, how far it agrees with them."""
     truth = np.array(labels)
-    agreement = None
+    agreement = distance = None
     if teacher_logits is not None:
         agreement = share_of_equal_rows(decide(logits, truth), decide(teacher_logits, truth))
+        distance = divergence(teacher_logits, logits, truth)
     return Scores(
         accuracy(logits, truth),
         expected_calibration_error(logits, truth, temperature),
         expected_calibration_error(logits, truth),
         agreement,
+        distance,
     )

@@ -14,7 +14,7 @@ from ladabert_compress.artefact.reading import read_graphs, read_manifest, read_
 from ladabert_compress.artefact.verification import measure_invariance
 from ladabert_compress.data.batches import EncodedTexts, Labels, encode
 from ladabert_compress.data.labels import targets_of
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits

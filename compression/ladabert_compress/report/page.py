@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import OptionError
 from ladabert_compress.files import write_text
 from ladabert_compress.report.plots import Curve, Point, plot_accuracies, plot_losses, plot_points, plot_reliability

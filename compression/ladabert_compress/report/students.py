@@ -12,7 +12,7 @@ import numpy as np
 
 from ladabert_compress.artefact.manifest import MANIFEST_FILE
 from ladabert_compress.artefact.reading import read_graph, read_manifest
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.graph.encoder import build_bert_graph
 from ladabert_compress.graph.session import OnnxSession, onnx_logits

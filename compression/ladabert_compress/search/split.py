@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import CheckpointError, DataError, OptionError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
 from ladabert_compress.recipe import BudgetRecipe, Recipe

@@ -37,7 +37,7 @@ def prepare(
     teacher_folder: Path, data: EncodedTexts, steps: int, held_out_rows: int, training: TrainingConfig
 ) -> TrialTask:
     """Holds rows out for the scores and draws as many as the steps can see."""
-    rest, held_out = hold_out_without_overlaps(data, held_out_rows, training.seed)
+    rest, held_out = map(data.select, hold_out_without_overlaps(data, held_out_rows, training.seed))
     generator = torch.Generator().manual_seed(training.seed)
     order: list[int] = torch.randperm(len(rest), generator=generator).tolist()
     return TrialTask(teacher_folder, rest.select(order[: steps * training.batch_size]), held_out, steps)

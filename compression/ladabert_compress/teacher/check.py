@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import Predictions, decide

@@ -19,7 +19,7 @@ from transformers import (
 
 from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.labels import targets_of
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.files import cannot_be_written
 

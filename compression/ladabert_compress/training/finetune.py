@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, encode
 from ladabert_compress.data.labels import label_ids, label_order
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.overview import describe_sources
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
@@ -114,6 +116,9 @@ def finetune(
     max_length, positions = config.training.max_length, model.config.max_position_embeddings
     if max_length > positions:
         raise OptionError(f"--max-length: {max_length} is over the base's {positions} positions")
+    if processes.is_first:
+        sources = {"--train": train_texts, "--dev": dev_texts}
+        tqdm.write(describe_sources(sources, tokenizer, max_length, positions))
     train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
     dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)

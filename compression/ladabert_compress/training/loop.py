@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.training.checkpoint import load_checkpoint, save_checkpoint
 from ladabert_compress.training.device import autocast, generators, restore_generators, return_freed_memory
 from ladabert_compress.training.processes import ALONE, Processes
+
+RowsOfEpoch = Callable[[int], EncodedTexts]
 
 CURVE_POINTS = 200
 MEMORY_EVERY = 20  # steps between returns of freed memory: under 1 % of a run's time, a tenth of its peak memory
@@ -77,6 +79,7 @@ def train(
     keep_best: bool = False,
     description: str = "train",
     curve: list[dict[str, float]] | None = None,
+    rows_of_epoch: RowsOfEpoch | None = None,
     processes: Processes = ALONE,
 ) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
@@ -94,6 +97,7 @@ def train(
         keep_best: end with the weights of the best evaluation instead of the last.
         description: the progress bar's title.
         curve: filled with the running means of the losses at about 200 steps.
+        rows_of_epoch: the rows of each epoch, as many as ``train_data`` has, in their place.
         processes: this process among those that share every batch.
 
     Returns:
@@ -123,16 +127,17 @@ def train(
         torch.manual_seed(config.seed)
 
     epoch_steps = steps_per_epoch(len(train_data), config.batch_size)
-    epoch, batches = -1, []
+    epoch, epoch_data, batches = -1, train_data, []
     with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
         for step in range(start, total_steps):
             if learner.before_step(step, optimiser):
                 optimiser = make_optimiser(learner.module, config, optimiser)
             if step // epoch_steps != epoch:
                 epoch = step // epoch_steps
-                batches = training_batches(train_data, config.batch_size, seed=config.seed, epoch=epoch)
+                epoch_data = train_data if rows_of_epoch is None else rows_of_epoch(epoch)
+                batches = training_batches(epoch_data, config.batch_size, seed=config.seed, epoch=epoch)
             rows, weight = processes.share(batches[step % epoch_steps])
-            batch = train_data.batch(rows).to(device)
+            batch = epoch_data.batch(rows).to(device)
 
             rate = learning_rate_at(step, total_steps, config)
             for group in optimiser.param_groups:

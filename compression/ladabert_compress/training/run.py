@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import EncodedTexts
-from ladabert_compress.data.reading import LabelledTexts
-from ladabert_compress.errors import CheckpointError, DataError, RecipeError
+from ladabert_compress.data.overview import describe_sources
+from ladabert_compress.data.texts import LabelledTexts, Texts
+from ladabert_compress.errors import CheckpointError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import confusion, decide
@@ -30,8 +32,8 @@ from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
+from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, Sources, divide_rows, joined_rows
 
-CALIBRATION_ROWS = 1000
 HISTORY_FILE = "history.json"
 
 FindRatio = Callable[[Teacher, EncodedTexts], float]
@@ -48,6 +50,7 @@ class CompressionResult:
     dev_data: EncodedTexts
     calibration_data: EncodedTexts  # rows of train that changed no weight; none where train is too small
     task: str
+    dev_labels: str = "data"  # whose they are: those of the data, or the teacher's predictions
 
     @property
     def max_length(self) -> int:
@@ -58,68 +61,70 @@ class CompressionResult:
 def compress(
     teacher_folder: Path,
     recipe: Recipe,
-    train_texts: LabelledTexts,
-    dev_texts: LabelledTexts,
+    train_texts: LabelledTexts | None,
+    dev_texts: LabelledTexts | None,
     run_folder: Path,
     *,
-    calibration_rows: int = CALIBRATION_ROWS,
+    unlabelled_texts: Texts | None = None,
+    dev_rows: int = DEV_ROWS,
     calibration_texts: LabelledTexts | None = None,
+    calibration_rows: int = CALIBRATION_ROWS,
     find_ratio: FindRatio | None = None,
     device_name: str = "auto",
     resume: bool = False,
 ) -> CompressionResult:
     """Makes a student and writes it with its history to ``run_folder``.
 
-    Rows of dev change no weight. The rows for the temperature change none either: they are ``calibration_texts``, or
-    ``calibration_rows`` of train (at most a tenth), drawn by the seed. ``find_ratio`` replaces the recipe's ratio by
-    one that it finds for the teacher and the training rows; it runs in the first process, for all of them.
+    Which rows are held out, and whose labels dev has, is as :class:`Sources` says. ``find_ratio`` replaces the recipe's
+    ratio by one that it finds for the teacher and the training rows; it runs in the first process, for all of them.
 
     Raises:
         TeacherError: the teacher cannot be used.
-        DataError: the data's labels or task are not the teacher's.
+        DataError: the data's labels are not the teacher's, or there are too few rows.
         RecipeError: the recipe's budget cannot be met on this teacher.
         CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
-    teacher = load_teacher(teacher_folder)
+    sources = Sources(train_texts, dev_texts, unlabelled_texts, calibration_texts, dev_rows, calibration_rows)
+    task, teacher = sources.task, load_teacher(teacher_folder)
     processes, device = join_processes(choose_device(device_name))
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
         raise RecipeError(f"training.max_length: {max_length} is over the teacher's {positions} positions")
-    train_data = teacher.encode("--train", train_texts, max_length)
-    if calibration_texts is None:
-        train_data, calibration_data = train_data.hold_out(calibration_rows, recipe.training.seed)
-    else:
-        calibration_data = teacher.encode("--calibration-data", calibration_texts, max_length)
-    dev_data = teacher.encode("--dev", dev_texts, max_length)
-    for option, texts in (("--dev", dev_texts), ("--calibration-data", calibration_texts)):
-        if texts is not None and texts.task != train_texts.task:
-            raise DataError(f"--train is a {train_texts.task} task, {option} a {texts.task} task")
+    multi_label = teacher.problem_type == "multi_label"
+    if processes.is_first:
+        found = describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label)
+        tqdm.write(found)
+    rows = divide_rows(teacher, recipe, sources)
     if find_ratio is not None:
-        ratio = processes.from_first(partial(find_ratio, teacher, train_data))
+        ratio = processes.from_first(partial(find_ratio, teacher, rows.train))
         recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))
-    epoch_steps = steps_per_epoch(len(train_data), recipe.training.batch_size)
+    epoch_steps = steps_per_epoch(len(rows.train), recipe.training.batch_size)
+    rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, train_data)
+    learner = LadaBertLearner(
+        teacher.model, recipe, epoch_steps, rows.train if rows_of_epoch is None else rows_of_epoch(0)
+    )
     curve: list[dict[str, float]] = []
     history = train(
         learner,
-        train_data,
-        dev_data,
+        rows.train,
+        rows.dev,
         recipe.training,
         total_steps=learner.timetable.total_steps,
         evaluate_every=max(1, epoch_steps // 2),
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
         resume=resume,
-        run_id=run_id(recipe, teacher, train_data),
+        run_id=run_id(recipe, teacher, rows.train),
         description=f"compress {run_folder.name}",
         curve=curve,
+        rows_of_epoch=rows_of_epoch,
         processes=processes,
     )
     teacher.model.cpu()
     learner.module.cpu()
     result = CompressionResult(
-        teacher, learner.student, recipe, train_data, dev_data, calibration_data, train_texts.task
+        teacher, learner.student, recipe, rows.train, rows.dev, rows.calibration, task, rows.dev_labels
     )
     if not processes.is_first:
         return result
@@ -131,7 +136,7 @@ def compress(
             "losses": curve,
             "shrink_steps": learner.timetable.starts,
             "processes": processes.count,
-            "dev": _describe(learner.result, dev_data, teacher.labels),
+            "dev": _describe(learner.result, rows.dev, teacher.labels),
         }
         write_text(run_folder / HISTORY_FILE, json.dumps(report, indent=2) + "\n")
     except (OSError, SafetensorError) as error:

@@ -12,11 +12,14 @@ def log_call(call: Call, status: int, texts: bool) -> None:
     """Write the line of one request: its id, status and milliseconds; what was asked only if `texts`."""
     fields: dict[str, Any] = {
         "request_id": call.request_id,
+        "client": call.client,
         "route": call.path,
         "model": call.model,
         "status": status,
         "total_ms": round(call.elapsed_s * 1000, 3),
     }
+    if call.key is not None:
+        fields["key"] = call.key.name
     ticket = call.ticket
     if ticket is not None:
         fields["inputs"] = len(ticket.request.inputs)

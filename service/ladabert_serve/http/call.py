@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError
+from ladabert_serve.http.api_keys import ApiKey
 from ladabert_serve.models.model import ModelBatcher, ModelTicket
 from ladabert_serve.observability.metrics import UNKNOWN_MODEL
 
@@ -18,6 +19,7 @@ class Call:
     """A request and its caller; the route sets `model` as soon as it knows which served model is meant."""
 
     model = UNKNOWN_MODEL
+    key: ApiKey | None = None  # with which it came, where keys are configured
     deadline = float("inf")  # on the monotonic clock
     ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
     _batcher: ModelBatcher  # that admitted it
@@ -36,6 +38,17 @@ class Call:
         self._receive = receive
         self._send = send
         self._hang_ups: set[Callable[[], None]] | None = scope.get("extensions", {}).get(HANG_UPS, {}).get("callbacks")
+
+    @property
+    def client(self) -> str | None:
+        """The caller's address, as the connection or a trusted proxy says; None on a Unix socket."""
+        client = self._scope.get("client")
+        return client[0] if client else None
+
+    @property
+    def flow(self) -> str | None:
+        """The name under which requests share their part of the runners; None for a part of its own."""
+        return None if self.key is None else self.key.name
 
     @property
     def elapsed_s(self) -> float:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ladabert_serve.errors import OUTCOMES, DrainingError, ModelFailedError, RequestError
+from ladabert_serve.http.api_keys import KeyRing
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.problem import problem_response, unexpected_problem
 from ladabert_serve.http.schemas import Problem
@@ -28,6 +29,7 @@ class Services:
     registry: Registry
     metrics: Metrics
     records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
+    keys: KeyRing | None = None  # None: no key is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class InferenceRoute:
         reply: bytes | Response
         reason: str | None = None
         try:
+            if services.keys is not None:  # before the body is read
+                call.key = services.keys.authenticate(call.headers, "classify")
+                services.keys.spend(call.key)
             reply = await self.answer(call, services)
             status = 200
         except asyncio.CancelledError:  # the server ends, and waits for nobody any more

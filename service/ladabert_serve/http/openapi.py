@@ -11,22 +11,37 @@ from pydantic.json_schema import models_json_schema
 from ladabert_serve.errors import (
     OUTCOMES,
     CallerLeftError,
+    ForbiddenError,
     HeadersTooLargeError,
+    HostNotAllowedError,
     MalformedRequestError,
     NotLiveError,
     NotReadyError,
     RequestError,
     TooManyConnectionsError,
+    UnauthenticatedError,
     UnknownModelError,
     UnknownVersionError,
 )
+from ladabert_serve.http.gates import OPEN_PATHS
 from ladabert_serve.http.inference_route import InferenceRoute
 from ladabert_serve.http.problem import MEDIA_TYPE
 from ladabert_serve.http.schemas import Problem
 
-# What an inference route and the connection before it answer; nobody reads an answer to a caller who left.
-INFERENCE_ERRORS = [error for error in OUTCOMES if error not in (CallerLeftError, NotLiveError, NotReadyError)]
-CONNECTION_ERRORS = (MalformedRequestError, HeadersTooLargeError, TooManyConnectionsError)  # problems in any dialect
+# What an inference route and what is before it answer. Nobody reads an answer to a caller who left, and every key has
+# the scope that inference needs.
+OF_OTHER_ROUTES = (CallerLeftError, ForbiddenError, NotLiveError, NotReadyError)
+INFERENCE_ERRORS = [error for error in OUTCOMES if error not in OF_OTHER_ROUTES]
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+CONNECTION_ERRORS = (  # problems in any dialect
+    MalformedRequestError,
+    HeadersTooLargeError,
+    HostNotAllowedError,
+    TooManyConnectionsError,
+)
 BINARY = "application/octet-stream"
 REFERENCE = "#/components/schemas/{model}"
 PARAMETER = re.compile(r"\{(\w+)\}")
@@ -62,14 +77,20 @@ def json_content(model: type[BaseModel], media_type: str = "application/json") -
 PROBLEM = json_content(Problem, MEDIA_TYPE)
 
 
-def describe(app: FastAPI, inference: Iterable[InferenceRoute]) -> None:
-    """Let the application's OpenAPI document hold these routes, too, which FastAPI does not validate."""
+def describe(app: FastAPI, inference: Iterable[InferenceRoute], with_keys: bool) -> None:
+    """Let the application's OpenAPI document hold these routes, too, which FastAPI does not validate.
+
+    `with_keys`: routes ask for an API key.
+    """
     routes = list(inference)
     own = app.openapi  # FastAPI's document of its own routes, made once
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _add_routes(own(), routes)
+            schema = own()
+            _add_routes(schema, routes)
+            if with_keys:
+                _add_keys(schema)
         return own()
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
@@ -83,6 +104,15 @@ def _add_routes(schema: dict[str, Any], routes: Iterable[InferenceRoute]) -> Non
         models.add((route.error_model, "serialization"))
     _, definitions = models_json_schema([*models, (Problem, "serialization")], ref_template=REFERENCE)  # type: ignore[list-item]
     schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+
+
+def _add_keys(schema: dict[str, Any]) -> None:
+    """Let every operation but the open ones ask for a key, and answer 401 without."""
+    schema["components"]["securitySchemes"] = SECURITY_SCHEMES
+    closed = (operations for path, operations in schema["paths"].items() if path not in OPEN_PATHS)
+    for operation in (operation for operations in closed for operation in operations.values()):
+        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+        operation["responses"].setdefault("401", problem_responses([UnauthenticatedError])[401])
 
 
 def _operation(route: InferenceRoute) -> dict[str, Any]:

@@ -19,8 +19,16 @@ def problem_response(error: RequestError, request_id: str) -> Response:
     """Return the answer to a request that failed on purpose."""
     outcome = OUTCOMES[type(error)]
     errors = [asdict(entry) for entry in error.errors] if isinstance(error, InvalidRequestError) else None
-    headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else None
-    return _response(outcome.status, outcome.title, error.detail, request_id, errors, headers)
+    return _response(outcome.status, outcome.title, error.detail, request_id, errors, error_headers(error))
+
+
+def error_headers(error: RequestError) -> dict[str, str]:
+    """Return the headers that belong to an error in whatever shape: when to try again, and how to authenticate."""
+    outcome = OUTCOMES[type(error)]
+    headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else {}
+    if outcome.challenge is not None:
+        headers["www-authenticate"] = outcome.challenge
+    return headers
 
 
 def routing_problem(request: Request, error: HTTPException) -> Response:

@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
@@ -30,6 +39,15 @@ def _check_unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_check_unicode)]
+
+
+def _whole(value: Any) -> Any:
+    """Return 5 for 5.0: JSON and its schemas know one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS), BeforeValidator(_whole)]
 
 
 class TextPair(_Body):
@@ -86,15 +104,13 @@ class ClassifyRequest(_Body):
 
     inputs: Inputs = Field(description="What to classify.")
     model: Text | None = Field(default=None, description="Name or alias of the model; unset: the default one.")
-    top_k: int | None = Field(default=None, ge=1, description="How many labels to return, best first; unset: all.")
+    top_k: Count | None = Field(default=None, description="How many labels to return, best first; unset: all.")
     function_to_apply: FunctionToApply | None = Field(
         default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
     )
     truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 422.")
     truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
-    timeout_ms: int | None = Field(
-        default=None, ge=1, le=MAX_TIMEOUT_MS, description="Deadline in milliseconds; unset: the server's."
-    )
+    timeout_ms: TimeoutMs | None = Field(default=None, description="Deadline in milliseconds; unset: the server's.")
 
 
 class ScoredLabel(BaseModel):

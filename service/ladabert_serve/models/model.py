@@ -122,12 +122,16 @@ class Model:
         self._pool.stop()
 
     async def classify(
-        self, question: Question, deadline: float, admitted: Callable[[ModelTicket, ModelBatcher], None]
+        self,
+        question: Question,
+        deadline: float,
+        admitted: Callable[[ModelTicket, ModelBatcher], None],
+        flow: str | None = None,
     ) -> list[Prediction]:
         """Return the predictions in the order of the inputs; raises RequestError.
 
         `admitted` gets the ticket, to `cancel` when the caller hangs up and to `expire` at the deadline, which is on
-        the monotonic clock.
+        the monotonic clock. Questions of one `flow` together get the share of one caller.
         """
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
         tokens = preparation_bytes = 0
@@ -138,7 +142,7 @@ class Model:
             tokens += tokens_of_value
             preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
-        ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled)
+        ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled, flow)
         try:
             admitted(ticket, self.batcher)
             await settled

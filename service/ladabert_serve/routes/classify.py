@@ -34,7 +34,7 @@ async def classify(call: Call, services: Services) -> bytes:
     question = _question(body, settings)
 
     # Admit, tokenise, queue, batch, run.
-    predictions = await model.classify(question, call.deadline, call.admitted)
+    predictions = await model.classify(question, call.deadline, call.admitted, call.flow)
 
     # Reply.
     return _reply(model, predictions, call)

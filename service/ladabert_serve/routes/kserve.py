@@ -43,7 +43,7 @@ async def predict(call: Call, services: Services) -> bytes:
 
     # Admit, tokenise, queue, batch, run.
     question = Question(inputs, function_to_apply=function, paths="instances[{}]".format)
-    predictions = await model.classify(question, call.deadline, call.admitted)
+    predictions = await model.classify(question, call.deadline, call.admitted, call.flow)
 
     # Reply.
     return to_json({"predictions": [_encode(each, model, body.parameters) for each in predictions]})

@@ -9,6 +9,7 @@ from ladabert_serve.errors import (
     DeadlineExceededError,
     InvalidRequestError,
     QueueFullError,
+    RateLimitedError,
     RequestError,
     TooLargeError,
     UnknownVersionError,
@@ -17,6 +18,7 @@ from ladabert_serve.http.body import check_not_compressed
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services
 from ladabert_serve.http.oip_schemas import InferError, InferRequest, InferResponse
+from ladabert_serve.http.problem import error_headers
 from ladabert_serve.http.tensors import HEADER_LENGTH
 from ladabert_serve.models.model import Model, Question
 from ladabert_serve.models.registry import Registry
@@ -26,6 +28,7 @@ STATUSES: dict[type[RequestError], int] = {
     InvalidRequestError: 400,
     TooLargeError: 400,
     QueueFullError: 503,
+    RateLimitedError: 503,
     DeadlineExceededError: 503,
 }
 
@@ -58,7 +61,7 @@ async def infer(call: Call, services: Services) -> Response:
     )
 
     # Admit, tokenise, queue, batch, run.
-    predictions = await model.classify(question, call.deadline, call.admitted)
+    predictions = await model.classify(question, call.deadline, call.admitted, call.flow)
 
     # Reply.
     reply, header_length = write_response(request, model, predictions)
@@ -78,10 +81,9 @@ def find(registry: Registry, name: str, version: str | None) -> Model:
 def refuse(error: RequestError, _: str = "") -> Response:
     """Return an error as the protocol has it."""
     outcome = OUTCOMES[type(error)]
-    headers = {"retry-after": str(error.retry_after_s)} if outcome.retry else None
     # ASCII, because a detail may quote a caller's unpaired surrogate, which UTF-8 cannot hold.
     body = json.dumps({"error": error.detail})
-    return Response(body, STATUSES.get(type(error), outcome.status), headers, "application/json")
+    return Response(body, STATUSES.get(type(error), outcome.status), error_headers(error), "application/json")
 
 
 ROUTES = tuple(

@@ -1,19 +1,20 @@
 """Admits requests, prepares their texts and hands out batches of near-equal length to the runners.
 
-There is no timer: a free runner takes what waits. The batcher knows neither HTTP nor ONNX; `fair_queue.py` decides
-whose turn it is.
+There is no timer: a free runner takes what waits. The batcher knows neither HTTP nor ONNX; `flows.py` and
+`fair_queue.py` decide whose turn it is.
 """
 
 import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, Protocol
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 from ladabert_serve.scheduling.condition import LifoCondition
-from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue
+from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.flows import Flow, Flows, Waiting
 from ladabert_serve.scheduling.ticket import Batch, Payload, Preparation, Request, Result, Texts, Ticket
 
 TEXTS_AT_A_TIME = 16  # of a long list, before other requests get their turn
@@ -76,12 +77,8 @@ class Batcher(Generic[Request, Payload, Result]):
         self._live: dict[Ticket[Request, Payload, Result], None] = {}
         self._arrived: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # to be prepared
         self._unfinished: OrderedDict[Ticket[Request, Payload, Result], None] = OrderedDict()  # long
-        self._queue: FairQueue[Ticket[Request, Payload, Result]] = FairQueue(limits)
-        self.queue_depth = 0  # requests of which at least one text waits for a runner
-        self.queued_tokens = 0  # estimated where the texts are not prepared yet
-        self._waiting_bytes = 0  # to prepare
-        self._contended_tokens = 0
-        self._contended_bytes = 0
+        self._flows: Flows[Ticket[Request, Payload, Result]] = Flows(limits)
+        self._waiting = Waiting()  # in all flows together
         self._tokens_per_estimate = 1.0
         self._inference_speed = Speed()  # seconds per token
         self._preparation_speed = Speed()  # seconds per byte
@@ -99,43 +96,71 @@ class Batcher(Generic[Request, Payload, Result]):
         return len(self._live)
 
     @property
+    def queue_depth(self) -> int:
+        """Requests of which at least one text waits for a runner."""
+        return self._waiting.requests
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait, estimated where the texts are not prepared yet."""
+        return self._waiting.tokens
+
+    @property
     def expected_wait_s(self) -> float:
         """Seconds that a short text would wait if it came now, at the speed of the last batches; 0 before the first."""
+        return self._seconds(self._waiting.contended_tokens, self._waiting.contended_bytes)
+
+    def _seconds(self, contended_tokens: int, contended_bytes: int) -> float:
+        """Return how long a short text waits for these, and for what runs already."""
         runners = max(1, self.free_runners + self._running)
-        tokens_s = (self._contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
-        return (tokens_s + self._contended_bytes * self._preparation_speed.seconds_per_unit) / runners
+        tokens_s = (contended_tokens + self._running_tokens) * self._inference_speed.seconds_per_unit
+        return (tokens_s + contended_bytes * self._preparation_speed.seconds_per_unit) / runners
 
     def admit(
-        self, request: Request, tokens: int, preparation_bytes: int, deadline: float, waiter: Any = None
+        self,
+        request: Request,
+        tokens: int,
+        preparation_bytes: int,
+        deadline: float,
+        waiter: Any = None,
+        flow: Hashable = None,
     ) -> Ticket[Request, Payload, Result]:
-        """Accept a request of at most so many tokens and bytes; raises QueueFullError or DrainingError."""
+        """Accept a request of at most so many tokens and bytes; raises QueueFullError or DrainingError.
+
+        The flows that have requests share the queue and the runners equally.
+        """
         with self._lock:
             if self._draining:
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
             is_long = preparation_bytes > PIECE_BYTES
-            if self.queue_depth:
-                self._refuse_when_full(estimate, is_long)
+            self._refuse_when_full(flow, estimate, is_long)
             ticket: Ticket[Request, Payload, Result] = Ticket(
-                request, deadline, waiter, self.clock(), self._queue.virtual_time
+                request, deadline, waiter, self.clock(), self._flows.enter(flow)
             )
             self._live[ticket] = None
-            self.queue_depth += 1
+            self._count_waiting(ticket, 1)
             self._set_waiting(ticket, estimate, preparation_bytes)
             (self._unfinished if is_long else self._arrived)[ticket] = None
-            self._observer.queue_depth_changed(self.queue_depth)
             self._changed.notify()
             return ticket
 
-    def _refuse_when_full(self, tokens: int, is_long: bool) -> None:
+    def _refuse_when_full(self, name: Hashable, tokens: int, is_long: bool) -> None:
+        flow = self._flows.get(name)
+        if flow is None or not flow.waiting.requests:
+            return
         limits = self._limits
-        wait_s = self.expected_wait_s
+        share = len(self._flows)
+        waiting = flow.waiting
+        contended_tokens = min(self._waiting.contended_tokens, share * waiting.contended_tokens)
+        contended_bytes = min(self._waiting.contended_bytes, share * waiting.contended_bytes)
+        wait_s = self._seconds(contended_tokens, contended_bytes)
         if is_long:  # which waits for the whole preparation of others, not for a piece of it
-            wait_s += (self._waiting_bytes - self._contended_bytes) * self._preparation_speed.seconds_per_unit
-        if self.queue_depth >= limits.max_queue_requests:
-            raise QueueFullError(f"{self.queue_depth} requests wait already", wait_s)
-        if self.queued_tokens + tokens > limits.max_queue_tokens:
-            raise QueueFullError(f"{self.queued_tokens} tokens wait already", wait_s)
+            wait_s += (waiting.size_bytes - waiting.contended_bytes) * self._preparation_speed.seconds_per_unit
+        if waiting.requests * share >= limits.max_queue_requests:
+            raise QueueFullError(f"{waiting.requests} requests wait already", wait_s)
+        if (waiting.tokens + tokens) * share > limits.max_queue_tokens:
+            raise QueueFullError(f"{waiting.tokens} tokens wait already", wait_s)
         if wait_s > limits.max_queue_s:
             raise QueueFullError(f"the wait is about {wait_s * 1000:.0f} ms already", wait_s)
 
@@ -165,24 +190,25 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def _take(self, timeout_s: float | None) -> Batch[Request, Payload, Result] | None:
         while True:
-            while not (self.closed or self._arrived or self._queue or self._long_may_go_on):
+            while not (self.closed or self._arrived or self._flows or self._long_may_go_on):
                 if not self._changed.wait(timeout_s):
                     return None
             if self.closed:
                 return None
             if self._arrived:
                 self._prepare_and_queue(self._next_arrived())
-            elif self._long_may_go_on and next(iter(self._unfinished))._virtual_start <= self._queue.first_tag:
-                if self._queue:
+            elif self._long_may_go_on and self._is_due(long := self._next_long()):
+                if self._flows:
                     self._changed.notify()  # another runner can take a batch meanwhile
                 self._long_in_preparation = True
+                del self._unfinished[long]
                 try:
-                    self._prepare_and_queue([self._unfinished.popitem(last=False)[0]])
+                    self._prepare_and_queue([long])
                 finally:
                     self._long_in_preparation = False
             else:
                 now = self.clock()
-                texts = self._queue.pick(len(self._live), self.free_runners, self._running_long > 0, now)
+                texts = self._flows.pick(len(self._live), self.free_runners, self._running_long > 0, now)
                 late = self._settle_late(texts, now)
                 if late:
                     with self._changed.released:
@@ -193,6 +219,16 @@ class Batcher(Generic[Request, Payload, Result]):
     @property
     def _long_may_go_on(self) -> bool:
         return bool(self._unfinished) and not self._long_in_preparation
+
+    def _is_due(self, ticket: Ticket[Request, Payload, Result]) -> bool:
+        """Return whether a long request is to be prepared before a text that waits is run."""
+        return self._flows.is_due(ticket._flow, ticket._virtual_start)
+
+    def _next_long(self) -> Ticket[Request, Payload, Result]:
+        """Return the long request of the flow that was served least, among its own the one that waits longest."""
+        if len(self._flows) == 1:
+            return next(iter(self._unfinished))
+        return min(self._unfinished, key=lambda ticket: ticket._flow.served)
 
     def _next_arrived(self) -> list[Ticket[Request, Payload, Result]]:
         """Return a free runner's share of the requests that arrived, longest wait first."""
@@ -216,8 +252,8 @@ class Batcher(Generic[Request, Payload, Result]):
             # Preparation counts as work, like the tokens that could have been computed in its time. A request that
             # waited for it could not use the runners meanwhile, and gets no credit for that time.
             tokens = self._as_tokens(size_bytes)
-            self._queue.virtual_time += tokens / len(self._live)
-            ticket._virtual_start = max(ticket._virtual_start + tokens, self._queue.virtual_time)
+            ticket._flow.charge(tokens)
+            ticket._virtual_start = max(ticket._virtual_start + tokens, ticket._flow.virtual_time)
             self._set_waiting(ticket, ticket._waiting_tokens, max(0, ticket._waiting_bytes - size_bytes))
             if ticket._prepared:
                 self._add(ticket)
@@ -284,7 +320,7 @@ class Batcher(Generic[Request, Payload, Result]):
         estimated = ticket._waiting_tokens / self._tokens_per_estimate
         self._tokens_per_estimate += 0.02 * (min(1.0, tokens / estimated) - self._tokens_per_estimate)
         self._set_waiting(ticket, tokens, 0)
-        ticket._texts = self._queue.add(ticket, ticket._virtual_start, lengths, ticket.queued_at)
+        ticket._texts = self._flows.add(ticket._flow, ticket, ticket._virtual_start, lengths, ticket.queued_at)
 
     def _settle_late(
         self, texts: Texts[Request, Payload, Result], now: float
@@ -295,22 +331,23 @@ class Batcher(Generic[Request, Payload, Result]):
 
     def _start(self, texts: Texts[Request, Payload, Result], now: float) -> Batch[Request, Payload, Result]:
         batch = Batch(texts, now, self._answer)
-        self._queue.virtual_time += batch.tokens / len(self._live)
+        tokens: dict[Flow[Ticket[Request, Payload, Result]], int] = {}
         for text in texts:
             ticket = text.owner
+            tokens[ticket._flow] = tokens.get(ticket._flow, 0) + text.length
             if math.isnan(ticket.started_at):
                 ticket.started_at = now
-            self._queue.remove(text)
+            ticket._flow.remove(text)
             ticket._unstarted -= 1
             self._set_waiting(ticket, ticket._waiting_tokens - text.length, 0)
             if ticket._unstarted == 0:
-                self.queue_depth -= 1
+                self._count_waiting(ticket, -1)
+        self._flows.charge(tokens)
         self._running += 1
         self._running_tokens += batch.tokens
         self._running_long += batch.is_long
-        self._observer.queue_depth_changed(self.queue_depth)
         self._observer.batch_taken(len(texts), batch.tokens, batch.padded_tokens)
-        if self._queue or self._arrived or self._unfinished:
+        if self._flows or self._arrived or self._unfinished:
             self._changed.notify()
         return batch
 
@@ -354,10 +391,10 @@ class Batcher(Generic[Request, Payload, Result]):
         if ticket._unstarted:
             for text in ticket._texts:
                 if text.waiting:
-                    self._queue.remove(text)
+                    ticket._flow.remove(text)
             self._set_waiting(ticket, 0, 0)
-            self.queue_depth -= 1
-            self._observer.queue_depth_changed(self.queue_depth)
+            self._count_waiting(ticket, -1)
+        self._flows.leave(ticket._flow)
         ticket._texts = ()
         ticket._preparation = None
         return True
@@ -367,9 +404,16 @@ class Batcher(Generic[Request, Payload, Result]):
         # Other requests wait for one batch and one piece of a long request, because the rest yields to them.
         contended_tokens = min(tokens, self._limits.max_batch_tokens)
         contended_bytes = min(size_bytes, PIECE_BYTES)
-        self.queued_tokens += tokens - ticket._waiting_tokens
-        self._waiting_bytes += size_bytes - ticket._waiting_bytes
-        self._contended_tokens += contended_tokens - ticket._contended_tokens
-        self._contended_bytes += contended_bytes - ticket._contended_bytes
+        for waiting in (self._waiting, ticket._flow.waiting):
+            waiting.tokens += tokens - ticket._waiting_tokens
+            waiting.size_bytes += size_bytes - ticket._waiting_bytes
+            waiting.contended_tokens += contended_tokens - ticket._contended_tokens
+            waiting.contended_bytes += contended_bytes - ticket._contended_bytes
         ticket._waiting_tokens, ticket._waiting_bytes = tokens, size_bytes
         ticket._contended_tokens, ticket._contended_bytes = contended_tokens, contended_bytes
+
+    def _count_waiting(self, ticket: Ticket[Request, Payload, Result], change: int) -> None:
+        """Count a request as waiting, or as waiting no more."""
+        self._waiting.requests += change
+        ticket._flow.waiting.requests += change
+        self._observer.queue_depth_changed(self.queue_depth)

@@ -1,4 +1,4 @@
-"""The order of the texts that wait, and the choice of texts of near-equal length for a batch.
+"""The order of the texts that wait in one flow.
 
 The order is weighted fair queueing over tokens (Demers, Keshav and Shenker 1989). Virtual time advances by the
 tokens that are computed, divided by the number of live requests; preparation counts as tokens, too. A text's tag is
@@ -18,7 +18,6 @@ from typing import Generic, TypeVar
 Owner = TypeVar("Owner")
 
 TURN_TOKENS = 32  # tags are rounded down to a multiple of this, or of half the fair window where that is less
-YIELD_S = 1.0  # after a request that is no long list, another one is expected: callers in a closed loop pause for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class QueuedText(Generic[Owner]):
 
 
 class FairQueue(Generic[Owner]):
-    """The texts that wait; not thread-safe, the batcher's lock guards it."""
+    """The texts of one flow that wait; not thread-safe, the batcher's lock guards it."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self.virtual_time = 0.0  # tokens for each live request
@@ -62,10 +61,9 @@ class FairQueue(Generic[Owner]):
         self._turn_tokens = min(TURN_TOKENS, limits.fair_window_tokens / 2)
         # Texts within the window, by tag and by length; and each request's first text beyond the window.
         self._ready: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
-        self._by_length: dict[int, dict[QueuedText[Owner], None]] = {}
+        self.by_length: dict[int, dict[QueuedText[Owner], None]] = {}
         self._beyond: list[tuple[tuple[float, int], QueuedText[Owner]]] = []  # a heap
         self._queued_texts = 0  # since the start
-        self._other_request_at = -math.inf  # when the last request was queued that is no long list
 
     def __bool__(self) -> bool:
         """Whether texts may wait; removed texts stay in the heaps for a while."""
@@ -79,15 +77,11 @@ class FairQueue(Generic[Owner]):
                 heapq.heappop(heap)
         return min((heap[0][0][0] for heap in (self._ready, self._beyond) if heap), default=math.inf)
 
-    def add(
-        self, owner: Owner, virtual_start: float, lengths: Sequence[int], now: float
-    ) -> Sequence[QueuedText[Owner]]:
+    def add(self, owner: Owner, virtual_start: float, lengths: Sequence[int]) -> Sequence[QueuedText[Owner]]:
         """Queue the texts of a request, with these lengths in tokens; return them in the order of their tags."""
         count = len(lengths)
         is_long = sum(lengths) > self._limits.fair_window_tokens
         is_long_list = is_long and count > 1
-        if not is_long_list:
-            self._other_request_at = now
         # Texts of similar length share a batch; `index` says where a result belongs.
         order = sorted(range(count), key=lengths.__getitem__) if count > 1 else (0,)
         texts: list[QueuedText[Owner]] = []
@@ -106,73 +100,28 @@ class FairQueue(Generic[Owner]):
     def remove(self, text: QueuedText[Owner]) -> None:
         """Take a text out of the queue; the heaps drop it when it reaches their top."""
         text.waiting = False
-        same_length = self._by_length.get(text.length)
+        same_length = self.by_length.get(text.length)
         if same_length is not None and text in same_length:
             self.ready_texts -= 1
             del same_length[text]
             if not same_length:
-                del self._by_length[text.length]
+                del self.by_length[text.length]
         if not self.ready_texts:
             self._ready.clear()
 
-    def pick(self, live_requests: int, free_runners: int, long_is_run: bool, now: float) -> list[QueuedText[Owner]]:
-        """Choose the text with the least tag and the texts nearest to it in length, within the limits.
-
-        A run cannot be interrupted. While other requests come, the texts of long lists therefore run in batches of at
-        most the window's tokens, and share no batch with other requests. While a text of a long request runs
-        (`long_is_run`), a short text within the window goes before the next long one, so that a runner stays free.
-        """
-        first = self._bring_within_window(live_requests)
-        if first is None:
-            return []
-        if long_is_run and first.is_long:
-            short = (text for texts in self._by_length.values() for text in texts if not text.is_long)
-            first = min(short, key=lambda text: text.turn, default=first)
-        limits = self._limits
-        max_tokens = limits.max_batch_tokens
-        without_lists = False
-        if now < self._other_request_at + YIELD_S:
-            without_lists = not first.is_of_long_list
-            if not without_lists:
-                max_tokens = min(max_tokens, limits.fair_window_tokens)
-        # Runners that are free at the same time share the texts.
-        most = min(limits.max_batch_size, math.ceil(self.ready_texts / max(1, free_runners)))
-        picked = [first]
-        if most == 1:
-            return picked
-        tokens = longest = first.length
-        nearest_first = first.length - 0.25  # of two lengths that are equally near, the shorter one
-        for length in sorted(self._by_length, key=lambda other: abs(other - nearest_first)):
-            longest_then = max(longest, length)
-            for text in self._by_length[length]:
-                if text is first or (without_lists and text.is_of_long_list):
-                    continue
-                padded = longest_then * (len(picked) + 1)
-                padding = padded - tokens - length
-                if padded > max_tokens or padding > limits.max_batch_padding * padded:
-                    break
-                picked.append(text)
-                if len(picked) == most:
-                    return picked
-                tokens += length
-                longest = longest_then
-        return picked
-
-    def _bring_within_window(self, live_requests: int) -> QueuedText[Owner] | None:
+    def bring_within_window(self, window_tokens: int) -> QueuedText[Owner] | None:
         """Make the texts within the window ready and return the one with the least tag."""
         first_tag = self.first_tag
         if first_tag == math.inf:
             return None
-        # A single request delays no other.
-        window = self._limits.fair_window_tokens if live_requests > 1 else self._limits.max_batch_tokens
-        horizon = first_tag + window
+        horizon = first_tag + window_tokens
         while self._beyond and self._beyond[0][0][0] <= horizon:
             entry = heapq.heappop(self._beyond)
             text = entry[1]
             if not text.waiting:
                 continue
             heapq.heappush(self._ready, entry)
-            self._by_length.setdefault(text.length, {})[text] = None
+            self.by_length.setdefault(text.length, {})[text] = None
             self.ready_texts += 1
             if text.follower is not None:
                 heapq.heappush(self._beyond, (text.follower.turn, text.follower))

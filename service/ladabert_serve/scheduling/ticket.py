@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ladabert_serve.scheduling.fair_queue import QueuedText
+from ladabert_serve.scheduling.flows import Flow
 
 Request = TypeVar("Request")
 Payload = TypeVar("Payload")
@@ -34,12 +35,20 @@ class Ticket(Generic[Request, Payload, Result]):
     _unstarted = 1  # texts that no runner took; until the texts are prepared, not zero
     _unanswered = 0
 
-    def __init__(self, request: Request, deadline: float, waiter: Any, now: float, virtual_start: float) -> None:
+    def __init__(
+        self,
+        request: Request,
+        deadline: float,
+        waiter: Any,
+        now: float,
+        flow: "Flow[Ticket[Request, Payload, Result]]",
+    ) -> None:
         self.request = request
         self.deadline = deadline
         self.waiter = waiter
         self.admitted_at = now
-        self._virtual_start = virtual_start
+        self._flow = flow
+        self._virtual_start = flow.virtual_time
         self.payloads: Sequence[Payload] = ()
         self.results: list[Result] = []
         self._prepared: Sequence[tuple[Payload, int]] = ()

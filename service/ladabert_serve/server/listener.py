@@ -1,10 +1,14 @@
-"""The socket that the server listens on, and how it is closed without a reset."""
+"""The sockets that the server listens on, and how they are closed without a reset."""
 
 import contextlib
 import ctypes
+import os
 import socket
+import stat
 import struct
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 from ladabert_serve.errors import StartError
 from ladabert_serve.settings import Settings
@@ -25,12 +29,64 @@ SO_ATTACH_FILTER = 26  # Linux; the socket module has no name for it
 SOCKET_BUFFERS = {socket.SO_RCVBUF: 32768, socket.SO_SNDBUF: 131072}
 
 
-def bind(settings: Settings) -> socket.socket:
-    """Return a bound socket that does not listen yet; raises StartError."""
-    where = f"{settings.host}:{settings.port}"
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """The file of a Unix socket, which belongs to whoever made it last."""
+
+    path: Path
+    inode: int
+
+    def remove(self) -> None:
+        """Remove it, unless another server has put its own there: nobody can connect any more."""
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Bound sockets: the main one and, where one is asked for, that of the second port."""
+
+    main: socket.socket
+    admin: socket.socket | None = None
+    file: SocketFile | None = None  # of a main socket that is a Unix socket, in the process that removes it
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """All of them."""
+        return [self.main] if self.admin is None else [self.main, self.admin]
+
+    def close(self) -> None:
+        """Close them, and remove what they leave."""
+        if self.file is not None:
+            self.file.remove()
+        for listener in self.sockets:
+            listener.close()
+
+
+def bind(settings: Settings) -> tuple[Listeners, Settings]:
+    """Return bound sockets that do not listen yet, and the settings with the admin port's number; raises StartError."""
+    file = None
+    if settings.uds is None:
+        main = _bind_port(settings.host, settings.port)
+    else:
+        main, file = _bind_file(settings.uds, int(settings.uds_mode, 8))
+    listeners = Listeners(main, file=file)
+    if settings.admin_port is None:
+        return listeners, settings
+    try:
+        admin = _bind_port(settings.admin_host, settings.admin_port)
+    except StartError:
+        listeners.close()
+        raise
+    return Listeners(main, admin, file), settings.model_copy(update={"admin_port": admin.getsockname()[1]})
+
+
+def _bind_port(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -47,12 +103,53 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def _bind_file(path: Path, mode: int) -> tuple[socket.socket, SocketFile]:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        mask = os.umask(0o777 & ~mode)  # so that at no moment others may connect
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        inode = path.stat().st_ino
+    except OSError as error:  # "AF_UNIX path too long" has no number
+        listener.close()
+        raise StartError(f"cannot listen on {path}: {error.strerror or error}") from error
+    except StartError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener, SocketFile(path, inode)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that a server left when it was killed; raises StartError for one in use or another file."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"cannot listen on {path}: there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(1)
+        try:
+            caller.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise StartError(f"cannot listen on {path}: another server does")
+
+
 def refuse_handshakes(listener: socket.socket) -> None:
     """Let no new TCP handshake begin, while those that have begun can still be finished and accepted.
 
     Closing a listener resets every connection in its backlog. The filter drops segments that carry SYN alone: their
-    senders try again in a second, and are refused once the listener is closed. Other systems than Linux filter nothing.
+    senders try again in a second, and are refused once the listener is closed. Other systems than Linux filter nothing,
+    and a Unix socket has no handshakes.
     """
+    if listener.family == socket.AF_UNIX:
+        return
     instructions = ctypes.create_string_buffer(DROP_SYN)
     program = struct.pack("HP", len(DROP_SYN) // 8, ctypes.addressof(instructions))
     with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ from ladabert_serve.models.registry import Registry
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.server.connection import bounded_protocol
 from ladabert_serve.server.connections import Connections
-from ladabert_serve.server.listener import backlog, refuse_handshakes
+from ladabert_serve.server.listener import Listeners, SocketFile, backlog, refuse_handshakes
 from ladabert_serve.settings import Settings
 
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles, and a collection holds every request up
@@ -40,6 +40,7 @@ class Server(uvicorn.Server):
         connections: Connections,
         grace_period_s: float,
         started: Callable[[], None],
+        file: SocketFile | None = None,
     ) -> None:
         super().__init__(config)
         self._registry = registry
@@ -48,6 +49,7 @@ class Server(uvicorn.Server):
         self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
         config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
+        self._file = file  # of a Unix socket that ends with this server
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then report the start."""
@@ -65,6 +67,8 @@ class Server(uvicorn.Server):
         self._registry.drain()
         self._connections.drain()
         alarm = loop.call_later(self._work_s, self._registry.abort)
+        if self._file is not None:
+            self._file.remove()
         for listener in sockets or []:
             refuse_handshakes(listener)
         await asyncio.sleep(ACCEPT_S)
@@ -94,20 +98,20 @@ def raise_descriptor_limit() -> None:
 
 def run_server(
     settings: Settings,
-    listener: socket.socket,
+    listeners: Listeners,
     started: Callable[[Registry], None],
     workers: WorkerTallies | None = None,
 ) -> None:
-    """Serve on the socket until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
+    """Serve on the sockets until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
     # Until the server takes over the signals, while models load, they end the process in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, listener, started, workers))
+        runner.run(_serve(settings, listeners, started, workers))
 
 
 async def _serve(
-    settings: Settings, listener: socket.socket, started: Callable[[Registry], None], workers: WorkerTallies | None
+    settings: Settings, listeners: Listeners, started: Callable[[Registry], None], workers: WorkerTallies | None
 ) -> None:
     app = create_app(settings, workers=workers)
     connections = Connections(settings)
@@ -119,20 +123,27 @@ async def _serve(
         log_config=None,
         access_log=False,  # ladabert_serve.http.access_log has more to say
         server_header=False,
-        proxy_headers=False,  # nothing here reads the caller's address
+        proxy_headers=False,  # ladabert_serve.http.gates reads them, where a setting says of whom
     )
     async with app.router.lifespan_context(app):
         registry: Registry = app.state.services.registry
-        server = Server(config, registry, connections, settings.grace_period_s, lambda: started(registry))
+        server = Server(
+            config,
+            registry,
+            connections,
+            settings.grace_period_s,
+            lambda: started(registry),
+            listeners.file,
+        )
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        await server.serve([listener])
+        await server.serve(listeners.sockets)
 
 
-def announcement(settings: Settings, registry: Registry, address: tuple[str, int]) -> str:
+def announcement(settings: Settings, registry: Registry, listeners: Listeners) -> str:
     """Return what the operator reads at the start: what is served, on what, and how to call it."""
     lines = []
     for name, model in sorted(registry.models.items()):
@@ -141,13 +152,25 @@ def announcement(settings: Settings, registry: Registry, address: tuple[str, int
             f"{name}{mark}: version {model.artefact.version}, {model.precision}, "
             f"{model.provider}, {model.runners} runner(s), labels {', '.join(model.artefact.labels)}"
         )
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address[0], address[0])  # noqa: S104 - a comparison
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    url = f"http://{host}:{address[1]}"
     pair = registry.models[registry.default].artefact.task == "pair"
     body = '{"inputs": {"text": "one text", "text_pair": "another"}}' if pair else '{"inputs": "a good film"}'
-    cores = available_cores()
-    lines.append(f"listening on {url} with {settings.workers} worker(s) on {cores} core(s); docs at {url}/docs")
-    lines.append(f"try: curl -s {url}/classify -H 'content-type: application/json' -d '{body}'")
+    where = url = url_of(listeners.main)
+    curl = "curl -s"
+    if settings.uds is not None:
+        where = str(settings.uds)
+        curl += f" --unix-socket {settings.uds}"
+    docs = url if listeners.admin is None else url_of(listeners.admin)
+    workers = f"with {settings.workers} worker(s) on {available_cores()} core(s)"
+    lines.append(f"listening on {where} {workers}; docs at {docs}/docs")
+    key = " -H 'authorization: Bearer KEY'" if settings.asks_for_keys else ""
+    lines.append(f"try: {curl} {url}/classify{key} -H 'content-type: application/json' -d '{body}'")
     return "\n".join(lines)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address at which this machine reaches a port."""
+    address = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return "http://localhost"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])  # noqa: S104 - a comparison
+    return f"http://[{host}]:{address[1]}" if ":" in host else f"http://{host}:{address[1]}"

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -19,6 +19,7 @@ from ladabert_serve.errors import StartError
 from ladabert_serve.models.registry import Registry
 from ladabert_serve.observability.logs import configure_logging
 from ladabert_serve.observability.tallies import SharedTallies
+from ladabert_serve.server.listener import Listeners
 from ladabert_serve.server.server import announcement, run_server
 from ladabert_serve.settings import Settings
 
@@ -78,9 +79,9 @@ class Worker:
 class Supervisor:
     """Keeps a worker running at every place until a signal; one loop decides everything, signal handlers nothing."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listeners: Listeners) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._context = multiprocessing.get_context("spawn")
         self._tallies = SharedTallies(settings.workers)
         self._workers: dict[int, Worker] = {}  # by place
@@ -143,7 +144,8 @@ class Supervisor:
 
     def _start(self, place: int) -> None:
         messages, sender = self._context.Pipe(duplex=False)
-        arguments = (self._settings, self._listener, self._tallies, place, sender)
+        listeners = replace(self._listeners, file=None)  # it stays while other workers serve
+        arguments = (self._settings, listeners, self._tallies, place, sender)
         process = self._context.Process(target=_work, args=arguments, name="worker", daemon=True)
         now = time.monotonic()
         try:
@@ -193,7 +195,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
-        self._listener.close()  # else callers would queue on a port that nobody answers
+        self._listeners.close()  # else callers would queue where nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
 
@@ -205,22 +207,20 @@ class Supervisor:
         self._kill_at = time.monotonic() + KILL_AFTER_S
 
 
-def _work(
-    settings: Settings, listener: socket.socket, tallies: SharedTallies, place: int, messages: Connection
-) -> None:
+def _work(settings: Settings, listeners: Listeners, tallies: SharedTallies, place: int, messages: Connection) -> None:
     """Serve as one worker process."""
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, args=(settings,), name="parent-watch", daemon=True).start()
 
     def tell(registry: Registry) -> None:
-        send(Message(True, announcement(settings, registry, listener.getsockname())))
+        send(Message(True, announcement(settings, registry, listeners)))
 
     def send(message: Message) -> None:
         with messages, contextlib.suppress(BrokenPipeError):  # when the supervisor has ended
             messages.send(message)
 
     try:
-        run_server(settings, listener, tell, tallies.of_worker(place))
+        run_server(settings, listeners, tell, tallies.of_worker(place))
     except StartError as error:
         send(Message(False, str(error)))
         sys.exit(START_FAILED)

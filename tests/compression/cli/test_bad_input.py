@@ -56,7 +56,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("file", "content", "arguments", "message"),
     [
         ("train.tsv", "sentence\tlabel\ngood\tpositive\nbad\n", COMPRESS, "train.tsv:3: 1 fields, the header has 2"),
-        ("train.tsv", "sentence\tlabel\ngood\tpositive\n\nfine\tmaybe\n", COMPRESS, "train.tsv:3: 1 fields"),
+        ("train.tsv", "sentence\tlabel\ngood\tpositive\n\nfine\tmaybe\n", COMPRESS, "train.tsv:4: label 'maybe' is"),
         ("dev.tsv", "sentence\tlabel\ngood\t1\nfine\t2\n", COMPRESS, "--dev: dev.tsv:2: label '1' is not one of neg"),
         ("train.tsv", "sentence\tlabel\ngood\tpositive\nfine\tmaybe\n", COMPRESS, "train.tsv:3: label 'maybe' is not"),
         ("train.tsv", "sentence\tlabel\ngood\t\n", COMPRESS, "train.tsv:2: label '' is not one of negative, positive"),

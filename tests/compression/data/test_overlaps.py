@@ -2,7 +2,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.overlaps import hold_out_without_overlaps, rows_within
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 
 
 def encoded(tokenizer: PreTrainedTokenizerFast, *texts: str) -> EncodedTexts:
@@ -20,7 +20,7 @@ def test_nothing_of_a_held_out_row_is_learnt_from(tokenizer: PreTrainedTokenizer
     sentences = [f"{one} {other} film" for one in ("good", "great", "bad", "dull") for other in ("cold", "warm")]
     phrases = [sentence.removesuffix(" film") for sentence in sentences]
     data = encoded(tokenizer, *sentences, *phrases, "film", "plot", "the", "fine")
-    rest, held_out = hold_out_without_overlaps(data, 100, seed=3)
+    rest, held_out = map(data.select, hold_out_without_overlaps(data, 100, seed=3))
     assert len(held_out) == 2  # a tenth
     assert all(len(row) == len(data.input_ids[0]) or row in data.input_ids[-3:] for row in held_out.input_ids)
     both = EncodedTexts(
@@ -29,10 +29,11 @@ def test_nothing_of_a_held_out_row_is_learnt_from(tokenizer: PreTrainedTokenizer
     held_rows = range(len(rest), len(both))
     assert not rows_within(both, range(len(rest)), held_rows)
     assert not rows_within(both, held_rows, range(len(rest)))
-    assert hold_out_without_overlaps(data, 100, seed=3) == (rest, held_out)
+    assert tuple(map(data.select, hold_out_without_overlaps(data, 100, seed=3))) == (rest, held_out)
 
 
 def test_where_no_row_is_part_of_another_all_are_kept(tokenizer: PreTrainedTokenizerFast) -> None:
     words = ("good", "great", "fine", "nice", "warm", "bad", "awful", "poor", "dull", "cold")
-    rest, held_out = hold_out_without_overlaps(encoded(tokenizer, *(f"the {word}" for word in words)), 1, seed=0)
+    data = encoded(tokenizer, *(f"the {word}" for word in words))
+    rest, held_out = hold_out_without_overlaps(data, 1, seed=0)
     assert (len(rest), len(held_out)) == (9, 1)

@@ -7,7 +7,7 @@ import pytest
 
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.cli.main import main
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.predictions import confusion
 from ladabert_compress.recipe import Recipe

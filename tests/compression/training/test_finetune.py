@@ -5,7 +5,7 @@ import torch
 
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import label_ids_of
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import TrainingConfig

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ladabert_compress.cli.main import main
-from ladabert_compress.data.reading import LabelledTexts
+from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.saved import load_student
