@@ -205,7 +205,7 @@ class ModelFailedError(RequestError):
 class DeadlineExceededError(RequestError):
     """The deadline passed before an answer."""
 
-    detail = "the deadline passed before an answer; raise timeout_ms or send fewer texts"
+    detail = "the deadline passed before an answer; raise its timeout or send fewer texts"
 
 
 class CallerLeftError(RequestError):

@@ -145,8 +145,8 @@ def test_health_and_metadata(client: Any) -> None:
         (lambda client, tensor: client.infer("alpha", [tensor], sequence_id=1), "400", "parameters.sequence_id"),
         (lambda client, tensor: client.infer("alpha", [tensor], timeout=1), "503", "the deadline passed"),
         (lambda client, tensor: client.get_model_metadata("nope"), "404", "no model named 'nope'"),
-        (lambda client, tensor: client.get_inference_statistics("alpha"), "400", "no statistics"),
-        (lambda client, tensor: client.get_inference_statistics(), "400", "no statistics"),
+        (lambda client, tensor: client.get_inference_statistics("alpha"), "404", "no statistics"),
+        (lambda client, tensor: client.get_inference_statistics(), "404", "no statistics"),
         (
             lambda client, tensor: client.infer("alpha", [tensor], request_compression_algorithm="gzip"),
             "415",

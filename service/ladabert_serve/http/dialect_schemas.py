@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ladabert_serve.http.schemas import OneInput, Text, TextPair
+from ladabert_serve.http.schemas import Count, Natural, OneInput, Text, TextPair
 from ladabert_serve.models.scores import FunctionToApply
 
 Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
@@ -28,7 +28,7 @@ class VllmRequest(_Body):
     use_activation: bool | None = Field(default=None, description="Probabilities; false: logits.")
     raw_scores: bool = Field(default=False, description="Logits, as Infinity calls them.")
     add_special_tokens: Literal[True] = True
-    priority: int = Field(default=0, description="Ignored: every caller has a fair share.")
+    priority: Natural = Field(default=0, description="Ignored: every caller has a fair share.")
     user: Text | None = Field(default=None, description="Ignored.")
 
 
@@ -80,7 +80,7 @@ class OrtServerRequest(_Body):
     """One text for ort-server's /classify."""
 
     text: Text
-    top_k: int = Field(default=0, ge=0, description="How many labels to return, best first; 0: all.")
+    top_k: Natural = Field(default=0, description="How many labels to return, best first; 0: all.")
 
 
 class ErrorLine(BaseModel):
@@ -116,7 +116,7 @@ class HubParameters(_Body):
     """Options of the Hugging Face task text-classification."""
 
     function_to_apply: FunctionToApply | None = None
-    top_k: int | None = Field(default=None, ge=1, description="How many labels to return, best first; unset: all.")
+    top_k: Count | None = Field(default=None, description="How many labels to return, best first; unset: all.")
 
 
 class HubRequest(_Body):

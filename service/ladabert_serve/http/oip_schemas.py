@@ -4,13 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from ladabert_serve.http.schemas import MAX_TIMEOUT_MS, Text
+from ladabert_serve.http.schemas import Count, Natural, Text, TimeoutUs
 from ladabert_serve.models.scores import FunctionToApply
 from ladabert_serve.models.tokenizer import TruncationDirection
 
 InputName = Literal["text", "text_pair"]
 OutputName = Literal["label", "score", "scores"]
-Size = Annotated[int, Field(ge=1)]
 OneText: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 # The codec checks the elements: pydantic would see them twice.
 TextData = Annotated[list[Any], WithJsonSchema({"type": "array", "items": OneText, "minItems": 1})]
@@ -23,8 +22,8 @@ class _Body(BaseModel):
 class InputParameters(_Body):
     """How an input tensor was sent."""
 
-    binary_data_size: int | None = Field(
-        default=None, ge=0, description="Bytes of this tensor in the binary data after the JSON; then it has no `data`."
+    binary_data_size: Natural | None = Field(
+        default=None, description="Bytes of this tensor in the binary data after the JSON; then it has no `data`."
     )
 
 
@@ -32,7 +31,7 @@ class InputTensor(_Body):
     """Texts, as many as the first number of the shape says."""
 
     name: InputName
-    shape: list[Size] = Field(
+    shape: list[Count] = Field(
         min_length=1,
         max_length=2,
         description="`[n]` or `[n, 1]`.",
@@ -47,8 +46,8 @@ class OutputParameters(_Body):
     """How an output tensor is to be sent."""
 
     binary_data: bool | None = Field(default=None, description="In binary; unset: as `binary_data_output` says.")
-    classification: int | None = Field(
-        default=None, ge=1, description="Of `scores`: so many best classes, each as a text `score:index:label`."
+    classification: Count | None = Field(
+        default=None, description="Of `scores`: so many best classes, each as a text `score:index:label`."
     )
 
 
@@ -68,10 +67,8 @@ class InferParameters(_Body):
     )
     truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 400.")
     truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
-    timeout: int | None = Field(
-        default=None, ge=0, le=MAX_TIMEOUT_MS * 1000, description="Deadline in microseconds; unset or 0: the server's."
-    )
-    priority: int | None = Field(default=None, ge=0, description="Has no effect: requests share the model fairly.")
+    timeout: TimeoutUs | None = Field(default=None, description="Deadline in microseconds; unset or 0: the server's.")
+    priority: Natural | None = Field(default=None, description="Has no effect: requests share the model fairly.")
 
 
 class InferRequest(_Body):

@@ -36,7 +36,7 @@ SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-CONNECTION_ERRORS = (  # problems in any dialect
+BEFORE_THE_ROUTE = (  # problems in any dialect
     MalformedRequestError,
     HeadersTooLargeError,
     HostNotAllowedError,
@@ -59,7 +59,7 @@ def problem_responses(
         text = (error.__doc__ or "").splitlines()[0]
         response = responses.setdefault((statuses or {}).get(error, outcome.status), {"description": "", "content": {}})
         response["description"] = f"{response['description']} {text}".strip()
-        own = model is not Problem and error not in CONNECTION_ERRORS
+        own = model is not Problem and error not in BEFORE_THE_ROUTE
         response["content"] |= json_content(model) if own else PROBLEM
         if own and error is UnknownModelError:  # a path with a slash in the name is no route
             response["content"] |= PROBLEM

@@ -47,7 +47,9 @@ def _whole(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS), BeforeValidator(_whole)]
+TimeoutUs = Annotated[int, Field(ge=0, le=MAX_TIMEOUT_MS * 1000), BeforeValidator(_whole)]
 
 
 class TextPair(_Body):

@@ -13,7 +13,7 @@ from ladabert_serve.http.oip_schemas import InferError, ModelNames, ModelReady
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.schemas import parse_request, text_input
 from ladabert_serve.models.model import Model, Prediction, Question
-from ladabert_serve.models.scores import scores_in_order
+from ladabert_serve.models.scores import FunctionToApply, scores_in_order
 from ladabert_serve.routes.oip import STATUSES, refuse
 from ladabert_serve.routes.oip_models import names_response, ready_response
 
@@ -32,7 +32,7 @@ async def predict(call: Call, services: Services) -> bytes:
     inputs = [
         text_input(entry, f"instances[{index}]", settings.max_text_bytes) for index, entry in enumerate(body.instances)
     ]
-    function = "none" if body.parameters.return_raw_logits else None
+    function: FunctionToApply | None = "none" if body.parameters.return_raw_logits else None
 
     # Admit, tokenise, queue, batch, run.
     question = Question(inputs, function_to_apply=function, paths="instances[{}]".format)

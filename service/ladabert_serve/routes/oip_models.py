@@ -110,7 +110,7 @@ def _configure(model: Model) -> Response:
 
 async def refuse_statistics(_: Request) -> Response:
     """Refuse: the server keeps its figures as Prometheus metrics."""
-    return JSONResponse({"error": "this server keeps no statistics in Triton's form; /metrics has its figures"}, 400)
+    return JSONResponse({"error": "this server keeps no statistics in Triton's form; /metrics has its figures"}, 404)
 
 
 def _add(path: str, endpoint: Callable[[Request], Awaitable[Response]], **documentation: Any) -> None:
@@ -167,7 +167,7 @@ def _outputs(model: Model) -> list[TensorShape]:
 
 
 for statistics in ("/models/stats", *(f"{path}/stats" for path in MODEL_PATHS)):  # before a model of that name
-    _add(statistics, refuse_statistics, summary="No statistics", status_code=400, response_model=InferError)
+    _add(statistics, refuse_statistics, summary="No statistics", status_code=404, response_model=InferError)
 _serve("", _describe, "Describe a model", ModelMetadata, {})
 _serve("/ready", ready_response, "Can a model answer requests?", ModelReady, NOT_READY)
 _serve("/config", _configure, "Describe a model for Triton's tools", ModelConfig, {})

@@ -62,7 +62,7 @@ def write_response(request: InferRequest, model: Model, predictions: Sequence[Pr
         binary = wanted.parameters.binary_data
         if request.parameters.binary_data_output if binary is None else binary:
             pack = pack_texts if tensor.datatype == "BYTES" else pack_floats
-            parts.append(pack(tensor.values))  # type: ignore[operator]  # the datatype says which
+            parts.append(pack(tensor.values))
             output["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             output["data"] = tensor.values
