@@ -10,7 +10,7 @@ from ladabert_serve.routes import ort_server, vllm
 from ladabert_serve.settings import Settings
 
 # The other dialects of this path, by the key that holds the texts.
-DIALECTS = {"input": vllm, "text": ort_server}
+DIALECTS = {"input": (vllm.answer, vllm.refuse), "text": (ort_server.answer, ort_server.refuse)}
 
 
 async def classify(call: Call, services: Services) -> bytes:
@@ -23,10 +23,10 @@ async def classify(call: Call, services: Services) -> bytes:
     # Validate.
     payload = await read_json(call, settings)
     if isinstance(payload, dict):
-        for key, dialect in DIALECTS.items():
+        for key, (answer, refuse) in DIALECTS.items():
             if key in payload and "inputs" not in payload:
-                call.refuse = dialect.refuse
-                return await dialect.answer(call, services, payload)
+                call.refuse = refuse
+                return await answer(call, services, payload)
         find_model(call, services.registry, payload.get("model"))
     body = parse_request(ClassifyRequest, payload, "inputs", settings.max_inputs)
     if body.timeout_ms is not None:
