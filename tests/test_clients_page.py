@@ -60,6 +60,24 @@ def curl(process: Process, title: str) -> Any:
     return json.loads(body)
 
 
+def test_hugging_faces_client(process: Process, expected: list[dict[str, Any]]) -> None:
+    names: dict[str, Any] = {}
+    (block,) = section("huggingface_hub", "python")
+    exec(block.replace("127.0.0.1:8000", f"127.0.0.1:{process.port}"), names)  # the page is ours
+    assert (names["label"], names["score"]) == (expected[0]["label"], pytest.approx(expected[0]["score"], abs=1e-6))
+
+
+def test_vllms_route(process: Process, expected: list[dict[str, Any]]) -> None:
+    for found, each in zip(curl(process, "vLLM's route with curl")["data"], expected, strict=True):
+        assert found["label"] == each["label"]
+        assert max(found["probs"]) == pytest.approx(each["score"], abs=1e-6)
+
+
+def test_text_embeddings_inferences_route(process: Process, expected: list[dict[str, Any]]) -> None:
+    for found, each in zip(curl(process, "text-embeddings-inference's route with curl"), expected, strict=True):
+        assert found[0] == {"label": each["label"], "score": pytest.approx(each["score"], abs=1e-6)}
+
+
 def test_tritons_clients(process: Process, expected: list[dict[str, Any]]) -> None:
     names: dict[str, Any] = {}
     first, classes, asynchronous = section("Triton's client", "python")
