@@ -252,6 +252,6 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     NotLiveError: Outcome(503, "Not live", retry=True),
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
-    ModelFailedError: Outcome(503, "Model failed", retry=True),
+    ModelFailedError: Outcome(503, "Model failed", retry=True, in_dialects=(424,)),
     DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline", in_dialects=(503,)),
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ladabert_serve.errors import CallerLeftError, DeadlineExceededError
+from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, RequestError
 from ladabert_serve.http.api_keys import ApiKey
 from ladabert_serve.models.model import ModelBatcher, ModelTicket
 from ladabert_serve.observability.metrics import UNKNOWN_MODEL
@@ -21,6 +21,7 @@ class Call:
     model = UNKNOWN_MODEL
     key: ApiKey | None = None  # with which it came, where keys are configured
     deadline = float("inf")  # on the monotonic clock
+    refuse: Callable[[RequestError, str], Response] | None = None  # of the body's dialect, where it is not the route's
     ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
     _batcher: ModelBatcher  # that admitted it
     _alarm: asyncio.TimerHandle | None = None

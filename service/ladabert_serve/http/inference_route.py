@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -11,12 +12,16 @@ from starlette.types import Receive, Scope, Send
 
 from ladabert_serve.errors import OUTCOMES, DrainingError, ModelFailedError, RequestError
 from ladabert_serve.http.api_keys import KeyRing
+from ladabert_serve.http.body import check_content_type, parse_json
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.problem import problem_response, unexpected_problem
 from ladabert_serve.http.schemas import Problem
 from ladabert_serve.models.registry import Registry
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.settings import Settings
+
+MAX_VALUES_PER_INPUT = 5  # commas, colons and brackets of {"text": …, "text_pair": …} in a list
+MAX_VALUES_BESIDE = 64  # of the other fields
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,23 @@ class Services:
     metrics: Metrics
     records: Sequence[Callable[[Call, int], None]]  # called with each call and its status before it is answered
     keys: KeyRing | None = None  # None: no key is asked for
+
+
+async def read_json(call: Call, settings: Settings) -> Any:
+    """Return the request's JSON, whose lists hold at most `max_inputs` texts or pairs; raises RequestError."""
+    call.set_deadline(settings.default_timeout_ms / 1000)
+    data = await call.read_body()
+    check_content_type(call.headers)
+    return parse_json(data, MAX_VALUES_PER_INPUT * settings.max_inputs + MAX_VALUES_BESIDE)
+
+
+def find_model(call: Call, registry: Registry, name: Any) -> None:
+    """Set the call's model to the one that a request means, the default one for None, if there is such a model."""
+    model = registry.find(name) if isinstance(name, str) else None
+    if name is None:
+        call.model = registry.default
+    elif model is not None:
+        call.model = model.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +112,5 @@ class InferenceRoute:
         if isinstance(error, ModelFailedError):  # the answer says that the log has the cause
             logger.error("request %s failed on model %s: %s", call.request_id, call.model, error.cause)
         error.__traceback__ = None  # its frames know the call, which knows it: a cycle for the garbage collector
-        response = self.refuse(error, call.request_id)
+        response = (call.refuse or self.refuse)(error, call.request_id)
         return response.status_code, OUTCOMES[type(error)].rejected_reason, response

@@ -99,7 +99,7 @@ def describe(app: FastAPI, inference: Iterable[InferenceRoute], with_keys: bool)
 def _add_routes(schema: dict[str, Any], routes: Iterable[InferenceRoute]) -> None:
     models: set[tuple[type[BaseModel], str]] = set()
     for route in routes:
-        schema["paths"][route.path] = {"post": _operation(route)}
+        schema["paths"].setdefault(route.path, {})["post"] = _operation(route)
         models |= {(route.request_model, "validation"), (route.response_model, "serialization")}
         models.add((route.error_model, "serialization"))
     _, definitions = models_json_schema([*models, (Problem, "serialization")], ref_template=REFERENCE)  # type: ignore[list-item]

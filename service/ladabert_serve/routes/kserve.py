@@ -6,21 +6,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ladabert_serve.errors import NotReadyError, UnknownModelError
-from ladabert_serve.http.body import check_content_type, parse_json
 from ladabert_serve.http.call import Call
-from ladabert_serve.http.inference_route import InferenceRoute, Services
+from ladabert_serve.http.inference_route import InferenceRoute, Services, read_json
 from ladabert_serve.http.kserve_schemas import PredictParameters, PredictRequest, PredictResponse
 from ladabert_serve.http.oip_schemas import InferError, ModelNames, ModelReady
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.schemas import parse_request, text_input
 from ladabert_serve.models.model import Model, Prediction, Question
-from ladabert_serve.models.scores import FunctionToApply
+from ladabert_serve.models.scores import FunctionToApply, scores_in_order
 from ladabert_serve.routes.oip import STATUSES, refuse
 from ladabert_serve.routes.oip_models import names_response, ready_response
-from ladabert_serve.routes.oip_tensors import scores_in_order
-
-MAX_VALUES_PER_INPUT = 5  # commas, colons and brackets of {"text": …, "text_pair": …} in a list
-MAX_VALUES_BESIDE = 16  # of the other fields
 
 router = APIRouter(prefix="/v1", tags=["kserve"])
 
@@ -30,12 +25,9 @@ async def predict(call: Call, services: Services) -> bytes:
     settings = services.settings
 
     # Validate.
-    call.set_deadline(settings.default_timeout_ms / 1000)
-    data = await call.read_body()
-    check_content_type(call.headers)
     model = services.registry.get(call.path_parameters["name"])
     call.model = model.name
-    payload = parse_json(data, MAX_VALUES_PER_INPUT * settings.max_inputs + MAX_VALUES_BESIDE)
+    payload = await read_json(call, settings)
     body = parse_request(PredictRequest, payload, "instances", settings.max_inputs)
     inputs = [
         text_input(entry, f"instances[{index}]", settings.max_text_bytes) for index, entry in enumerate(body.instances)
@@ -53,7 +45,7 @@ async def predict(call: Call, services: Services) -> bytes:
 def _encode(prediction: Prediction, model: Model, parameters: PredictParameters) -> int | dict[str, float]:
     labels = model.artefact.labels
     if parameters.return_probabilities or parameters.return_raw_logits:
-        return {str(index): score for index, score in enumerate(scores_in_order(labels, prediction))}
+        return {str(index): score for index, score in enumerate(scores_in_order(labels, prediction["scores"]))}
     return labels.index(prediction["label"])
 
 

@@ -19,6 +19,7 @@ from ladabert_serve.http.tensors import (
     unpack_texts,
 )
 from ladabert_serve.models.model import Model, Prediction
+from ladabert_serve.models.scores import scores_in_order
 from ladabert_serve.models.tokenizer import TextInput
 from ladabert_serve.settings import Settings
 
@@ -95,18 +96,12 @@ def _tensor(wanted: RequestedOutput, labels: Sequence[str], predictions: Sequenc
         return _Tensor("FP32", [rows], [prediction["score"] for prediction in predictions])
     classes = wanted.parameters.classification
     if classes is None:
-        values = [score for prediction in predictions for score in scores_in_order(labels, prediction)]
+        values = [score for prediction in predictions for score in scores_in_order(labels, prediction["scores"])]
         return _Tensor("FP32", [rows, len(labels)], values)
     index_of = {label: index for index, label in enumerate(labels)}
     best = [prediction["scores"][:classes] for prediction in predictions]
     texts = [f"{each['score']:f}:{index_of[each['label']]}:{each['label']}" for row in best for each in row]
     return _Tensor("BYTES", [rows, min(classes, len(labels))], texts)
-
-
-def scores_in_order(labels: Sequence[str], prediction: Prediction) -> list[float]:
-    """Return a prediction's scores in the order of the model's labels."""
-    score_of = {each["label"]: each["score"] for each in prediction["scores"]}
-    return [score_of[label] for label in labels]
 
 
 def _raw_payload(body: bytes) -> dict[str, Any]:
