@@ -16,6 +16,7 @@ from ladabert_serve.http.tensors import pack_texts
 from ladabert_serve.routes.oip import STATUSES
 from tests.service.conftest import Server, serving
 from tests.service.gated import gated, metric, rejected
+from tests.service.test_api_keys import KEY, LINES
 from tests.service.test_oip_tensors import MUTANTS
 
 VERSION = "0123456789ab"
@@ -160,6 +161,16 @@ def test_a_full_queue_and_a_passed_deadline_are_503_and_counted_as_what_they_are
         series = 'ladabert_requests_total{model="alpha",route="/v2/models/{name}/infer",status="503"}'
         assert metric(waiting.server, series) == 2
         assert (rejected(waiting.server, "deadline"), rejected(waiting.server, "queue_full")) == (1, 1)
+
+
+def test_a_missing_key_is_401_in_the_protocols_form(models: Path) -> None:
+    with serving(models, api_keys=LINES) as server:
+        for path in (INFER, "/v1/models/alpha:predict"):
+            response = infer(server, {"inputs": [TEXT]}, path)
+            check(response, 401, ERROR)
+            assert response.headers["www-authenticate"] == "Bearer"
+        assert infer(server, {"inputs": [TEXT]}, headers={"x-api-key": KEY}).status_code == 200
+        assert server.get("/v2/health/ready").status_code == 200
 
 
 def test_every_status_of_a_dialect_is_in_the_one_table() -> None:

@@ -235,8 +235,12 @@ def parse_request(model: type[RequestT], value: Any, texts: str | None = None, m
 
 def text_input(entry: str | TextPair, path: str, limit_bytes: int) -> TextInput:
     """Return one input of a request; raises TooLargeError for a text over the limit."""
-    value = TextInput(entry) if isinstance(entry, str) else TextInput(entry.text, entry.text_pair)
-    size_bytes = max(len(text.encode()) for text in value if text is not None)
+    if isinstance(entry, str):
+        value = TextInput(entry)
+        size_bytes = len(entry.encode())
+    else:
+        value = TextInput(entry.text, entry.text_pair)
+        size_bytes = max(len(text.encode()) for text in value if text is not None)
     if size_bytes > limit_bytes:
         raise TooLargeError(path, size_bytes, limit_bytes, "bytes")
     return value
