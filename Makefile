@@ -65,5 +65,5 @@ $(OLDEST)/installed: pyproject.toml tests/lower_bounds.py
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m tests.lower_bounds > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip --disable-pip-version-check --quiet install --constraint $(OLDEST)/constraints.txt \
-	  --editable '.[tracing]' pytest pytest-xdist hypothesis httpx psutil pyyaml onnx
+	  --editable '.[tracing]' pytest pytest-xdist hypothesis httpx psutil pyyaml onnx 'tritonclient[http]'
 	touch $@

@@ -9,8 +9,8 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def pins(requirements: Iterable[str]) -> list[str]:
-    """Turn `name>=1.2,<3` into `name==1.2`; a requirement without a lower bound has no pin."""
-    bounds = (re.match(r"([\w-]+)>=([\w.]+)", requirement) for requirement in requirements)
+    """Turn `name>=1.2,<3` into `name==1.2`; extras and what has no lower bound are left out."""
+    bounds = (re.match(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", requirement) for requirement in requirements)
     return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ladabert_serve.http.access_log import log_call
 from ladabert_serve.http.call import Call
@@ -28,12 +28,30 @@ from ladabert_serve.models.repository import load_repository
 from ladabert_serve.models.watch import FolderWatch, follow
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.observability.tallies import WorkerTallies
-from ladabert_serve.routes import classify, health, models, repository
+from ladabert_serve.routes import (
+    classify,
+    health,
+    hugging_face,
+    kserve,
+    models,
+    oip,
+    oip_models,
+    repository,
+    text_embeddings_inference,
+    vllm,
+)
 from ladabert_serve.routes import metrics as metrics_route
 from ladabert_serve.routes.docs import add_docs
 from ladabert_serve.settings import Settings
 
-INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (classify.ROUTE,)
+INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (
+    classify.ROUTE,
+    vllm.ROUTE,
+    text_embeddings_inference.ROUTE,
+    *hugging_face.ROUTES,
+    *oip.ROUTES,
+    kserve.ROUTE,
+)
 
 
 class Application(Starlette):
@@ -100,7 +118,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    for module in (models, health, repository, metrics_route):
+    for module in (models, health, repository, metrics_route, oip_models, kserve):
         api.include_router(module.router)
     add_docs(api)
     describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)
@@ -110,12 +128,31 @@ def create_app(
     async def openapi(_: Request) -> Response:
         return document
 
-    routes = [Route(route.path, route, methods=["POST"]) for route in INFERENCE_ROUTES]
+    gated = KeyGate(api)
+    described = {route.path for route in models.router.routes if isinstance(route, Route)}
+    routes = [
+        Route(route.path, _PostOr(route, gated), methods=["GET", "POST"])
+        if route.path in described
+        else Route(route.path, route, methods=["POST"])
+        for route in INFERENCE_ROUTES
+    ]
     app = Application(routes=[*routes, Route("/openapi.json", openapi)], lifespan=lifespan)
     app.settings = settings
     app.router.redirect_slashes = False
-    app.router.default = KeyGate(api)
+    app.router.default = gated
     return app
+
+
+class _PostOr:
+    """A path of which POST is an inference route, and the rest FastAPI's."""
+
+    def __init__(self, route: InferenceRoute, api: ASGIApp) -> None:
+        self._route = route
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        await (self._route if scope["method"] == "POST" else self._api)(scope, receive, send)
 
 
 async def _routing_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ ServiceError
     ├── UnauthenticatedError       API keys are configured and the request has none that fits
     ├── ForbiddenError             the API key lacks the scope that the route needs
     ├── UnknownModelError          no model has that name
+    ├── UnknownVersionError        the model is there in another version only
     ├── TooLargeError              body, number of inputs or one text over the limit
     ├── UnsupportedMediaError      the body is not declared as JSON
     ├── InvalidRequestError        JSON that does not fit the schema or the model
@@ -110,6 +111,14 @@ class UnknownModelError(RequestError):
         self.name = name
 
 
+class UnknownVersionError(RequestError):
+    """The model is there in another version only."""
+
+    def __init__(self, model: str, version: str, served: str) -> None:
+        shown = version if len(version) <= 128 else version[:128] + "…"
+        super().__init__(f"model {model!r} has no version {shown!r}; served is {served!r}")
+
+
 class TooLargeError(RequestError):
     """Body, number of inputs or one text over the limit."""
 
@@ -196,7 +205,7 @@ class ModelFailedError(RequestError):
 class DeadlineExceededError(RequestError):
     """The deadline passed before an answer."""
 
-    detail = "the deadline passed before an answer; raise timeout_ms or send fewer texts"
+    detail = "the deadline passed before an answer; raise its timeout or send fewer texts"
 
 
 class CallerLeftError(RequestError):
@@ -214,6 +223,7 @@ class Outcome:
     retry: bool = False  # whether asking again later may help: adds Retry-After
     rejected_reason: str | None = None
     challenge: str | None = None  # how to authenticate: adds WWW-Authenticate
+    in_dialects: tuple[int, ...] = ()  # other statuses that dialects send for it
 
 
 def _one_line(text: str) -> str:
@@ -230,17 +240,18 @@ OUTCOMES: dict[type[RequestError], Outcome] = {
     UnauthenticatedError: Outcome(401, "Unauthenticated", challenge="Bearer"),
     ForbiddenError: Outcome(403, "Forbidden"),
     UnknownModelError: Outcome(404, "Unknown model"),
-    TooLargeError: Outcome(413, "Too large", rejected_reason="too_large"),
+    UnknownVersionError: Outcome(404, "Unknown version"),
+    TooLargeError: Outcome(413, "Too large", rejected_reason="too_large", in_dialects=(400,)),
     UnsupportedMediaError: Outcome(415, "Unsupported media type"),
-    InvalidRequestError: Outcome(422, "Invalid request"),
-    QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full"),
-    RateLimitedError: Outcome(429, "Rate limited", retry=True, rejected_reason="rate_limited"),
+    InvalidRequestError: Outcome(422, "Invalid request", in_dialects=(400,)),
+    QueueFullError: Outcome(429, "Queue full", retry=True, rejected_reason="queue_full", in_dialects=(503,)),
+    RateLimitedError: Outcome(429, "Rate limited", retry=True, rejected_reason="rate_limited", in_dialects=(503,)),
     HeadersTooLargeError: Outcome(431, "Headers too large"),
     TooManyConnectionsError: Outcome(503, "Too many connections", retry=True),
     CallerLeftError: Outcome(499, "Caller hung up", rejected_reason="cancelled"),
     NotLiveError: Outcome(503, "Not live", retry=True),
     NotReadyError: Outcome(503, "Not ready", retry=True),
     DrainingError: Outcome(503, "Shutting down", retry=True, rejected_reason="draining"),
-    ModelFailedError: Outcome(503, "Model failed", retry=True),
-    DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline"),
+    ModelFailedError: Outcome(503, "Model failed", retry=True, in_dialects=(424,)),
+    DeadlineExceededError: Outcome(504, "Deadline exceeded", rejected_reason="deadline", in_dialects=(503,)),
 }

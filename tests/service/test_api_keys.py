@@ -18,6 +18,7 @@ from ladabert_serve.cli import main
 from ladabert_serve.errors import ForbiddenError, RateLimitedError, StartError, UnauthenticatedError
 from ladabert_serve.http import api_keys
 from ladabert_serve.http.api_keys import LONGEST_KEY, ApiKey, KeyRing, format_line, hash_key, new_key, parse_keys
+from ladabert_serve.http.gates import OPEN_PATHS
 from ladabert_serve.http.key_file import KeyFile
 from ladabert_serve.observability.logs import JsonFormatter
 from ladabert_serve.settings import Settings
@@ -185,7 +186,7 @@ def test_the_document_says_where_a_key_is_needed(models: Path) -> None:
     asking = {path for path, methods in schema["paths"].items() for each in methods.values() if each.get("security")}
     assert all({name for entry in each["security"] for name in entry} == schemes for each in operations(schema, asking))
     assert all("401" in each["responses"] for each in operations(schema, asking))
-    assert set(schema["paths"]) - asking == {"/health/live", "/health/ready", "/metrics"}
+    assert set(schema["paths"]) - asking == OPEN_PATHS
 
 
 def operations(schema: Any, paths: set[str]) -> list[Any]:

@@ -12,9 +12,9 @@ from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
 from tests.service.tiny_artefact import REPOSITORY
 
-SETTINGS, HTTP, METRICS = (
+SETTINGS, HTTP, METRICS, PROTOCOL = (
     (REPOSITORY / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("settings", "http", "metrics")
+    for name in ("settings", "http", "metrics", "open-inference-protocol")
 )
 FIELDS = sorted(Settings.model_fields)
 
@@ -138,7 +138,7 @@ def test_every_route_is_documented(models: Path) -> None:
     with serving(models) as server:
         paths = server.get("/openapi.json").json()["paths"]
     for path in paths:
-        assert f"`{path}`" in HTTP or f" {path}`" in HTTP, path
+        assert any(f"`{path}`" in page or f" {path}`" in page for page in (HTTP, PROTOCOL)), path
 
 
 def test_the_documented_answer_fits_the_schema() -> None:

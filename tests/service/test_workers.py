@@ -51,8 +51,16 @@ def test_one_worker_that_keeps_dying_holds_up_the_replacement_of_no_other() -> N
     assert restarts.wait_s(FIRST_PAUSE_S) == LONGEST_PAUSE_S - FIRST_PAUSE_S
 
 
+THREADS_BEFORE_MODELS = 4  # at most: two of its own, and those of libraries
+
+
 def ended(pids: set[int]) -> bool:
     return not any(command_of(str(pid)) for pid in pids)
+
+
+def has_loaded(pid: int) -> bool:
+    """Whether a worker has started threads for its models."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir())) > THREADS_BEFORE_MODELS
 
 
 def test_a_replacement_that_cannot_start_says_why_and_is_tried_again_while_the_other_serves(
@@ -63,6 +71,7 @@ def test_a_replacement_that_cannot_start_says_why_and_is_tried_again_while_the_o
     graph = folder / "alpha" / "model.onnx"
     whole = graph.read_bytes()
     with log.open("wb") as stderr, started(folder, "--workers", "2", stderr=stderr) as process:
+        wait_until(lambda: all(map(has_loaded, process.workers())))  # before it breaks for the next one
         assert process.classify("a") == 200
         break_hash(folder / "alpha")
         os.kill(min(process.workers()), signal.SIGKILL)

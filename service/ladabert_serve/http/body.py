@@ -24,6 +24,11 @@ def check_content_type(headers: Mapping[bytes, bytes]) -> None:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in ("utf-8", "utf8"):
             raise UnsupportedMediaError("send the JSON as UTF-8")
+    check_not_compressed(headers)
+
+
+def check_not_compressed(headers: Mapping[bytes, bytes]) -> None:
+    """Raise UnsupportedMediaError if the body is declared as compressed."""
     if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaError("send the body without content-encoding")
 

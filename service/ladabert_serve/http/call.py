@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ladabert_serve.errors import CallerLeftError, DeadlineExceededError
+from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, RequestError
 from ladabert_serve.http.api_keys import ApiKey
 from ladabert_serve.models.model import ModelBatcher, ModelTicket
 from ladabert_serve.observability.metrics import UNKNOWN_MODEL
@@ -21,6 +21,7 @@ class Call:
     model = UNKNOWN_MODEL
     key: ApiKey | None = None  # with which it came, where keys are configured
     deadline = float("inf")  # on the monotonic clock
+    refuse: Callable[[RequestError, str], Response] | None = None  # of the body's dialect, where it is not the route's
     ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
     _batcher: ModelBatcher  # that admitted it
     _alarm: asyncio.TimerHandle | None = None
@@ -31,6 +32,7 @@ class Call:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started_at = time.monotonic()
         self.path: str = scope["path"]
+        self.path_parameters: Mapping[str, str] = scope.get("path_params", {})
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.request_id: str = scope["state"]["request_id"]
         self._scope = scope
@@ -130,6 +132,6 @@ class Call:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def answer_problem(self, response: Response) -> None:
-        """Send another answer."""
+    async def send_response(self, response: Response) -> None:
+        """Send any other answer."""
         await response(self._scope, self._receive, self._send)

@@ -1,6 +1,6 @@
 """Request and response bodies of this server's own routes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -10,14 +10,15 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
     ValidationError,
 )
 from pydantic_core import PydanticCustomError
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
 from ladabert_serve.models.scores import FunctionToApply
-from ladabert_serve.models.tokenizer import TruncationDirection
+from ladabert_serve.models.tokenizer import TextInput, TruncationDirection
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
 
 MAX_TIMEOUT_MS = 3600000
 MAX_REPORTED_ERRORS = 20
@@ -46,7 +47,9 @@ def _whole(value: Any) -> Any:
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 TimeoutMs = Annotated[int, Field(ge=1, le=MAX_TIMEOUT_MS), BeforeValidator(_whole)]
+TimeoutUs = Annotated[int, Field(ge=0, le=MAX_TIMEOUT_MS * 1000), BeforeValidator(_whole)]
 
 
 class TextPair(_Body):
@@ -222,30 +225,40 @@ class Problem(BaseModel):
     errors: list[ProblemField] | None = Field(default=None, description="The fields that do not fit (422 only).")
 
 
-_validate_classify_request = TypeAdapter(ClassifyRequest).validator.validate_python
-
-
-def parse_classify_request(value: Any, max_inputs: int) -> ClassifyRequest:
+def parse_request(model: type[RequestT], value: Any, texts: str | None = None, max_inputs: int = 0) -> RequestT:
     """Check a decoded JSON value; raises InvalidRequestError with the path of each field that does not fit.
 
-    A list over `max_inputs` raises TooLargeError. That and unknown fields are found before the list is validated.
+    A list `texts` over `max_inputs` raises TooLargeError. That and unknown fields are found before the list is
+    validated.
     """
     if isinstance(value, dict):
-        unknown = [name for name in value if name not in ClassifyRequest.model_fields]
+        unknown = [name for name in value if name not in model.model_fields]
         if unknown:
             errors = [FieldError(str(name)[:100], "no such field") for name in unknown[:MAX_REPORTED_ERRORS]]
             raise InvalidRequestError(errors)
-        inputs = value.get("inputs")
-        if isinstance(inputs, list) and len(inputs) > max_inputs:
-            raise TooLargeError("inputs", len(inputs), max_inputs, "texts")
+        listed = value.get(texts)
+        if isinstance(listed, list) and len(listed) > max_inputs:
+            raise TooLargeError(str(texts), len(listed), max_inputs, "texts")
     try:
-        request: ClassifyRequest = _validate_classify_request(value)
+        return model.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_REPORTED_ERRORS]
         raise InvalidRequestError(
             [FieldError(_path(entry["loc"]), MESSAGES.get(entry["type"], entry["msg"])) for entry in found]
         ) from error
-    return request
+
+
+def text_input(entry: str | TextPair, path: str, limit_bytes: int) -> TextInput:
+    """Return one input of a request; raises TooLargeError for a text over the limit."""
+    if isinstance(entry, str):
+        value = TextInput(entry)
+        size_bytes = len(entry.encode())
+    else:
+        value = TextInput(entry.text, entry.text_pair)
+        size_bytes = max(len(text.encode()) for text in value if text is not None)
+    if size_bytes > limit_bytes:
+        raise TooLargeError(path, size_bytes, limit_bytes, "bytes")
+    return value
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -34,6 +34,12 @@ def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> l
     return [{"label": label, "score": score} for label, score in best_first[:top_k]]
 
 
+def scores_in_order(labels: Sequence[str], ranked: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the scores of all labels, which `rank` has sorted, in the order of the labels."""
+    score_of = {each["label"]: each["score"] for each in ranked}
+    return [score_of[label] for label in labels]
+
+
 def _sigmoid(value: float) -> float:
     if value >= 0:
         return 1 / (1 + exp(-value))

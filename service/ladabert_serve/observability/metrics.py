@@ -20,7 +20,14 @@ from ladabert_serve.errors import OUTCOMES
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
-ANSWERS = sorted({(200, ""), (500, "")} | {(each.status, each.rejected_reason or "") for each in OUTCOMES.values()})
+ANSWERS = sorted(
+    {(200, ""), (500, "")}
+    | {
+        (status, each.rejected_reason or "")
+        for each in OUTCOMES.values()
+        for status in (each.status, *each.in_dialects)
+    }
+)
 REASONS = sorted({reason for _, reason in ANSWERS if reason})
 PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 ACCEPT_CHARACTERS = 4096  # that are looked at

@@ -1,35 +1,34 @@
 """POST /classify: validate, admit, tokenise, queue, batch, run, reply."""
 
-from typing import Any
-
 from pydantic_core import to_json
 
-from ladabert_serve.errors import TooLargeError
-from ladabert_serve.http.body import check_content_type, parse_json
 from ladabert_serve.http.call import Call
-from ladabert_serve.http.inference_route import InferenceRoute, Services
-from ladabert_serve.http.schemas import ClassifyRequest, ClassifyResponse, TextPair, parse_classify_request
+from ladabert_serve.http.inference_route import InferenceRoute, Services, find_model, read_json
+from ladabert_serve.http.schemas import ClassifyRequest, ClassifyResponse, parse_request, text_input
 from ladabert_serve.models.model import Model, Prediction, Question
-from ladabert_serve.models.repository import Repository
-from ladabert_serve.models.tokenizer import TextInput
-from ladabert_serve.observability.metrics import UNKNOWN_MODEL
+from ladabert_serve.routes import ort_server, vllm
 from ladabert_serve.settings import Settings
 
-MAX_VALUES_PER_INPUT = 5  # commas, colons and brackets of {"text": …, "text_pair": …} in a list
-MAX_VALUES_BESIDE = 64  # of the other fields
+# The other dialects of this path, by the key that holds the texts.
+DIALECTS = {"input": (vllm.answer, vllm.refuse), "text": (ort_server.answer, ort_server.refuse)}
 
 
 async def classify(call: Call, services: Services) -> bytes:
-    """Classify one input or a list of them; predictions come back in their order."""
+    """Classify one input or a list of them; predictions come back in their order.
+
+    A body with `input` in the place of `inputs` is answered as by vLLM, one with `text` as by ort-server.
+    """
     settings = services.settings
 
     # Validate.
-    call.set_deadline(settings.default_timeout_ms / 1000)
-    data = await call.read_body()
-    check_content_type(call.headers)
-    payload = parse_json(data, MAX_VALUES_PER_INPUT * settings.max_inputs + MAX_VALUES_BESIDE)
-    call.model = _label(services.registry, payload)
-    body = parse_classify_request(payload, settings.max_inputs)
+    payload = await read_json(call, settings)
+    if isinstance(payload, dict):
+        for key, (answer, refuse) in DIALECTS.items():
+            if key in payload and "inputs" not in payload:
+                call.refuse = refuse
+                return await answer(call, services, payload)
+        find_model(call, services.registry, payload.get("model"))
+    body = parse_request(ClassifyRequest, payload, "inputs", settings.max_inputs)
     if body.timeout_ms is not None:
         call.set_deadline(body.timeout_ms / 1000)
     model = services.registry.get(body.model)
@@ -51,43 +50,20 @@ ROUTE = InferenceRoute(
 )
 
 
-def _label(registry: Repository, payload: Any) -> str:
-    """Return the served model that a request means, as its label in the metrics, before it is validated."""
-    if not isinstance(payload, dict):
-        return UNKNOWN_MODEL
-    name = payload.get("model")
-    if name is None:
-        return registry.default
-    model = registry.find(name) if isinstance(name, str) else None
-    return UNKNOWN_MODEL if model is None else model.name
-
-
 def _question(body: ClassifyRequest, settings: Settings) -> Question:
     """Return what is asked, within the limits; raises TooLargeError."""
     limit_bytes = settings.max_text_bytes
     if not isinstance(body.inputs, list):
-        inputs = [_input(body.inputs, "inputs", limit_bytes)]
+        inputs = [text_input(body.inputs, "inputs", limit_bytes)]
         paths = _path_of_one
     else:
-        inputs = [_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
+        inputs = [text_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
         paths = "inputs[{}]".format
     return Question(inputs, body.top_k, body.function_to_apply, body.truncate, body.truncation_direction, paths)
 
 
 def _path_of_one(_: int) -> str:
     return "inputs"
-
-
-def _input(entry: str | TextPair, path: str, limit_bytes: int) -> TextInput:
-    if isinstance(entry, str):
-        value = TextInput(entry)
-        size_bytes = len(entry.encode())
-    else:
-        value = TextInput(entry.text, entry.text_pair)
-        size_bytes = max(len(text.encode()) for text in value if text is not None)
-    if size_bytes > limit_bytes:
-        raise TooLargeError(path, size_bytes, limit_bytes, "bytes")
-    return value
 
 
 def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:

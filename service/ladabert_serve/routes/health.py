@@ -13,16 +13,31 @@ from ladabert_serve.models.repository import Repository
 router = APIRouter(prefix="/health", tags=["health"])
 
 
+def liveness_problem(registry: Repository) -> NotLiveError | None:
+    """Return what only a restart of the process helps against, None while there is nothing."""
+    stuck = sorted(name for name, model in registry.models.items() if not model.live)
+    return NotLiveError(f"too many runs hang on {', '.join(stuck)}; restart the server") if stuck else None
+
+
+def readiness_problem(registry: Repository) -> NotReadyError | DrainingError | None:
+    """Return why the default model cannot answer, None when it can."""
+    try:
+        state = registry.get(None).state
+    except NotReadyError as error:
+        return error
+    if state == "ready":
+        return None
+    if state == "draining":
+        return DrainingError()
+    return NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
+
+
 @router.head("/live", include_in_schema=False)
 @router.get("/live", summary="Is the process up?", response_model=Health, responses=problem_responses([NotLiveError]))
 async def live(request: Request) -> Response:
     """Answer 200 while the event loop turns and no model needs a restart of the process."""
-    registry: Repository = request.app.state.services.registry
-    stuck = sorted(name for name, model in registry.models.items() if not model.live)
-    if stuck:
-        error = NotLiveError(f"too many runs hang on {', '.join(stuck)}; restart the server")
-        return problem_response(error, request.state.request_id)
-    return JSONResponse({"status": "live"})
+    problem = liveness_problem(request.app.state.services.registry)
+    return JSONResponse({"status": "live"}) if problem is None else problem_response(problem, request.state.request_id)
 
 
 @router.head("/ready", include_in_schema=False)
@@ -34,12 +49,5 @@ async def live(request: Request) -> Response:
 )
 async def ready(request: Request) -> Response:
     """Answer 200 when the default model is loaded, all its runners are alive, and the server is not draining."""
-    registry: Repository = request.app.state.services.registry
-    try:
-        state = registry.get(None).state
-    except NotReadyError as error:
-        return problem_response(error, request.state.request_id)
-    if state == "ready":
-        return JSONResponse({"status": "ready"})
-    failed = NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
-    return problem_response(DrainingError() if state == "draining" else failed, request.state.request_id)
+    problem = readiness_problem(request.app.state.services.registry)
+    return JSONResponse({"status": "ready"}) if problem is None else problem_response(problem, request.state.request_id)
