@@ -118,8 +118,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    for module in (models, health, repository, metrics_route, oip_models, kserve):
+    for module in (models, health, metrics_route, oip_models, kserve):
         api.include_router(module.router)
+    if settings.asks_for_keys:  # KeyGate asks for a key with the scope admin
+        api.include_router(repository.router)
     add_docs(api)
     describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)
     api.add_exception_handler(HTTPException, _routing_error)

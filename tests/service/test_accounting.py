@@ -346,7 +346,7 @@ def test_a_process_that_was_killed_in_the_middle_of_a_removal_holds_up_no_scrape
     metrics.ended("alpha", "/classify", 200, 0.001, None)
     removal = tallies.everyone[0].removing(model.keys)
     removal.__enter__()  # and no more
-    assert scrape_workers(tallies).out == 1
+    assert scrape_workers(SharedTallies(1, os.dup(tallies.descriptor))).out == 1
     successor = SharedTallies(1, os.dup(tallies.descriptor))
     Metrics(["/classify"], successor.of_worker(0))
     page = scrape_workers(successor)

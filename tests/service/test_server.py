@@ -172,6 +172,30 @@ def test_a_port_in_use_is_one_line(models: Path, one_server: Process) -> None:
     check_one_line(done, 1, str(one_server.port), "in use")
 
 
+def test_a_signal_ends_a_start_wherever_it_comes() -> None:
+    code = """
+import os, signal, socket
+from ladabert_serve.server import server
+from ladabert_serve.server.listener import Listeners
+from ladabert_serve.settings import Settings
+
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)  # what is raised in here is lost
+
+def create_app(*_, **__):
+    Finalised()
+    raise SystemExit("the start went on")
+
+server.create_app = create_app
+server.run_server(Settings(), Listeners(socket.socket()), print)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_with_exit_code_0(models: Path, number: int) -> None:
     with started(models) as process:

@@ -186,6 +186,34 @@ class ModelDetail(ModelSummary):
     manifest: dict[str, Any]
 
 
+class IndexRequest(_Body):
+    """Which models to list."""
+
+    ready: bool = Field(default=False, description="Only models that are served.")
+
+
+def _check_empty(parameters: dict[str, Any]) -> dict[str, Any]:
+    if parameters:
+        raise PydanticCustomError("not_supported", "is not supported: a model is loaded from its folder as it is")
+    return parameters
+
+
+class LoadRequest(_Body):
+    """How to load a model."""
+
+    parameters: Annotated[dict[str, Any], AfterValidator(_check_empty)] = Field(
+        default={},
+        description="Empty: a model is loaded from its folder, not from a config or files.",
+        json_schema_extra={"maxProperties": 0},
+    )
+
+
+class UnloadRequest(_Body):
+    """How to unload a model."""
+
+    parameters: dict[Literal["unload_dependents"], bool] = Field(default={}, description="Without effect.")
+
+
 class RepositoryLine(BaseModel):
     """One version of one model, as Triton lists it."""
 

@@ -26,8 +26,8 @@ async def classify(call: Call, services: Services) -> bytes:
     settings = services.settings
     name = call.path_parameters.get("name")
     find_model(call, services.registry, name)
-    model = services.registry.get(name)
     payload = await read_json(call, settings)
+    model = services.registry.get(name)
     body = parse_request(HubRequest, payload, "inputs", settings.max_inputs)
     parameters = body.parameters or HubParameters()
     inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ladabert_serve.errors import NotReadyError, UnknownModelError
 from ladabert_serve.http.call import Call
-from ladabert_serve.http.inference_route import InferenceRoute, Services, read_json
+from ladabert_serve.http.inference_route import InferenceRoute, Services, find_model, read_json
 from ladabert_serve.http.kserve_schemas import PredictParameters, PredictRequest, PredictResponse
 from ladabert_serve.http.oip_schemas import InferError, ModelNames, ModelReady
 from ladabert_serve.http.openapi import problem_responses
@@ -25,9 +25,10 @@ async def predict(call: Call, services: Services) -> bytes:
     settings = services.settings
 
     # Validate.
-    model = services.registry.get(call.path_parameters["name"])
-    call.model = model.name
+    name = call.path_parameters["name"]
+    find_model(call, services.registry, name)
     payload = await read_json(call, settings)
+    model = services.registry.get(name)
     body = parse_request(PredictRequest, payload, "instances", settings.max_inputs)
     inputs = [
         text_input(entry, f"instances[{index}]", settings.max_text_bytes) for index, entry in enumerate(body.instances)

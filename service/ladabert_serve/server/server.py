@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import resource
 import signal
 import socket
@@ -52,9 +53,11 @@ class Server(uvicorn.Server):
         self._file = file  # of a Unix socket that ends with this server
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then report the start."""
+        """Listen, then report the start; after a signal meanwhile, uvicorn would leave without a shutdown."""
         await super().startup(sockets)
         self._on_started()
+        if self.should_exit:
+            await self.shutdown(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
@@ -104,9 +107,14 @@ def run_server(
     unloaded: Collection[str] = (),
 ) -> None:
     """Serve on the sockets until SIGTERM or SIGINT; raises StartError when the models cannot be loaded."""
-    # Until the server takes over the signals, while models load, they end the process in order.
+
+    def end(*_: object) -> None:
+        listeners.close()
+        os._exit(0)  # an exception would be lost where Python ignores it, as in a finaliser
+
+    # While models load there is nothing to finish; then the server takes over the signals.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, end)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listeners, started, workers, unloaded))
 
