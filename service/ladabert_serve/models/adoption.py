@@ -21,7 +21,6 @@ from ladabert_serve.models.artefact import (
     TOKENIZER_FILE,
     Artefact,
     read_artefact,
-    read_object,
     read_regular_file,
 )
 from ladabert_serve.models.inference import Inference
@@ -87,7 +86,7 @@ def adopt(source: Path, out: Path, wish: Wish = AS_IT_SAYS) -> Artefact:
         raise ArtefactError(f"{out}: exists already; remove it, or choose another name")
     files = {GRAPH_FILES[precision]: _read_graph(path) for precision, path in _find_graphs(source).items()}
     signature = _common_signature(files)
-    config = read_object((source / "config.json").resolve(), MAX_JSON_BYTES)
+    config = _read_json(source / "config.json")
     files[TOKENIZER_FILE], length_of_tokenizer = _read_tokenizer(source, config)
     fields = _fields(source, config, signature, length_of_tokenizer, wish)
     try:
@@ -157,6 +156,17 @@ def _common_signature(files: Mapping[str, bytes]) -> GraphSignature:
     return signatures[0]
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object; unlike a manifest's, its numbers may be of any size."""
+    try:
+        value = json.loads(read_regular_file(path.resolve(), MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path}: not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ArtefactError(f"{path}: not a JSON object")
+    return value
+
+
 def _read_tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[bytes, int]:
     """Return the tokenizer's file, with its padding token recorded, and the most tokens that it says a text has."""
     path = source / TOKENIZER_FILE
@@ -170,7 +180,7 @@ def _read_tokenizer(source: Path, config: Mapping[str, Any]) -> tuple[bytes, int
     except Exception as error:  # the library raises bare Exception
         raise ArtefactError(f"{path}: {error}") from error
     beside = source / "tokenizer_config.json"
-    told = read_object(beside.resolve(), MAX_JSON_BYTES) if beside.exists() else {}
+    told = _read_json(beside) if beside.exists() else {}
     pad_id = config.get("pad_token_id", 0)
     pad_token = tokenizer.id_to_token(pad_id) if isinstance(pad_id, int) and pad_id >= 0 else None
     if pad_token is None:
@@ -196,6 +206,9 @@ def _fields(
         raise ArtefactError(f"{path}: architectures {architectures} hold no …{ARCHITECTURE}")
     problem = config.get("problem_type")
     labels = _labels(path, config, wish)
+    width = signature.outputs[OUTPUT].shape[1]
+    if isinstance(width, int) and width != len(labels):
+        raise ArtefactError(f"{path}: id2label names {len(labels)} labels, the graph has {width} logits")
     if problem == "regression" or len(labels) == 1:
         raise ArtefactError(f"{path}: is a regression or has one logit; classifiers have two labels or more")
     positions = config.get("max_position_embeddings")
@@ -266,8 +279,11 @@ def _try(artefact: Artefact, manifest: dict[str, Any]) -> None:
         try:
             inference = load_inference(artefact, file, "cpu")
         except ArtefactError as error:
-            hint = "if it reads fewer tokens than its configuration says, give --max-length"
-            raise ArtefactError(f"{error}; {hint}") from error
+            where = str(artefact.folder.parent)  # temporary
+            raise ArtefactError(
+                f"{str(error).replace(f'{where}/', '')}; if it reads fewer tokens than its configuration says, give "
+                "--max-length"
+            ) from error
         change = _score_change(artefact, inference)
         if artefact.precision_of(file) == "fp32" and change > LARGEST_SCORE_CHANGE:
             raise ArtefactError(

@@ -109,7 +109,7 @@ def read_artefact(folder: Path) -> Artefact:
     if not stat.S_ISDIR(mode):
         raise ArtefactError(f"{folder}: not a folder")
     path = folder / MANIFEST_FILE
-    manifest = read_object(path, MAX_MANIFEST_BYTES)
+    manifest = _parse_object(path, read_regular_file(path, MAX_MANIFEST_BYTES))
     _check_schema(path, manifest)
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
     if manifest["name"] != name:
@@ -149,14 +149,9 @@ def _validator() -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(resources.files(__package__).joinpath(SCHEMA_FILE).read_bytes()))
 
 
-def read_object(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Return the JSON object that a file holds; raises ArtefactError."""
+def _parse_object(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(
-            read_regular_file(path, max_bytes).decode("utf-8"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_object,
-        )
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not readable JSON: {error}") from error
     if not isinstance(value, dict):
