@@ -33,6 +33,7 @@ MEASURES = {
     "serving": "serving.compare",
     "workers": "workers",
     "commits": "commits",
+    "repository": "repository",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",
     "elsewhere": "elsewhere",
