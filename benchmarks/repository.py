@@ -5,7 +5,7 @@ python -m benchmarks repository [--replacements 20] [--rounds 5] [--seconds 4] [
 Replacements: 32 callers ask for one model while its folder is swapped for another student's and loaded by Triton's
 route, again and again. Each answer is held to the version that it names. Beside: a server with every bundled model
 against one with a single model, both with traffic to that one model; and the fast model's callers while all models have
-traffic, against the same total rate on the fast model alone.
+traffic at half of what the machine can do, against that model alone at the same rate and at half of what it can do.
 """
 
 import argparse
@@ -125,15 +125,23 @@ async def _beside(results: Results, options: argparse.Namespace) -> None:
             servers = {"one model": one, "all models": many}
             for server in servers.values():
                 await closed_loop(server.port, itertools.cycle(to_fast), CALLERS, WARM_UP_S)
-            rate = LOAD * (await closed_loop(many.port, itertools.cycle(to_all), CALLERS, options.seconds)).rate
-            results.settings |= {"models": names, "rate": rate, "cores": available_cores()}
+            rate, own_rate = [
+                LOAD * (await closed_loop(port, itertools.cycle(requests), CALLERS, options.seconds)).rate
+                for port, requests in ((many.port, to_all), (one.port, to_fast))
+            ]
+            results.settings |= {"models": names, "rate": rate, "own_rate": own_rate, "cores": available_cores()}
             for number, name in turns(options.rounds, list(servers)):
                 server = servers[name]
                 answers = await closed_loop(server.port, itertools.cycle(to_fast), CALLERS, options.seconds)
                 results.add("one", server=name, round=number, requests_per_s=answers.rate, threads=server.threads())
-            for number, name in turns(options.rounds, list(servers)):
-                requests = itertools.cycle(to_fast if name == "one model" else to_all)
-                answers, busy = await _at_rate(servers[name], requests, rate, options.seconds)
+            loads = {
+                "one model": (one, to_fast, rate),
+                "one model at its own rate": (one, to_fast, own_rate),
+                "all models": (many, to_all, rate),
+            }
+            for number, name in turns(options.rounds, list(loads)):
+                server, requests, of_load = loads[name]
+                answers, busy = await _at_rate(server, itertools.cycle(requests), of_load, options.seconds)
                 fast = percentile((each.seconds for each in answers.of(200) if _model(each) == FAST), 99)
                 results.add(
                     "all", server=name, round=number, fast_p99_ms=1000 * fast, failed=answers.failed, most_busy=busy
@@ -238,30 +246,24 @@ def sections(results: Results) -> dict[str, str]:
     lines.append(["traffic to one model: requests/s with all models loaded, over that model alone", f"{ratio:.2f}"])
     threads = [results.median("one", "threads", server=name) for name in ("one model", "all models")]
     lines.append(["threads of the process, one model and all", f"{threads[0]:.0f} and {threads[1]:.0f}"])
-    fast = _pairs(results, "all", "fast_p99_ms")
-    ratio = statistics.median(many / alone for alone, many in fast)
-    alone_ms, many_ms = (statistics.median(values) for values in zip(*fast, strict=True))
-    rate = results.settings["rate"]
-    lines.append(
-        [
-            f"traffic to all, {rate:,.0f} requests/s: p99 of the fast model's callers over that at the same rate to it "
-            "alone",
-            f"{ratio:.1f} ({many_ms:.1f} ms, {alone_ms:.1f} ms)",
-        ]
-    )
+    for name, of_load in (("one model", "rate"), ("one model at its own rate", "own_rate")):
+        fast = _pairs(results, "all", "fast_p99_ms", name)
+        ratio = statistics.median(many / alone for alone, many in fast)
+        alone_ms, many_ms = (statistics.median(values) for values in zip(*fast, strict=True))
+        what = f"p99 of the fast model's callers beside the others ({results.settings['rate']:,.0f} requests/s in all)"
+        what += f", over that model alone at {results.settings[of_load]:,.0f} requests/s"
+        lines.append([what, f"{ratio:.1f} ({many_ms:.1f} ms, {alone_ms:.1f} ms)"])
     lines.append(["most runners busy at once, of so many cores", _busy(results)])
     lines.append(["requests that failed", sum(results.values("all", "failed"))])
     told = f"Measured by {results.told()}, on {results.origin['machine']}.\n\n"
     return {
         "replacements": f"{students} take each other's place. {told}" + table(["", "measured"], replaced),
-        "several models": f"{len(results.settings['models'])} models. {told}" + table(["", "measured"], lines),
+        "models-beside": f"{len(results.settings['models'])} models. {told}" + table(["", "measured"], lines),
     }
 
 
-def _pairs(results: Results, name: str, column: str) -> Sequence[tuple[Any, Any]]:
-    return list(
-        zip(*(results.values(name, column, server=server) for server in ("one model", "all models")), strict=True)
-    )
+def _pairs(results: Results, name: str, column: str, alone: str = "one model") -> Sequence[tuple[Any, Any]]:
+    return list(zip(*(results.values(name, column, server=server) for server in (alone, "all models")), strict=True))
 
 
 def _busy(results: Results) -> str:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+ERRORS = ("application/problem+json", "application/json")  # the server's own, and those of the servers it stands in for
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -22,8 +24,8 @@ class Answer:
             return self.end
         if "x-request-id" not in self.headers:
             return f"{self.status} without id"
-        if self.status >= 400 and self.headers.get("content-type", "").partition(";")[0] != "application/problem+json":
-            return f"{self.status} not a problem"
+        if self.status >= 400 and self.headers.get("content-type", "").partition(";")[0] not in ERRORS:
+            return f"{self.status} not an error in JSON"
         return str(self.status)
 
     @property
