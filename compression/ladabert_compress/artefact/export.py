@@ -117,7 +117,7 @@ def export_artefact(
         "max_length": max_length,
         "inputs": list(graph_inputs(result.task)),
         "output": LOGITS,
-        "teacher": {**asdict(result.teacher.card), "parameters": count_parameters(result.teacher.model).total},
+        "teacher": {**result.teacher.card.to_dict(), "parameters": count_parameters(result.teacher.model).total},
         "compression": {
             "method": "LadaBERT",
             "recipe": result.recipe.to_dict(),

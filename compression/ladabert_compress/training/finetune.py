@@ -23,7 +23,7 @@ from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
-from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher
+from ladabert_compress.teacher.folder import TeacherCard, TeacherSource, load_encoder, save_teacher
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
@@ -43,6 +43,13 @@ class FinetuneConfig:
     dropout: float
     label_names: tuple[str, ...]
     training: TrainingConfig
+    revision: str = ""
+    allow_pickle: bool = False
+
+    @property
+    def encoder(self) -> TeacherSource:
+        """Where the base is."""
+        return TeacherSource(self.base, self.revision, self.allow_pickle)
 
 
 class FinetuneLearner:
@@ -110,7 +117,7 @@ def finetune(
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
     processes, device = join_processes(choose_device(device_name))
     torch.manual_seed(config.training.seed)  # the new head's weights
-    model, tokenizer = load_encoder(config.base, names)
+    model, tokenizer, commit = load_encoder(config.encoder, names)
     model.to(device)  # type: ignore[arg-type]
     set_dropout(model, config.dropout)
     max_length, positions = config.training.max_length, model.config.max_position_embeddings
@@ -147,7 +154,7 @@ def finetune(
         out,
         learner.result.cpu(),
         tokenizer,
-        TeacherCard(config.name, config.source or _source(config.base), config.licence),
+        TeacherCard(config.name, config.source or _source(config.base), config.licence, commit),
         report,
     )
     shutil.rmtree(run_folder)
