@@ -10,10 +10,12 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
+    add_teacher_options,
     positive,
     positive_number,
     read_rows_if_given,
     read_unlabelled,
+    teacher_source,
     whole,
 )
 from ladabert_compress.data.texts import Texts
@@ -32,7 +34,7 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         description="The LadaBERT run: factorise and prune a little, distil, repeat; then export to ONNX, compare "
         "with PyTorch, and write the artefact. Every key of the recipe can be overridden.",
     )
-    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    add_teacher_options(parser, required=True, purpose="the fine-tuned classifier")
     parser.add_argument("--recipe", required=True, type=Path, metavar="R.toml", help="the run's settings")
     parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
     parser.add_argument(
@@ -130,10 +132,11 @@ def _run_compress(options: argparse.Namespace) -> None:
         raise OptionError("no rows to learn from; name them with --train, --unlabelled or both")
     train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
     unlabelled_texts = read_unlabelled(options)
+    teacher = teacher_source(options)
     if dev_texts is not None and is_first_process():  # one is enough, and it speaks for all
-        check_teacher(options.teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
+        check_teacher(teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
     result = compress(
-        options.teacher,
+        teacher,
         recipe,
         train_texts,
         dev_texts,

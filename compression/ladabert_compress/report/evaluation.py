@@ -23,10 +23,15 @@ from ladabert_compress.measure.predictions import Logits
 from ladabert_compress.measure.scores import score
 from ladabert_compress.measure.timing import measure_latency
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 
 
 def evaluate(
-    folder: Path, texts: LabelledTexts, *, teacher_folder: Path | None = None, batch_invariance: bool = False
+    folder: Path,
+    texts: LabelledTexts,
+    *,
+    teacher_folder: TeacherSource | Path | None = None,
+    batch_invariance: bool = False,
 ) -> dict[str, Any]:
     """The figures of every graph of the artefact on these rows; with a teacher, the agreement with it, too.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,6 +18,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.labels import targets_of
@@ -27,34 +27,13 @@ from ladabert_compress.errors import TeacherError
 from ladabert_compress.files import cannot_be_written
 from ladabert_compress.student.bert import classifier_class
 from ladabert_compress.teacher.families import FAMILIES, SUPPORTED, setting, to_bert
+from ladabert_compress.teacher.source import TeacherSource
 
 ACTIVATIONS = ("gelu", "relu")
 CARD_FILE = "ladabert-teacher.json"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Some models round their vocabulary up to a multiple of 8, 64 or 128. A tokenizer that lacks more is another model's.
 LARGEST_VOCABULARY_PADDING = 128
 PROBLEM_TYPES = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
-
-
-@dataclass(frozen=True)
-class TeacherSource:
-    """Where a model is and what may be read of it.
-
-    Attributes:
-        name: a folder or a hub id.
-        revision: a branch, tag or commit of a hub id; empty: its main branch.
-        allow_pickle: whether weights may come from ``pytorch_model.bin``, of which only tensors are read.
-    """
-
-    name: str
-    revision: str = ""
-    allow_pickle: bool = False
-
-    @property
-    def is_hub_id(self) -> bool:
-        """Whether it is a hub id: ``owner/name``, and no folder of this machine."""
-        path = Path(self.name)
-        return bool(HUB_ID.fullmatch(self.name)) and not path.exists() and not path.parent.exists()
 
 
 @dataclass(frozen=True)
@@ -98,6 +77,7 @@ def load_encoder(
     Raises:
         TeacherError: it is not there, of no family that is supported, or not in safetensors.
     """
+    source = _pinned(source)
     config = _read_config(source, num_labels=len(labels))
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
@@ -105,7 +85,7 @@ def load_encoder(
         "multi_label_classification" if problem_type == "multi_label" else "single_label_classification"
     )
     model = _load_model(source, config, new_head=True)
-    return model, _load_tokenizer(source, config), _commit(config)
+    return model, _load_tokenizer(source, config), source.revision
 
 
 def load_teacher(source: TeacherSource | Path) -> Teacher:
@@ -114,13 +94,11 @@ def load_teacher(source: TeacherSource | Path) -> Teacher:
     Raises:
         TeacherError: it is not there, no classifier of a family that is supported, or not in safetensors.
     """
-    if isinstance(source, Path):
-        source = TeacherSource(str(source))
+    source = TeacherSource.of(source)
     folder = Path(source.name)
     if not source.is_hub_id and not (folder / "config.json").is_file():
         raise TeacherError(f"{folder}: no config.json there; expected a Hugging Face folder of a fine-tuned encoder")
-    if source.revision and not source.is_hub_id:
-        raise TeacherError(f"{folder}: is a folder, which has no revisions; leave --revision out")
+    source = _pinned(source)
     config = _read_config(source)
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise TeacherError(f"{folder}: is {config.architectures}, not a sequence classifier; fine-tune it first")
@@ -172,12 +150,21 @@ def _read_card(source: TeacherSource, config: PreTrainedConfig) -> TeacherCard:
     except (ValueError, TypeError) as error:
         raise TeacherError(f"{card_file}: is no teacher's card: {error}; delete it or write it again") from error
     if source.is_hub_id:
-        return TeacherCard(folder.name, source.name, "unknown", _commit(config))
+        return TeacherCard(folder.name, source.name, "unknown", source.revision)
     return TeacherCard(folder.name, str(getattr(config, "_name_or_path", "") or folder.name), "unknown")
 
 
-def _commit(config: PreTrainedConfig) -> str:
-    return str(getattr(config, "_commit_hash", None) or "")
+def _pinned(source: TeacherSource) -> TeacherSource:
+    """The same with the commit that the revision of a hub id is now, so that all of its files are of one commit."""
+    if Path(source.name).exists():
+        if source.revision:
+            raise TeacherError(f"{source.name}: is a folder, which has no revisions; leave --revision out")
+        return source
+    try:
+        config_file = cached_file(source.name, "config.json", revision=source.revision or "main")
+    except (OSError, ValueError) as error:
+        raise TeacherError(f"{source.name}: cannot be loaded: {_first_line(error)}") from error
+    return replace(source, revision=extract_commit_hash(config_file, None) or source.revision)
 
 
 def _read_config(source: TeacherSource, **overrides: Any) -> PreTrainedConfig:

@@ -23,7 +23,8 @@ from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
-from ladabert_compress.teacher.folder import TeacherCard, TeacherSource, load_encoder, save_teacher
+from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes

@@ -28,6 +28,7 @@ from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.saved import save_student
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import steps_per_epoch, train
@@ -59,7 +60,7 @@ class CompressionResult:
 
 
 def compress(
-    teacher_folder: Path,
+    teacher_source: TeacherSource | Path,
     recipe: Recipe,
     train_texts: LabelledTexts | None,
     dev_texts: LabelledTexts | None,
@@ -85,7 +86,7 @@ def compress(
         CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     sources = Sources(train_texts, dev_texts, unlabelled_texts, calibration_texts, dev_rows, calibration_rows)
-    task, teacher = sources.task, load_teacher(teacher_folder)
+    task, teacher = sources.task, load_teacher(teacher_source)
     processes, device = join_processes(choose_device(device_name))
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
