@@ -11,6 +11,7 @@ from ladabert_compress.cli.options import (
     add_data_options,
     add_run_options,
     add_teacher_options,
+    data_set_name,
     positive,
     positive_number,
     read_rows_if_given,
@@ -155,7 +156,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     manifest = export_artefact(
         result,
         options.out,
-        data_set=_data_set_name(options.dev or options.train or options.unlabelled[0]),
+        data_set=data_set_name(options.dev or options.train or options.unlabelled[0]),
         split="held-out" if options.dev is None else "dev",
         precisions=precisions,
         target=options.target,
@@ -177,8 +178,3 @@ def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: 
     return lambda teacher, data: find_ratio(
         options.target_latency_ms, teacher.model, recipe, data, timer, file, resume=options.resume
     )
-
-
-def _data_set_name(source: str) -> str:
-    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
-    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])

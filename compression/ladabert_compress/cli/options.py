@@ -93,6 +93,11 @@ def read_unlabelled(options: argparse.Namespace) -> Texts | None:
     return concatenate(parts)
 
 
+def data_set_name(source: str) -> str:
+    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
+    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])
+
+
 def _columns(options: argparse.Namespace) -> Columns:
     return Columns(options.text, options.text_pair, options.label)
 

@@ -24,7 +24,7 @@ from ladabert_compress.files import cannot_be_written, write_text
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import confusion, decide
 from ladabert_compress.measure.reliability import reliability
-from ladabert_compress.recipe import Recipe
+from ladabert_compress.recipe import ExportRecipe, Recipe
 from ladabert_compress.student.saved import save_student
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
@@ -57,6 +57,21 @@ class CompressionResult:
     def max_length(self) -> int:
         """Tokens that the student reads."""
         return self.recipe.training.max_length
+
+    @property
+    def seed(self) -> int:
+        """Of the choice of rows, too."""
+        return self.recipe.training.seed
+
+    @property
+    def guards(self) -> ExportRecipe:
+        """What the export refuses."""
+        return self.recipe.export
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """What the manifest says of the compression, sizes left out."""
+        return {"method": "LadaBERT", "recipe": self.recipe.to_dict(), "requested_ratio": self.recipe.budget.ratio}
 
 
 def compress(
@@ -95,7 +110,7 @@ def compress(
     if processes.is_first:
         found = describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label)
         tqdm.write(found)
-    rows = divide_rows(teacher, recipe, sources)
+    rows = divide_rows(teacher, recipe.training, sources)
     if find_ratio is not None:
         ratio = processes.from_first(partial(find_ratio, teacher, rows.train))
         recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))

@@ -81,7 +81,7 @@ def test_joined_rows_are_learnt_from_alone_and_every_other_set_keeps_its_rows(
 ) -> None:
     recipe = replace(tiny_recipe, augment=AugmentRecipe(joined_share=0.5))
     sources = Sources(labelled_texts(100), labelled_texts(30))
-    plain, rows = (divide_rows(teacher, one, sources) for one in (tiny_recipe, recipe))
+    plain, rows = (divide_rows(teacher, one.training, sources) for one in (tiny_recipe, recipe))
     assert rows == plain  # so the temperature is fitted on rows as they are
     rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
     assert rows_of_epoch is not None
@@ -95,7 +95,7 @@ def test_joined_rows_are_learnt_from_alone_and_every_other_set_keeps_its_rows(
 @pytest.mark.slow
 def test_a_resumed_run_joins_the_same_rows(teacher: Teacher, tiny_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(tiny_recipe, augment=AugmentRecipe(joined_share=0.5))
-    rows = divide_rows(teacher, recipe, Sources(labelled_texts(70), labelled_texts(20)))
+    rows = divide_rows(teacher, recipe.training, Sources(labelled_texts(70), labelled_texts(20)))
     whole = weights(tmp_path / "whole", recipe, rows, teacher)
     with pytest.raises(KeyboardInterrupt):
         weights(tmp_path / "stopped", recipe, rows, teacher, stops_at=11)
@@ -105,14 +105,14 @@ def test_a_resumed_run_joins_the_same_rows(teacher: Teacher, tiny_recipe: Recipe
 
 def test_rows_without_labels_are_learnt_from_beside_those_with_labels(teacher: Teacher, tiny_recipe: Recipe) -> None:
     sources = Sources(labelled_texts(60), labelled_texts(30), unlabelled=without_labels(40), calibration_rows=5)
-    rows = divide_rows(teacher, tiny_recipe, sources)
+    rows = divide_rows(teacher, tiny_recipe.training, sources)
     assert (len(rows.train), len(rows.dev), len(rows.calibration)) == (55 + 40, 30, 5)
     assert set(rows.train.labels) == {NO_LABEL}
     assert rows.dev_labels == "data"
 
 
 def test_without_any_labels_the_teacher_labels_rows_that_are_held_out(teacher: Teacher, tiny_recipe: Recipe) -> None:
-    rows = divide_rows(teacher, tiny_recipe, Sources(None, None, without_labels(200), dev_rows=12))
+    rows = divide_rows(teacher, tiny_recipe.training, Sources(None, None, without_labels(200), dev_rows=12))
     assert rows.dev_labels == "teacher"
     assert len(rows.calibration) == 0
     assert 0 < len(rows.dev) <= 12
@@ -122,7 +122,7 @@ def test_without_any_labels_the_teacher_labels_rows_that_are_held_out(teacher: T
 
 
 def test_without_dev_labelled_rows_are_held_out_with_their_own_labels(teacher: Teacher, tiny_recipe: Recipe) -> None:
-    rows = divide_rows(teacher, tiny_recipe, Sources(labelled_texts(200), None, without_labels(50)))
+    rows = divide_rows(teacher, tiny_recipe.training, Sources(labelled_texts(200), None, without_labels(50)))
     assert rows.dev_labels == "data"
     assert not ids(rows.train.select(range(len(rows.train) - 50))) & ids(rows.dev)
 
@@ -134,7 +134,7 @@ def test_what_a_run_cannot_learn_from_is_refused(teacher: Teacher, tiny_recipe: 
     with pytest.raises(DataError, match="--train is a single task, --unlabelled a pair task"):
         _ = Sources(labelled_texts(5), None, pairs).task
     with pytest.raises(DataError, match="5 rows are too few to hold a tenth out"):
-        divide_rows(teacher, tiny_recipe, Sources(None, None, without_labels(5)))
+        divide_rows(teacher, tiny_recipe.training, Sources(None, None, without_labels(5)))
 
 
 @pytest.mark.slow
