@@ -32,6 +32,9 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
     parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
     parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
+    parser.add_argument(
+        "--multi-label", action="store_true", help="a row has any number of labels, separated by commas; empty: none"
+    )
     parser.add_argument("--epochs", type=positive, default=3, help="passes over --train (default %(default)s)")
     parser.add_argument(
         "--evaluations-per-epoch",
@@ -84,6 +87,7 @@ def _run_finetune(options: argparse.Namespace) -> None:
         ),
         revision=options.revision,
         allow_pickle=options.allow_pickle,
+        multi_label=options.multi_label,
     )
     accuracy = finetune(
         config,

@@ -20,6 +20,11 @@ def label_order(labels: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(distinct))
 
 
+def labels_of_row(value: str) -> list[str]:
+    """The labels of a multi-label row, as it stands in the file; none of an empty field."""
+    return [label.strip() for label in value.split(LABEL_SEPARATOR)] if value else []
+
+
 def label_ids(source: str, data: LabelledTexts, order: Sequence[str]) -> list[int]:
     """Each row's index in ``order``.
 
@@ -48,7 +53,7 @@ def targets_of(
     """
     if problem_type != "multi_label":
         return label_ids_of(source, data, labels)
-    rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
+    rows = [labels_of_row(row) for row in data.labels]
     order = _names_or_numbers({label for row in rows for label in row}, labels)
     return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
 

@@ -204,6 +204,7 @@ def _load_model(
             weights_only=True,
             attn_implementation="eager",
             output_loading_info=True,
+            ignore_mismatched_sizes=new_head,
         )
     except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
         raise TeacherError(f"{source.name}: cannot be loaded: {_first_line(error)}") from error
