@@ -138,6 +138,8 @@ def export_artefact(
                     "accuracy": scores[name].accuracy,
                     "agreement": scores[name].agreement,
                     "divergence": scores[name].divergence,
+                    "macro_f1": scores[name].macro_f1,
+                    "matthews": scores[name].matthews,
                     **invariance.get(GRAPH_FILES[name], {}),
                 }
                 for name in precisions
@@ -184,11 +186,12 @@ def _verified_graphs(
 
 def _int8_is_accurate(scores: Mapping[str, Scores], recipe: ExportRecipe, dev_labels: str) -> bool:
     """Whether int8 is near enough to fp32; without labels of people, its scores have to be as near to the teacher's."""
-    fp32, int8 = scores["fp32"], scores["int8"]
-    lost, what = fp32.accuracy - int8.accuracy, "accuracy" if dev_labels == "data" else "agreement with the teacher"
+    fp32, int8, metric = scores["fp32"], scores["int8"], recipe.int8_metric
+    lost = getattr(fp32, metric) - getattr(int8, metric)
+    labels = "dev" if dev_labels == "data" else "the teacher's labels"
     if lost > recipe.int8_accuracy_loss:
         tqdm.write(
-            f"int8 refused: it loses {lost:.4f} of dev {what}, the recipe's int8_accuracy_loss allows "
+            f"int8 refused: it loses {lost:.4f} of {metric} on {labels}, the recipe's int8_accuracy_loss allows "
             f"{recipe.int8_accuracy_loss:g}; fp32 is written instead"
         )
         return False

@@ -40,7 +40,12 @@ def macro_f1(predictions: Predictions, labels: Predictions) -> float:
 
 
 def matthews(predictions: Predictions, labels: Predictions) -> float:
-    """Matthews' correlation of single-label predictions (N,) with the labels; 0 where either is always the same."""
+    """Matthews' correlation of predictions with labels, 0 where either is always the same.
+
+    That of a multi-label task is the mean over its labels.
+    """
+    if labels.ndim == 2:
+        return float(np.mean([matthews(*columns) for columns in zip(predictions.T, labels.T, strict=True)]))
     present = np.union1d(labels, predictions)
     found, true = ((part[:, None] == present).astype(np.float64) for part in (predictions, labels))
     found, true = found - found.mean(axis=0), true - true.mean(axis=0)

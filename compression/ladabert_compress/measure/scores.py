@@ -21,7 +21,7 @@ class Scores:
     agreement: float | None = None  # with the teacher's predictions
     divergence: float | None = None  # from the teacher's scores: KL in nats a row, both without a temperature
     macro_f1: float = 0.0  # the mean of the labels' F1
-    matthews: float | None = None  # the correlation, in a single-label task
+    matthews: float = 0.0  # Matthews' correlation with the labels
 
 
 def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
@@ -39,5 +39,5 @@ def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, 
         agreement,
         distance,
         macro_f1(predictions, truth),
-        matthews(predictions, truth) if truth.ndim == 1 else None,
+        matthews(predictions, truth),
     )

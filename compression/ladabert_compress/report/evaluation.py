@@ -100,11 +100,10 @@ def format_evaluation(figures: dict[str, Any]) -> str:
     if figures["teacher_accuracy"] is not None:
         lines.append(f"  teacher           accuracy {figures['teacher_accuracy']:.4f}")
     for name, scores in figures["files"].items():
-        correlation = "" if scores["matthews"] is None else f"Matthews {scores['matthews']:.4f}  "
         agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
         lines.append(
-            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  macro F1 {scores['macro_f1']:.4f}  {correlation}"
-            f"calibration error {scores['expected_calibration_error']:.4f} "
+            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  macro F1 {scores['macro_f1']:.4f}  "
+            f"Matthews {scores['matthews']:.4f}  calibration error {scores['expected_calibration_error']:.4f} "
             f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
         )
     lines += [

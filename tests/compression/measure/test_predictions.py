@@ -24,8 +24,10 @@ def test_matthews_is_the_correlation_of_predictions_and_labels() -> None:
     assert matthews(np.array([1, 1]), np.array([0, 1])) == 0.0
 
 
-def test_a_multi_label_task_has_no_correlation() -> None:
+def test_matthews_of_a_multi_label_task_is_the_mean_over_its_labels() -> None:
+    labels, predictions = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[1, 1], [0, 1], [0, 0]])
+    each = [matthews(predictions[:, label], labels[:, label]) for label in (0, 1)]
+    assert matthews(predictions, labels) == pytest.approx(sum(each) / 2)
     logits = np.array([[2.0, -1.0], [-3.0, 1.0]], dtype=np.float32)
     both = score(logits, [[1, 0], [0, 1]])
-    assert (both.accuracy, both.macro_f1, both.matthews) == (1.0, 1.0, None)
-    assert score(logits, [0, 1]).matthews == pytest.approx(1.0)
+    assert (both.accuracy, both.macro_f1, both.matthews) == pytest.approx((1.0, 1.0, 1.0))

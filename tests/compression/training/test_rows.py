@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,16 @@ def test_int8_stays_as_near_to_the_teacher_as_the_recipe_says(dev_labels: str, i
     fp32 = Scores(0.95, 0, 0, 0.95, 0.01)
     recipe = ExportRecipe(int8_accuracy_loss=0.003, int8_divergence=0.01)
     assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, dev_labels) == is_accurate
+
+
+@pytest.mark.parametrize(("metric", "is_accurate"), [("accuracy", True), ("macro_f1", False), ("matthews", False)])
+def test_int8_is_judged_by_the_metric_of_the_recipe(
+    metric: Any, is_accurate: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fp32, int8 = Scores(0.95, 0, 0, macro_f1=0.70, matthews=0.5), Scores(0.95, 0, 0, macro_f1=0.60, matthews=0.4)
+    recipe = ExportRecipe(int8_metric=metric, int8_accuracy_loss=0.01)
+    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, "data") == is_accurate
+    assert is_accurate or f"int8 refused: it loses 0.1000 of {metric} on dev" in capsys.readouterr().out
 
 
 @pytest.mark.slow
