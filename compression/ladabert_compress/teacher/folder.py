@@ -103,11 +103,13 @@ def load_teacher(source: TeacherSource | Path) -> Teacher:
     if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
         raise TeacherError(f"{folder}: is {config.architectures}, not a sequence classifier; fine-tune it first")
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
-    problem_type = config.problem_type or "single_label_classification"
-    if problem_type not in PROBLEM_TYPES or len(names) < 2:
+    # A cross-encoder's one logit is trained as a yes or no; one that was trained as a number says ``regression``.
+    unsaid = "multi_label_classification" if len(names) == 1 else "single_label_classification"
+    problem_type = config.problem_type or unsaid
+    if problem_type not in PROBLEM_TYPES or (len(names) == 1 and problem_type != unsaid):
         raise TeacherError(
-            f"{folder}: is a {problem_type} with {len(names)} outputs; only classification with two or more labels "
-            "is supported"
+            f"{folder}: is a {problem_type} with {len(names)} outputs; supported are classification and one output "
+            "with a sigmoid"
         )
     card = _read_card(source, config)
     labels = tuple(names[index] for index in range(len(names)))

@@ -65,9 +65,8 @@ def family_tokenizer(family: str) -> PreTrainedTokenizerBase:
 def random_classifier(family: str, vocabulary: int, **settings: Any) -> PreTrainedModel:
     """Weights larger than at a model's start, so that logits differ visibly, and none of them zero."""
     kind = {"distilbert-relu": "distilbert", "electra-small": "electra"}.get(family, family)
-    config = AutoConfig.for_model(
-        kind, vocab_size=vocabulary, max_position_embeddings=48, id2label={0: "negative", 1: "positive"}, **settings
-    )
+    settings = {"max_position_embeddings": 48, "id2label": {0: "negative", 1: "positive"}} | settings
+    config = AutoConfig.for_model(kind, vocab_size=vocabulary, **settings)
     if kind in ("roberta", "camembert", "xlm-roberta"):
         config.pad_token_id, config.bos_token_id, config.eos_token_id = 1, 0, 2
     config.architectures = [f"{kind}ForSequenceClassification"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from ladabert_compress.artefact.export import export_artefact
-from ladabert_compress.errors import TeacherError
+from ladabert_compress.errors import DataError, TeacherError
 from ladabert_compress.graph.encoder import build_bert_graph
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits
@@ -21,6 +22,7 @@ from ladabert_compress.teacher.folder import load_teacher
 from ladabert_compress.training.run import compress
 from ladabert_serve.models.artefact import read_artefact
 from ladabert_serve.models.loading import load_inference
+from ladabert_serve.models.scores import apply_function, default_function, rank
 from ladabert_serve.models.tokenizer import TextInput
 from tests.compression.conftest import models_folder
 from tests.compression.teacher.families import FAMILIES, mixed_texts, save_family
@@ -72,6 +74,40 @@ def test_a_student_of_any_family_is_compressed_exported_and_served(
     served = np.array(inference.run([inference.tokenizer.tokenize(text) for text in inputs]))
     expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, CPU).numpy()
     assert np.abs(served - expected).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_the_one_logit_of_a_cross_encoder_is_a_score_between_0_and_1(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    save_family(tmp_path / "teacher", "xlm-roberta", id2label={0: "relevant"})
+    teacher = load_teacher(tmp_path / "teacher")
+    assert (teacher.labels, teacher.problem_type) == (("relevant",), "multi_label")
+    train, dev = (
+        replace(mixed_texts(rows, pairs=True), labels=("1", "0", "relevant", "") * (rows // 4)) for rows in (60, 24)
+    )
+    result = compress(tmp_path / "teacher", tiny_recipe, train, dev, tmp_path / "run")
+    assert result.dev_data.labels == [[1], [0], [1], [0]] * 6
+    manifest = export_artefact(result, models_folder(tmp_path) / "tiny", data_set="tiny")
+    artefact = read_artefact(tmp_path / "models" / "tiny")
+    inference = load_inference(artefact, "model.onnx", "cpu")
+    assert dev.pairs is not None
+    pairs = [TextInput(*pair) for pair in zip(dev.texts, dev.pairs, strict=True)]
+    served = inference.run([inference.tokenizer.tokenize(pair) for pair in pairs])
+    logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, CPU)
+    expected = (logits / manifest["calibration"]["temperature"]).sigmoid().flatten().tolist()
+    function = default_function(artefact.problem_type)
+    for row, score in zip(served, expected, strict=True):
+        assert not isinstance(row, Exception)
+        (answer,) = rank(artefact.labels, apply_function(row, function, artefact.temperature), None)
+        assert answer == {"label": "relevant", "score": pytest.approx(score, abs=1e-4)}
+
+    with pytest.raises(DataError, match=r"row 1: label '0\.7' is not one of 0, 1"):
+        teacher.encode("rows", replace(dev, labels=("0.7",) * 24), 32)
+
+
+def test_a_number_in_place_of_a_class_is_refused(tmp_path: Path) -> None:
+    save_family(tmp_path, "roberta", id2label={0: "stars"}, problem_type="regression")
+    with pytest.raises(TeacherError, match="is a regression with 1 outputs; supported are classification and one"):
+        load_teacher(tmp_path)
 
 
 def test_a_projection_of_the_embeddings_is_left_alone(tmp_path: Path) -> None:
