@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from ladabert_compress.student.bert import new_classifier
+from ladabert_compress.student.bert import has_projection, new_classifier
 
 Names = tuple[tuple[str, str], ...]
 
@@ -134,6 +134,6 @@ def bert_config(config: PreTrainedConfig, *, head_activation: str) -> BertConfig
     values["type_vocab_size"] = max(TYPE_ROWS, getattr(config, "type_vocab_size", 0))
     if head_activation != "tanh":
         values["head_activation"] = head_activation
-    if getattr(config, "embedding_size", config.hidden_size) != config.hidden_size:
+    if has_projection(config):
         values["embedding_size"] = config.embedding_size
     return BertConfig(**values)

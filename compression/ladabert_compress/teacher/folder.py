@@ -111,7 +111,7 @@ def load_teacher(source: TeacherSource | Path) -> Teacher:
             f"{folder}: is a {problem_type} with {len(names)} outputs; supported are classification and one output "
             "with a sigmoid"
         )
-    card = _read_card(source, config)
+    card = _read_card(source)
     labels = tuple(names[index] for index in range(len(names)))
     model, tokenizer = _load_model(source, config), _load_tokenizer(source, config)
     return Teacher(model, tokenizer, labels, card, PROBLEM_TYPES[problem_type])
@@ -143,7 +143,7 @@ def save_teacher(
         raise TeacherError(cannot_be_written(folder, error)) from error
 
 
-def _read_card(source: TeacherSource, config: PreTrainedConfig) -> TeacherCard:
+def _read_card(source: TeacherSource) -> TeacherCard:
     folder = Path(source.name)
     card_file = folder / CARD_FILE
     try:
@@ -153,7 +153,16 @@ def _read_card(source: TeacherSource, config: PreTrainedConfig) -> TeacherCard:
         raise TeacherError(f"{card_file}: is no teacher's card: {error}; delete it or write it again") from error
     if source.is_hub_id:
         return TeacherCard(folder.name, source.name, "unknown", source.revision)
-    return TeacherCard(folder.name, str(getattr(config, "_name_or_path", "") or folder.name), "unknown")
+    return TeacherCard(folder.resolve().name, source_of(source.name), "unknown")
+
+
+def source_of(name: str) -> str:
+    """What a model's folder says that it was made of, never a path of this machine; a hub id is its own source."""
+    config_file = Path(name) / "config.json"
+    if not config_file.is_file():
+        return name
+    recorded = str(json.loads(config_file.read_text(encoding="utf-8")).get("_name_or_path") or "")
+    return recorded if recorded and not Path(recorded).is_absolute() else Path(recorded or name).resolve().name
 
 
 def _pinned(source: TeacherSource) -> TeacherSource:
@@ -213,7 +222,7 @@ def _load_model(
     missing = sorted(report["missing_keys"])
     if missing and not new_head:
         raise TeacherError(
-            f"{source.name}: its weights lack {missing[0]}, and {len(missing)} in all; fine-tune it first"
+            f"{source.name}: its weights lack {len(missing)} parameters, {missing[0]} among them; fine-tune it first"
         )
     bert: BertForSequenceClassification = model if is_bert else to_bert(model, new_head=new_head)
     bert.float()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
-from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher
+from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher, source_of
 from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
@@ -177,17 +176,8 @@ def finetune(
         out,
         learner.result.cpu(),
         tokenizer,
-        TeacherCard(config.name, config.source or _source(config.base), config.licence, commit),
+        TeacherCard(config.name, config.source or source_of(config.base), config.licence, commit),
         report,
     )
     shutil.rmtree(run_folder)
     return accuracy
-
-
-def _source(base: str) -> str:
-    """The base's own name if its folder has it, never a path of this machine."""
-    config_file = Path(base) / "config.json"
-    if not config_file.is_file():
-        return base
-    recorded = json.loads(config_file.read_text(encoding="utf-8")).get("_name_or_path", "")
-    return str(recorded or Path(base).name)

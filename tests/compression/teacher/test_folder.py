@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ladabert_compress.errors import TeacherError
-from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.folder import TeacherCard, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
 from tests.compression.teacher.families import save_family
 
@@ -60,6 +60,17 @@ def test_a_folder_has_no_revisions(tmp_path: Path) -> None:
     save_family(tmp_path, "bert")
     with pytest.raises(TeacherError, match="is a folder, which has no revisions; leave --revision out"):
         load_teacher(TeacherSource(str(tmp_path), revision="v1"))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "source"), [("distilbert-base-uncased", "distilbert-base-uncased"), ("", "mine"), ("/x/base", "base")]
+)
+def test_a_card_never_names_a_path_of_this_machine(recorded: str, source: str, tmp_path: Path) -> None:
+    save_family(tmp_path / "mine", "distilbert")
+    config_file = tmp_path / "mine" / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config_file.write_text(json.dumps(config | {"_name_or_path": recorded}), encoding="utf-8")
+    assert load_teacher(tmp_path / "mine").card == TeacherCard("mine", source, "unknown")
 
 
 @pytest.mark.parametrize(
