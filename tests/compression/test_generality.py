@@ -9,16 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.artefact.manifest import format_manifest
@@ -131,31 +122,12 @@ def test_ranks_of_a_multi_label_teacher_are_shared_out_by_sensitivity(
 
 
 @pytest.mark.parametrize(
-    ("kind", "config", "message"),
-    [
-        (DistilBertForSequenceClassification, DistilBertConfig(dim=16, n_layers=1, n_heads=2), "is a distilbert model"),
-        (
-            RobertaForSequenceClassification,
-            RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16),
-            "is a roberta model",
-        ),
-    ],
-)
-def test_other_encoders_are_refused(
-    kind: type[PreTrainedModel], config: PreTrainedConfig, message: str, tmp_path: Path
-) -> None:
-    config.vocab_size = 32
-    kind(config).save_pretrained(tmp_path / "teacher")
-    with pytest.raises(TeacherError, match=f"{message}; only BERT encoders are supported$"):
-        load_teacher(tmp_path / "teacher")
-
-
-@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("problem_type", "regression", "is a regression with 2 outputs"),
         ("vocab_size", 10, "put the model's own tokenizer there"),
         ("hidden_act", "silu", "hidden_act is 'silu'; supported are gelu, relu"),
+        ("position_embedding_type", "relative_key", "position_embedding_type is 'relative_key'; only 'absolute'"),
     ],
 )
 def test_a_teacher_that_cannot_be_compressed_is_refused(

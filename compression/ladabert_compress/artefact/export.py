@@ -1,4 +1,4 @@
-"""From a finished run to an artefact: its graphs compute what the student computes, or nothing is written."""
+"""From a finished run, or a teacher, to an artefact: its graphs compute what PyTorch does, or nothing is written."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, me
 from ladabert_compress.recipe import ExportRecipe
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.training.run import CompressionResult
+from ladabert_compress.training.uncompressed import Uncompressed
 
 RANGE_BATCHES = 16  # of training rows, for the ranges of int8 activations
 
@@ -58,7 +59,7 @@ class VerifiedGraph:
 
 
 def export_artefact(
-    result: CompressionResult,
+    result: CompressionResult | Uncompressed,
     out: Path,
     *,
     data_set: str,
@@ -67,10 +68,11 @@ def export_artefact(
     target: Target = "cpu",
     target_latency_ms: float | None = None,
 ) -> dict[str, Any]:
-    """Writes the student to ``out`` in the precisions asked for, int8 only where it is accurate enough.
+    """Writes the student, or the teacher itself, to ``out`` in the precisions asked for.
 
-    For ``cpu``, each graph is the fastest of several on this machine, at the shape of ``target_latency_ms`` where there
-    is one. For ``cuda``, it is the one that a rule names, in fp32 and fp16.
+    int8 is written only where it is accurate enough. For ``cpu``, each graph is the fastest of several on this machine,
+    at the shape of ``target_latency_ms`` where there is one. For ``cuda``, it is the one that a rule names, in fp32 and
+    fp16.
 
     Returns:
         The manifest.
@@ -94,7 +96,7 @@ def export_artefact(
         for model in (result.teacher.model, result.student.model)
     )
     scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
-    if "int8" in precisions and not _int8_is_accurate(scores, result.recipe.export, result.dev_labels):
+    if "int8" in precisions and not _int8_is_accurate(scores, result.guards, result.dev_labels):
         precisions = ("fp32",)
     default = precisions[0]
     held_out = result.calibration_data
@@ -117,11 +119,9 @@ def export_artefact(
         "max_length": max_length,
         "inputs": list(graph_inputs(result.task)),
         "output": LOGITS,
-        "teacher": {**asdict(result.teacher.card), "parameters": count_parameters(result.teacher.model).total},
+        "teacher": {**result.teacher.card.to_dict(), "parameters": count_parameters(result.teacher.model).total},
         "compression": {
-            "method": "LadaBERT",
-            "recipe": result.recipe.to_dict(),
-            "requested_ratio": result.recipe.budget.ratio,
+            **result.method,
             "reached_ratio": round(result.student.ratio(), 4),
             "parameters": size.parameters,
             "nonzero_parameters": size.nonzero_parameters,
@@ -138,6 +138,8 @@ def export_artefact(
                     "accuracy": scores[name].accuracy,
                     "agreement": scores[name].agreement,
                     "divergence": scores[name].divergence,
+                    "macro_f1": scores[name].macro_f1,
+                    "matthews": scores[name].matthews,
                     **invariance.get(GRAPH_FILES[name], {}),
                 }
                 for name in precisions
@@ -153,10 +155,10 @@ def export_artefact(
 
 
 def _verified_graphs(
-    result: CompressionResult, precisions: tuple[str, ...], target: Target, shapes: Sequence[Shape]
+    result: CompressionResult | Uncompressed, precisions: tuple[str, ...], target: Target, shapes: Sequence[Shape]
 ) -> dict[str, VerifiedGraph]:
     """The fp32 graph, which is the measure of the others, and the others that are asked for."""
-    model, max_length, seed = result.student.model.eval(), result.max_length, result.recipe.training.seed
+    model, max_length, seed = result.student.model.eval(), result.max_length, result.seed
     candidates = candidate_graphs(model, result.task, None, target, max_length)
     for graph in candidates.values():
         check_parity(model, graph, max_length)
@@ -174,7 +176,7 @@ def _verified_graphs(
         candidates = candidate_graphs(model, result.task, ranges, target, max_length)
         choice = choose_graph(candidates, max_length, shapes=shapes)
         held_out = result.calibration_data if len(result.calibration_data) else result.train_data
-        tolerance = result.recipe.export.int8_logit_error
+        tolerance = result.guards.int8_logit_error
         guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
         plan = replace(choice.plan, fp32_products=guarded.fp32_products)
         graph = build_bert_graph(model, result.task, ranges, plan, max_length)
@@ -184,11 +186,12 @@ def _verified_graphs(
 
 def _int8_is_accurate(scores: Mapping[str, Scores], recipe: ExportRecipe, dev_labels: str) -> bool:
     """Whether int8 is near enough to fp32; without labels of people, its scores have to be as near to the teacher's."""
-    fp32, int8 = scores["fp32"], scores["int8"]
-    lost, what = fp32.accuracy - int8.accuracy, "accuracy" if dev_labels == "data" else "agreement with the teacher"
+    fp32, int8, metric = scores["fp32"], scores["int8"], recipe.int8_metric
+    lost = getattr(fp32, metric) - getattr(int8, metric)
+    labels = "dev" if dev_labels == "data" else "the teacher's labels"
     if lost > recipe.int8_accuracy_loss:
         tqdm.write(
-            f"int8 refused: it loses {lost:.4f} of dev {what}, the recipe's int8_accuracy_loss allows "
+            f"int8 refused: it loses {lost:.4f} of {metric} on {labels}, the recipe's int8_accuracy_loss allows "
             f"{recipe.int8_accuracy_loss:g}; fp32 is written instead"
         )
         return False

@@ -49,8 +49,9 @@ def validate_manifest(manifest: Any) -> None:
 def format_manifest(manifest: Mapping[str, Any]) -> str:
     """The figures for a person to read: parameters, non-zeros, bytes and accuracy, each apart."""
     made, figures = manifest["compression"], manifest["evaluation"]
+    reached = f"×{made['reached_ratio']:.2f} reached, ×{made['requested_ratio']:g} asked for"
     lines = [
-        f"{manifest['name']}: ×{made['reached_ratio']:.2f} reached, ×{made['requested_ratio']:g} asked for",
+        f"{manifest['name']}: {'the teacher, not compressed' if made['method'] == 'none' else reached}",
         f"  teacher parameters   {manifest['teacher']['parameters']:>12,}",
         f"  student parameters   {made['parameters']:>12,}",
         f"  non-zero parameters  {made['nonzero_parameters']:>12,}",

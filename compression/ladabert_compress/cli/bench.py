@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, check_folder, positive
+from ladabert_compress.cli.options import OneLineParser, add_teacher_options, check_folder, positive, teacher_source
 
 DEFAULT_SHAPES = "1x16,1x64,8x32,32x16"
 
@@ -19,9 +19,7 @@ def add_bench(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "baseline each is. Compare figures within a run, never between two.",
     )
     parser.add_argument("subjects", nargs="*", type=Path, metavar="models/NAME|F.onnx", help="what to time")
-    parser.add_argument(
-        "--teacher", type=Path, metavar="DIR", help="time this teacher in PyTorch and in ONNX Runtime as well"
-    )
+    add_teacher_options(parser, purpose="time this teacher in PyTorch and in ONNX Runtime as well")
     parser.add_argument(
         "--standard-tools",
         type=Path,
@@ -59,7 +57,7 @@ def _run_bench(options: argparse.Namespace) -> None:
 
     check_folder("--json", options.json)
     check_folder("--plot", options.plot)
-    subjects = [] if options.teacher is None else teacher_subjects(options.teacher, options.task)
+    subjects = [] if options.teacher is None else teacher_subjects(teacher_source(options), options.task)
     subjects += [standard_subject(folder, options.task) for folder in options.standard_tools]
     subjects += [subject for path in options.subjects for subject in subjects_of(path)]
     if not subjects:

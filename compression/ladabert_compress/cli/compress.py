@@ -10,10 +10,13 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
+    add_teacher_options,
+    data_set_name,
     positive,
     positive_number,
     read_rows_if_given,
     read_unlabelled,
+    teacher_source,
     whole,
 )
 from ladabert_compress.data.texts import Texts
@@ -32,7 +35,7 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         description="The LadaBERT run: factorise and prune a little, distil, repeat; then export to ONNX, compare "
         "with PyTorch, and write the artefact. Every key of the recipe can be overridden.",
     )
-    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    add_teacher_options(parser, required=True, purpose="the fine-tuned classifier")
     parser.add_argument("--recipe", required=True, type=Path, metavar="R.toml", help="the run's settings")
     parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
     parser.add_argument(
@@ -130,10 +133,11 @@ def _run_compress(options: argparse.Namespace) -> None:
         raise OptionError("no rows to learn from; name them with --train, --unlabelled or both")
     train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
     unlabelled_texts = read_unlabelled(options)
+    teacher = teacher_source(options)
     if dev_texts is not None and is_first_process():  # one is enough, and it speaks for all
-        check_teacher(options.teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
+        check_teacher(teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
     result = compress(
-        options.teacher,
+        teacher,
         recipe,
         train_texts,
         dev_texts,
@@ -152,7 +156,7 @@ def _run_compress(options: argparse.Namespace) -> None:
     manifest = export_artefact(
         result,
         options.out,
-        data_set=_data_set_name(options.dev or options.train or options.unlabelled[0]),
+        data_set=data_set_name(options.dev or options.train or options.unlabelled[0]),
         split="held-out" if options.dev is None else "dev",
         precisions=precisions,
         target=options.target,
@@ -174,8 +178,3 @@ def _ratio_finder(options: argparse.Namespace, recipe: Recipe, task: str, file: 
     return lambda teacher, data: find_ratio(
         options.target_latency_ms, teacher.model, recipe, data, timer, file, resume=options.resume
     )
-
-
-def _data_set_name(source: str) -> str:
-    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
-    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])

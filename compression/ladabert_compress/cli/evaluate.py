@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, read_rows
+from ladabert_compress.cli.options import (
+    OneLineParser,
+    add_data_options,
+    add_teacher_options,
+    check_folder,
+    read_rows,
+    teacher_source,
+)
 
 
 def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -16,7 +23,7 @@ def add_evaluate(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         description="Accuracy, calibration and latency of every graph of an artefact in ONNX Runtime on one thread.",
     )
     parser.add_argument("artefact", type=Path, metavar="models/NAME", help="the artefact's folder")
-    parser.add_argument("--teacher", type=Path, metavar="DIR", help="report the agreement with this teacher too")
+    add_teacher_options(parser, purpose="report the agreement with this teacher too")
     parser.add_argument(
         "--batch-invariance",
         action="store_true",
@@ -37,7 +44,7 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     figures = evaluate(
         options.artefact,
         read_rows(options, "data"),
-        teacher_folder=options.teacher,
+        teacher_folder=None if options.teacher is None else teacher_source(options),
         batch_invariance=options.batch_invariance,
     )
     if options.json is not None:

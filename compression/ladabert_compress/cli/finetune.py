@@ -9,6 +9,7 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_run_options,
+    add_source_options,
     names,
     positive,
     read_rows,
@@ -21,15 +22,19 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser = commands.add_parser(
         "finetune",
         help="fine-tune an encoder into a teacher",
-        description="Fine-tunes a pretrained BERT on labelled texts and writes a Hugging Face folder (safetensors) "
+        description="Fine-tunes a pretrained encoder on labelled texts and writes a Hugging Face folder (safetensors) "
         "with the weights of the evaluation that does best on --dev.",
     )
-    parser.add_argument("--base", required=True, metavar="ID_OR_DIR", help="hub id or folder of a pretrained BERT")
+    parser.add_argument("--base", required=True, metavar="ID_OR_DIR", help="hub id or folder of a pretrained encoder")
+    add_source_options(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write the teacher to")
     parser.add_argument("--name", help="the teacher's name in manifests (default: the name of --out)")
     parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
     parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
     parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
+    parser.add_argument(
+        "--multi-label", action="store_true", help="a row has any number of labels, separated by commas; empty: none"
+    )
     parser.add_argument("--epochs", type=positive, default=3, help="passes over --train (default %(default)s)")
     parser.add_argument(
         "--evaluations-per-epoch",
@@ -80,6 +85,9 @@ def _run_finetune(options: argparse.Namespace) -> None:
             precision=options.precision,
             seed=options.seed,
         ),
+        revision=options.revision,
+        allow_pickle=options.allow_pickle,
+        multi_label=options.multi_label,
     )
     accuracy = finetune(
         config,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from ladabert_compress.cli.bench import add_bench
 from ladabert_compress.cli.compress import add_compress
 from ladabert_compress.cli.evaluate import add_evaluate
+from ladabert_compress.cli.export import add_export
 from ladabert_compress.cli.finetune import add_finetune
 from ladabert_compress.cli.options import OneLineParser
 from ladabert_compress.cli.pack import add_fp16, add_pack
@@ -60,6 +61,16 @@ def build_parser() -> argparse.ArgumentParser:
         prog="ladabert-compress", description="Compress a fine-tuned BERT classifier and export it to ONNX."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=OneLineParser)
-    for add in (add_finetune, add_compress, add_evaluate, add_report, add_search, add_bench, add_pack, add_fp16):
+    for add in (
+        add_finetune,
+        add_compress,
+        add_export,
+        add_evaluate,
+        add_report,
+        add_search,
+        add_bench,
+        add_pack,
+        add_fp16,
+    ):
         add(commands)
     return parser

@@ -11,6 +11,7 @@ from ladabert_compress.data.columns import Columns
 from ladabert_compress.data.reading import read_labelled_texts, read_texts
 from ladabert_compress.data.texts import LabelledTexts, Texts, concatenate
 from ladabert_compress.errors import DataError, OptionError
+from ladabert_compress.teacher.source import TeacherSource
 
 Number = TypeVar("Number", int, float)
 
@@ -36,6 +37,27 @@ def add_data_options(
     data.add_argument("--text-pair", metavar="COLUMN", help="the second text's column (default: found by its name)")
     data.add_argument("--label", metavar="COLUMN", help="the label's column (default: found by its name)")
     return data
+
+
+def add_teacher_options(parser: argparse.ArgumentParser, *, required: bool = False, purpose: str) -> None:
+    """The teacher, a folder or a hub id, and what may be read of it."""
+    parser.add_argument("--teacher", required=required, type=Path, metavar="ID_OR_DIR", help=purpose)
+    add_source_options(parser)
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """The revision and the form of a model's weights."""
+    parser.add_argument("--revision", default="", metavar="R", help="branch, tag or commit, where a hub id is named")
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read pytorch_model.bin where there are no safetensors: its tensors alone, no code",
+    )
+
+
+def teacher_source(options: argparse.Namespace) -> TeacherSource:
+    """Where the teacher is."""
+    return TeacherSource(str(options.teacher), options.revision, options.allow_pickle)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -69,6 +91,11 @@ def read_unlabelled(options: argparse.Namespace) -> Texts | None:
         if part.task != parts[0].task:
             raise DataError(f"{options.unlabelled[0]} is a {parts[0].task} task, {source} a {part.task} task")
     return concatenate(parts)
+
+
+def data_set_name(source: str) -> str:
+    """`…/sst2/dev.tsv` → `sst2/dev.tsv`: enough to know it by, and no path of this machine."""
+    return source if source.startswith("hub:") else "/".join(Path(source).resolve().parts[-2:])
 
 
 def _columns(options: argparse.Namespace) -> Columns:

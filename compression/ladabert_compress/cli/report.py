@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, check_folder, read_rows
+from ladabert_compress.cli.options import (
+    OneLineParser,
+    add_data_options,
+    add_teacher_options,
+    check_folder,
+    read_rows,
+    teacher_source,
+)
 
 
 def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -18,11 +25,9 @@ def add_report(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs/NAME or models/NAME, or both")
     parser.add_argument("--out", required=True, type=Path, metavar="F.html", help="the page")
-    parser.add_argument(
-        "--teacher",
-        type=Path,
-        metavar="DIR",
-        help="measure the latency of this teacher and the artefacts side by side, and with --data list the rows on "
+    add_teacher_options(
+        parser,
+        purpose="measure the latency of this teacher and the artefacts side by side, and with --data list the rows on "
         "which they differ most",
     )
     purpose = "rows to measure the artefacts on (default: what each run stored of its dev rows)"
@@ -35,5 +40,6 @@ def _run_report(options: argparse.Namespace) -> None:
 
     check_folder("--out", options.out)
     texts = None if options.data is None else read_rows(options, "data")
-    write_report(options.runs, options.out, texts=texts, teacher_folder=options.teacher)
+    teacher = None if options.teacher is None else teacher_source(options)
+    write_report(options.runs, options.out, texts=texts, teacher_folder=teacher)
     print(f"{options.out}: {options.out.stat().st_size / 1024:.0f} KB")  # noqa: T201

@@ -7,7 +7,15 @@ import os
 import statistics
 from pathlib import Path
 
-from ladabert_compress.cli.options import OneLineParser, add_data_options, positive, read_rows, whole
+from ladabert_compress.cli.options import (
+    OneLineParser,
+    add_data_options,
+    add_teacher_options,
+    positive,
+    read_rows,
+    teacher_source,
+    whole,
+)
 
 
 def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -18,7 +26,7 @@ def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         description="Searches P_embd, P_svd and P_weight under equation 7: each trial is a short distillation, scored "
         "on rows held out of --train. Writes the best split as a recipe; all else is as in --recipe.",
     )
-    parser.add_argument("--teacher", required=True, type=Path, metavar="DIR", help="folder of the fine-tuned BERT")
+    add_teacher_options(parser, required=True, purpose="the fine-tuned classifier")
     parser.add_argument("--out", required=True, type=Path, metavar="R.toml", help="recipe to write")
     parser.add_argument(
         "--recipe",
@@ -73,7 +81,7 @@ def _run_search(options: argparse.Namespace) -> None:
     )
     texts = read_rows(options, "train")
     run_folder = options.run or Path("runs") / f"search-{options.out.stem}"
-    found = search(options.teacher, config, texts, run_folder, resume=options.resume)
+    found = search(teacher_source(options), config, texts, run_folder, resume=options.resume)
     write_recipe(found, config, options.teacher.resolve().name, options.out)
     median = statistics.median(accuracy for accuracy, _ in found.scored)  # shows what the choice is worth
     print(f"{options.out}: accuracy {found.scored[0][0]:.4f}, median {median:.4f}")  # noqa: T201

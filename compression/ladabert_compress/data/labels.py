@@ -20,6 +20,11 @@ def label_order(labels: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted(distinct))
 
 
+def labels_of_row(value: str) -> list[str]:
+    """The labels of a multi-label row, as it stands in the file; none of an empty field."""
+    return [label.strip() for label in value.split(LABEL_SEPARATOR)] if value else []
+
+
 def label_ids(source: str, data: LabelledTexts, order: Sequence[str]) -> list[int]:
     """Each row's index in ``order``.
 
@@ -43,12 +48,17 @@ def targets_of(
 ) -> list[int] | list[list[int]]:
     """Each row's index in a model's ``labels``; in a multi-label task, 1 at each of its labels and 0 at the others.
 
+    A single label is yes or no: its name or 1, and 0 or nothing.
+
     Raises:
         DataError: a label is neither one of ``labels`` nor its number.
     """
     if problem_type != "multi_label":
         return label_ids_of(source, data, labels)
-    rows = [row.split(LABEL_SEPARATOR) if row else [] for row in data.labels]
+    if len(labels) == 1:
+        flags = [["1" if label == labels[0] else label or "0"] for label in data.labels]
+        return _indices(source, data, flags, ("0", "1"))
+    rows = [labels_of_row(row) for row in data.labels]
     order = _names_or_numbers({label for row in rows for label in row}, labels)
     return [[int(index in ids) for index in range(len(labels))] for ids in _indices(source, data, rows, order)]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts, Texts
+from ladabert_compress.data.labels import labels_of_row
+from ladabert_compress.data.texts import LabelledTexts, Texts
 
 LENGTH_ROWS = 2000  # of which the tokens are counted, evenly spaced
 LISTED_LABELS = 10
@@ -64,7 +65,7 @@ def _lengths(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, 
 
 
 def _labels(texts: LabelledTexts, multi_label: bool) -> Iterator[str]:
-    split = (label.split(LABEL_SEPARATOR) if multi_label and label else [label] for label in texts.labels)
+    split = ((labels_of_row(label) or [""]) if multi_label else [label] for label in texts.labels)
     counts = Counter(label for labels in split for label in labels)
     listed = ", ".join(f"{label or '(none)'} {count:,}" for label, count in counts.most_common(LISTED_LABELS))
     more = len(counts) - LISTED_LABELS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def candidate_graphs(
     seen: set[bytes] = set()
     for plan in plans:
         graph = build_bert_graph(model, task, ranges, plan, max_length)
-        content = graph.SerializeToString(deterministic=True)
+        content = hashlib.sha256(graph.SerializeToString(deterministic=True)).digest()  # a graph may have a gigabyte
         if content not in seen:
             seen.add(content)
             graphs[plan] = graph

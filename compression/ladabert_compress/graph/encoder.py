@@ -18,6 +18,7 @@ from ladabert_compress.graph.builder import LOGITS, MICROSOFT, GraphBuilder
 from ladabert_compress.graph.int8_scales import Array, Ranges, quantise_rows
 from ladabert_compress.graph.plan import GraphPlan
 from ladabert_compress.graph.products import Products, array
+from ladabert_compress.student.bert import has_projection, head_activation
 from ladabert_compress.student.factors import FactorisedEmbedding
 
 DEFAULT_PLAN = GraphPlan()
@@ -83,7 +84,7 @@ class _BertGraph:
         for index in range(layers):
             hidden = self._layer(hidden, index, first_token_only=index == layers - 1)
         first = graph.node("Squeeze", hidden, graph.integers(1))  # (B, 1, H) → (B, H)
-        pooled = graph.node("Tanh", self._linear(first, "bert.pooler.dense"))
+        pooled = self._head(first)
         classifier = self.model.classifier
         graph.node(
             "Gemm",
@@ -95,8 +96,15 @@ class _BertGraph:
         )
         return graph.model(graph_inputs(self.task), LOGITS, self.model.classifier.out_features)
 
+    def _head(self, first: str) -> str:
+        """What the classifier reads of the first token's output, (B, H) → (B, H)."""
+        activation = head_activation(self.model.config)
+        if activation == "gelu":
+            return self._linear(first, "bert.pooler.dense", "Gelu")
+        return self.graph.node(activation.capitalize(), self._linear(first, "bert.pooler.dense"))
+
     def _embeddings(self) -> str:
-        """(B, T) → (B, T, H): words, positions and token types, normalised."""
+        """(B, T) → (B, T, H): words, positions and token types, normalised, and projected where H is another size."""
         graph, embeddings = self.graph, self.model.bert.embeddings
         words = self._lookup("input_ids", "bert.embeddings.word_embeddings")
         rows = table_of(self.model.get_submodule("bert.embeddings.position_embeddings"))[: self.max_length]
@@ -108,7 +116,10 @@ class _BertGraph:
         table = self.products.constant("bert.embeddings.position_embeddings", rows)
         length = graph.node("Shape", "input_ids", start=1, end=2)
         positions = graph.node("Slice", table, graph.integers(0), length)  # (T, H)
-        return self._layer_norm(graph.node("Add", words, positions), "bert.embeddings.LayerNorm")
+        normalised = self._layer_norm(graph.node("Add", words, positions), "bert.embeddings.LayerNorm")
+        if not has_projection(self.model.config):
+            return normalised
+        return self._linear(normalised, "bert.embeddings.projection")
 
     def _lookup(self, ids: str, name: str) -> str:
         """The rows ``ids`` (…) of an embedding table, (…, H)."""

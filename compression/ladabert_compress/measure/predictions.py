@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,33 @@ def share_of_equal_rows(one: Predictions, other: Predictions) -> float:
 def accuracy(logits: Logits, labels: Predictions) -> float:
     """The share of rows whose prediction is right."""
     return share_of_equal_rows(decide(logits, labels), labels)
+
+
+def macro_f1(predictions: Predictions, labels: Predictions) -> float:
+    """The mean over the labels of F1, the harmonic mean of precision and recall.
+
+    A single-label task counts the labels that rows have or are given, as scikit-learn does; a multi-label task all.
+    """
+    if labels.ndim == 1:
+        present = np.union1d(labels, predictions)
+        predictions, labels = predictions[:, None] == present, labels[:, None] == present
+    both = (predictions.astype(bool) & labels.astype(bool)).sum(axis=0)
+    either = predictions.astype(bool).sum(axis=0) + labels.astype(bool).sum(axis=0)
+    return float((2 * both / np.maximum(either, 1)).mean())
+
+
+def matthews(predictions: Predictions, labels: Predictions) -> float:
+    """Matthews' correlation of predictions with labels, 0 where either is always the same.
+
+    That of a multi-label task is the mean over its labels.
+    """
+    if labels.ndim == 2:
+        return float(np.mean([matthews(*columns) for columns in zip(predictions.T, labels.T, strict=True)]))
+    present = np.union1d(labels, predictions)
+    found, true = ((part[:, None] == present).astype(np.float64) for part in (predictions, labels))
+    found, true = found - found.mean(axis=0), true - true.mean(axis=0)
+    size = math.sqrt(np.square(found).sum() * np.square(true).sum())
+    return float((found * true).sum() / size) if size else 0.0
 
 
 def log_probabilities(logits: Logits, like: Predictions, temperature: float = 1.0) -> npt.NDArray[np.float64]:

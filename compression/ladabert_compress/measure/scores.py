@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy, calibration, agreement with the teacher."""
+"""What predictions are worth: accuracy, F1, correlation, calibration, agreement with the teacher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladabert_compress.data.batches import Labels
-from ladabert_compress.measure.predictions import Logits, accuracy, decide, divergence, share_of_equal_rows
+from ladabert_compress.measure.predictions import Logits, decide, divergence, macro_f1, matthews, share_of_equal_rows
 from ladabert_compress.measure.reliability import expected_calibration_error
 
 
@@ -20,19 +20,24 @@ class Scores:
     uncalibrated_error: float  # of the logits as they are
     agreement: float | None = None  # with the teacher's predictions
     divergence: float | None = None  # from the teacher's scores: KL in nats a row, both without a temperature
+    macro_f1: float = 0.0  # the mean of the labels' F1
+    matthews: float = 0.0  # Matthews' correlation with the labels
 
 
 def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
     """Accuracy, calibration and, given the teacher's logits, how far it agrees with them."""
     truth = np.array(labels)
+    predictions = decide(logits, truth)
     agreement = distance = None
     if teacher_logits is not None:
-        agreement = share_of_equal_rows(decide(logits, truth), decide(teacher_logits, truth))
+        agreement = share_of_equal_rows(predictions, decide(teacher_logits, truth))
         distance = divergence(teacher_logits, logits, truth)
     return Scores(
-        accuracy(logits, truth),
+        share_of_equal_rows(predictions, truth),
         expected_calibration_error(logits, truth, temperature),
         expected_calibration_error(logits, truth),
         agreement,
         distance,
+        macro_f1(predictions, truth),
+        matthews(predictions, truth),
     )

@@ -19,6 +19,7 @@ from ladabert_compress.report.operator_profile import profile_operators
 from ladabert_compress.report.standard_tools import TorchRunner, standard_graph
 from ladabert_compress.student.saved import load_student
 from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 
 VERSIONS = ("onnxruntime", "torch", "onnx")
 
@@ -58,13 +59,13 @@ def subjects_of(path: Path) -> list[Subject]:
     ]
 
 
-def teacher_subjects(folder: Path, task: str) -> list[Subject]:
+def teacher_subjects(source: TeacherSource | Path, task: str) -> list[Subject]:
     """A teacher in PyTorch, and in ONNX Runtime with the usual fusions.
 
     Raises:
         TeacherError: it cannot be loaded.
     """
-    teacher = load_teacher(folder)
+    teacher = load_teacher(source)
     limit = teacher.model.config.max_position_embeddings
     graph = standard_graph(teacher.model, task, int8=False).SerializeToString()
     return [

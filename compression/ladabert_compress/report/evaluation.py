@@ -23,10 +23,15 @@ from ladabert_compress.measure.predictions import Logits
 from ladabert_compress.measure.scores import score
 from ladabert_compress.measure.timing import measure_latency
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 
 
 def evaluate(
-    folder: Path, texts: LabelledTexts, *, teacher_folder: Path | None = None, batch_invariance: bool = False
+    folder: Path,
+    texts: LabelledTexts,
+    *,
+    teacher_folder: TeacherSource | Path | None = None,
+    batch_invariance: bool = False,
 ) -> dict[str, Any]:
     """The figures of every graph of the artefact on these rows; with a teacher, the agreement with it, too.
 
@@ -97,8 +102,8 @@ def format_evaluation(figures: dict[str, Any]) -> str:
     for name, scores in figures["files"].items():
         agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
         lines.append(
-            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  "
-            f"calibration error {scores['expected_calibration_error']:.4f} "
+            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  macro F1 {scores['macro_f1']:.4f}  "
+            f"Matthews {scores['matthews']:.4f}  calibration error {scores['expected_calibration_error']:.4f} "
             f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
         )
     lines += [

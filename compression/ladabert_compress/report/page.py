@@ -16,6 +16,7 @@ from ladabert_compress.report.plots import Curve, Point, plot_accuracies, plot_l
 from ladabert_compress.report.students import Latency, Measured, Subject, compare_latency, measure, read_subjects
 from ladabert_compress.student.saved import SavedMatrix
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 
 TEMPLATE = Path(__file__).with_name("page.html")
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.(.+)")
@@ -31,7 +32,11 @@ PARTS = {
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, *, texts: LabelledTexts | None = None, teacher_folder: Path | None = None
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    texts: LabelledTexts | None = None,
+    teacher_folder: TeacherSource | Path | None = None,
 ) -> None:
     """Writes the page: nothing in it is loaded from anywhere.
 

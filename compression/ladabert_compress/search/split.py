@@ -28,6 +28,7 @@ from ladabert_compress.search.space import Space
 from ladabert_compress.search.trial import TrialTask, become_worker, prepare, score_recipe
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.checkpoint import other_settings
 from ladabert_compress.training.run import run_id
 
@@ -56,7 +57,12 @@ class Found:
 
 
 def search(
-    teacher_folder: Path, config: SearchConfig, texts: LabelledTexts, run_folder: Path, *, resume: bool = False
+    teacher_source: TeacherSource | Path,
+    config: SearchConfig,
+    texts: LabelledTexts,
+    run_folder: Path,
+    *,
+    resume: bool = False,
 ) -> Found:
     """Scores splits by a short distillation each, on training rows that none of them learns from.
 
@@ -72,10 +78,10 @@ def search(
     for name in ("heads", "neurons"):
         if getattr(config.recipe.structure, name) < 1:
             raise RecipeError(f"structure.{name}: search splits the budget of whole layers; leave it out of --recipe")
-    teacher = load_teacher(teacher_folder)
+    teacher = load_teacher(teacher_source)
     space = Space.of(count_parameters(teacher.model), config.recipe.budget)
     data = teacher.encode("--train", texts, config.recipe.training.max_length)
-    task = prepare(teacher_folder, data, config.steps, config.held_out_rows, config.recipe.training)
+    task = prepare(teacher_source, data, config.steps, config.held_out_rows, config.recipe.training)
     if not len(task.held_out):
         raise DataError(f"--train: {len(data)} rows are too few to hold any out; ten at least")
     run = run_id(config.recipe, teacher, task.train_data)

@@ -15,6 +15,7 @@ from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.data.overlaps import hold_out_without_overlaps
 from ladabert_compress.recipe import Recipe, TrainingConfig
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import steps_per_epoch, train
 
@@ -23,7 +24,7 @@ from ladabert_compress.training.loop import steps_per_epoch, train
 class TrialTask:
     """What all trials share: the teacher, the rows to learn from, and the rows to score on."""
 
-    teacher_folder: Path
+    teacher: TeacherSource | Path
     train_data: EncodedTexts
     held_out: EncodedTexts
     steps: int
@@ -34,13 +35,13 @@ _teacher: Teacher
 
 
 def prepare(
-    teacher_folder: Path, data: EncodedTexts, steps: int, held_out_rows: int, training: TrainingConfig
+    teacher: TeacherSource | Path, data: EncodedTexts, steps: int, held_out_rows: int, training: TrainingConfig
 ) -> TrialTask:
     """Holds rows out for the scores and draws as many as the steps can see."""
     rest, held_out = map(data.select, hold_out_without_overlaps(data, held_out_rows, training.seed))
     generator = torch.Generator().manual_seed(training.seed)
     order: list[int] = torch.randperm(len(rest), generator=generator).tolist()
-    return TrialTask(teacher_folder, rest.select(order[: steps * training.batch_size]), held_out, steps)
+    return TrialTask(teacher, rest.select(order[: steps * training.batch_size]), held_out, steps)
 
 
 def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
@@ -50,7 +51,7 @@ def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
         torch.set_num_threads(1)
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123,SIM115 - stays open as long as the process
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    _task, _teacher = task, load_teacher(task.teacher_folder)
+    _task, _teacher = task, load_teacher(task.teacher)
 
 
 def score_recipe(recipe: Recipe) -> float:

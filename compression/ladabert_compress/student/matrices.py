@@ -11,8 +11,9 @@ from torch import nn
 Group = Literal["embedding", "encoder"]
 
 # The classification head is left alone (section 3.3); the pooler belongs to the encoder, which is what
-# makes Table 2 add up for BERT-base. Two rows of token types have no rank to lose.
-LEFT_ALONE = ("classifier", "bert.embeddings.token_type_embeddings")
+# makes Table 2 add up for BERT-base. Two rows of token types have no rank to lose, and the rank of a projection of the
+# embeddings bounds all that the encoder reads.
+LEFT_ALONE = ("classifier", "bert.embeddings.token_type_embeddings", "bert.embeddings.projection")
 
 
 @dataclass(frozen=True)

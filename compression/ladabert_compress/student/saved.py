@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ladabert_compress.errors import OptionError, TeacherError
+from ladabert_compress.student.bert import new_classifier
 from ladabert_compress.student.factors import empty_factors
 from ladabert_compress.student.matrices import LEFT_ALONE, walk_matrices
 
@@ -32,8 +33,7 @@ def load_student(folder: Path) -> BertForSequenceClassification:
     """
     if not (folder / WEIGHTS_FILE).is_file():
         raise TeacherError(f"{folder}: no {WEIGHTS_FILE} there; expected the --run folder of a compress run")
-    config = BertConfig.from_pretrained(folder, attn_implementation="eager")
-    model = BertForSequenceClassification(config)
+    model = new_classifier(BertConfig.from_pretrained(folder))
     weights = load_file(folder / WEIGHTS_FILE)
     for matrix, module in list(walk_matrices(model)):
         left = weights.get(f"{matrix.name}.left")

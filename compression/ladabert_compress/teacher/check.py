@@ -13,11 +13,14 @@ from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import Predictions, decide
 from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 
 CHECKED_ROWS = 500
 
 
-def check_teacher(folder: Path, dev_texts: LabelledTexts, max_length: int, device: torch.device) -> None:
+def check_teacher(
+    source: TeacherSource | Path, dev_texts: LabelledTexts, max_length: int, device: torch.device
+) -> None:
     """Refuses a teacher that predicts the labels of dev no better than chance, before hours are spent on its student.
 
     Accuracy does not show it: where most rows have one label, always predicting that label is accurate, too.
@@ -26,7 +29,8 @@ def check_teacher(folder: Path, dev_texts: LabelledTexts, max_length: int, devic
         TeacherError: its mean recall over the labels is within one standard error of chance.
         DataError: a label is not the teacher's.
     """
-    teacher = load_teacher(folder)
+    source = TeacherSource.of(source)
+    teacher = load_teacher(source)
     longest = min(max_length, teacher.model.config.max_position_embeddings)
     data = teacher.encode("--dev", dev_texts, longest).sample(CHECKED_ROWS)
     teacher.model.to(device)  # type: ignore[arg-type]
@@ -35,8 +39,9 @@ def check_teacher(folder: Path, dev_texts: LabelledTexts, max_length: int, devic
     recall, chance, error = recall_and_chance(predictions.ravel(), truth.ravel())
     if len(np.unique(truth)) > 1 and recall <= chance + error:
         raise TeacherError(
-            f"{folder}: tells the labels of --dev no better than chance (mean recall {recall:.3f}, chance {chance:.3f} "
-            f"± {error:.3f} on {len(data)} rows); put the model's own tokenizer there, and look at the labels' order"
+            f"{source.name}: tells the labels of --dev no better than chance (mean recall {recall:.3f}, chance "
+            f"{chance:.3f} ± {error:.3f} on {len(data)} rows); put the model's own tokenizer there, and look at the "
+            "labels' order"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,13 +16,14 @@ from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, encode
-from ladabert_compress.data.labels import label_ids, label_order
+from ladabert_compress.data.labels import label_ids, label_order, labels_of_row, targets_of
 from ladabert_compress.data.overview import describe_sources
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
-from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher
+from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher, source_of
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
@@ -43,10 +43,26 @@ class FinetuneConfig:
     dropout: float
     label_names: tuple[str, ...]
     training: TrainingConfig
+    revision: str = ""
+    allow_pickle: bool = False
+    multi_label: bool = False
+
+    @property
+    def problem_type(self) -> str:
+        """As the manifest names it."""
+        return "multi_label" if self.multi_label else "single_label"
+
+    @property
+    def encoder(self) -> TeacherSource:
+        """Where the base is."""
+        return TeacherSource(self.base, self.revision, self.allow_pickle)
 
 
 class FinetuneLearner:
-    """Cross-entropy on the labels of the data; the result is an exponential average of the weights."""
+    """Cross-entropy on the labels of the data, each by itself in a multi-label task.
+
+    The result is an exponential average of the weights.
+    """
 
     def __init__(self, module: BertForSequenceClassification, average_decay: float) -> None:
         self.module = module
@@ -61,7 +77,12 @@ class FinetuneLearner:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean cross-entropy over the batch."""
-        return {"loss": nn.functional.cross_entropy(classify(self.module, batch).float(), batch.labels)}
+        logits = classify(self.module, batch).float()
+        if batch.labels.ndim == 2:
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.labels.float())
+        else:
+            loss = nn.functional.cross_entropy(logits, batch.labels)
+        return {"loss": loss}
 
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:  # noqa: ARG002
         """Fine-tuning replaces no parameters."""
@@ -102,7 +123,8 @@ def finetune(
     """
     if out.exists():
         raise OptionError(f"--out: {out} exists already; name another folder or delete it")
-    order = label_order(train_texts.labels)
+    by_row = map(labels_of_row, train_texts.labels) if config.multi_label else zip(train_texts.labels, strict=True)
+    order = label_order([label for labels in by_row for label in labels])
     if len(order) < 2:
         raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
     names = config.label_names or order
@@ -110,7 +132,7 @@ def finetune(
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
     processes, device = join_processes(choose_device(device_name))
     torch.manual_seed(config.training.seed)  # the new head's weights
-    model, tokenizer = load_encoder(config.base, names)
+    model, tokenizer, commit = load_encoder(config.encoder, names, config.problem_type)
     model.to(device)  # type: ignore[arg-type]
     set_dropout(model, config.dropout)
     max_length, positions = config.training.max_length, model.config.max_position_embeddings
@@ -118,9 +140,16 @@ def finetune(
         raise OptionError(f"--max-length: {max_length} is over the base's {positions} positions")
     if processes.is_first:
         sources = {"--train": train_texts, "--dev": dev_texts}
-        tqdm.write(describe_sources(sources, tokenizer, max_length, positions))
-    train_data = encode(train_texts, label_ids("--train", train_texts, order), tokenizer, max_length)
-    dev_data = encode(dev_texts, label_ids("--dev", dev_texts, order), tokenizer, max_length)
+        tqdm.write(describe_sources(sources, tokenizer, max_length, positions, multi_label=config.multi_label))
+    train_data, dev_data = (
+        encode(
+            texts,
+            targets_of(source, texts, order, "multi_label") if config.multi_label else label_ids(source, texts, order),
+            tokenizer,
+            max_length,
+        )
+        for source, texts in (("--train", train_texts), ("--dev", dev_texts))
+    )
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
     run_folder = out.with_name(out.name + ".run")
     learner = FinetuneLearner(model, config.average_decay)
@@ -147,17 +176,8 @@ def finetune(
         out,
         learner.result.cpu(),
         tokenizer,
-        TeacherCard(config.name, config.source or _source(config.base), config.licence),
+        TeacherCard(config.name, config.source or source_of(config.base), config.licence, commit),
         report,
     )
     shutil.rmtree(run_folder)
     return accuracy
-
-
-def _source(base: str) -> str:
-    """The base's own name if its folder has it, never a path of this machine."""
-    config_file = Path(base) / "config.json"
-    if not config_file.is_file():
-        return base
-    recorded = json.loads(config_file.read_text(encoding="utf-8")).get("_name_or_path", "")
-    return str(recorded or Path(base).name)

@@ -16,7 +16,7 @@ from ladabert_compress.data.texts import LabelledTexts, Texts, concatenate
 from ladabert_compress.errors import DataError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import decide
-from ladabert_compress.recipe import Recipe
+from ladabert_compress.recipe import Recipe, TrainingConfig
 from ladabert_compress.teacher.folder import Teacher
 from ladabert_compress.training.loop import RowsOfEpoch
 
@@ -78,13 +78,13 @@ class RunRows:
     calibration: EncodedTexts  # none where there are too few labelled rows
 
 
-def divide_rows(teacher: Teacher, recipe: Recipe, sources: Sources) -> RunRows:
+def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) -> RunRows:
     """Holds out what is needed and tokenises all; the teacher labels dev where nobody else did.
 
     Raises:
         DataError: a label is not the teacher's, or there are too few rows to hold any out.
     """
-    max_length, seed = recipe.training.max_length, recipe.training.seed
+    max_length, seed = training.max_length, training.seed
     train, unlabelled, dev, calibration = sources.train, sources.unlabelled, sources.dev, sources.calibration
     if train is not None:  # its labels are checked, though the teacher says what to learn
         targets_of("--train", train, teacher.labels, teacher.problem_type)

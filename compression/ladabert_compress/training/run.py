@@ -24,10 +24,11 @@ from ladabert_compress.files import cannot_be_written, write_text
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import confusion, decide
 from ladabert_compress.measure.reliability import reliability
-from ladabert_compress.recipe import Recipe
+from ladabert_compress.recipe import ExportRecipe, Recipe
 from ladabert_compress.student.saved import save_student
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import steps_per_epoch, train
@@ -57,9 +58,24 @@ class CompressionResult:
         """Tokens that the student reads."""
         return self.recipe.training.max_length
 
+    @property
+    def seed(self) -> int:
+        """Of the choice of rows, too."""
+        return self.recipe.training.seed
+
+    @property
+    def guards(self) -> ExportRecipe:
+        """What the export refuses."""
+        return self.recipe.export
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """What the manifest says of the compression, sizes left out."""
+        return {"method": "LadaBERT", "recipe": self.recipe.to_dict(), "requested_ratio": self.recipe.budget.ratio}
+
 
 def compress(
-    teacher_folder: Path,
+    teacher_source: TeacherSource | Path,
     recipe: Recipe,
     train_texts: LabelledTexts | None,
     dev_texts: LabelledTexts | None,
@@ -85,7 +101,7 @@ def compress(
         CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     sources = Sources(train_texts, dev_texts, unlabelled_texts, calibration_texts, dev_rows, calibration_rows)
-    task, teacher = sources.task, load_teacher(teacher_folder)
+    task, teacher = sources.task, load_teacher(teacher_source)
     processes, device = join_processes(choose_device(device_name))
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
@@ -94,7 +110,7 @@ def compress(
     if processes.is_first:
         found = describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label)
         tqdm.write(found)
-    rows = divide_rows(teacher, recipe, sources)
+    rows = divide_rows(teacher, recipe.training, sources)
     if find_ratio is not None:
         ratio = processes.from_first(partial(find_ratio, teacher, rows.train))
         recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))

@@ -29,6 +29,15 @@ def test_the_error_of_a_truncated_svd_is_the_tail_of_singular_values(
     assert torch.linalg.norm(weight - left @ right.T) == pytest.approx(float(tail), abs=1e-9)
 
 
+def test_a_tall_table_has_the_same_factors_without_an_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -3, 16)
+    u, sigma, vt = torch.linalg.svd(table.double(), full_matrices=False)
+    monkeypatch.setattr(torch.linalg, "svd", None)
+    left, right = truncated_svd(table, 10)
+    assert torch.allclose((left @ right.T).double(), (u[:, :10] * sigma[:10]) @ vt[:10], atol=1e-6)
+    assert torch.allclose(left.square().sum(dim=0), right.square().sum(dim=0), rtol=1e-4)
+
+
 def test_the_square_root_of_sigma_goes_to_both_factors() -> None:
     left, right = truncated_svd(torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), 5)
     assert torch.allclose(left.square().sum(dim=0), right.square().sum(dim=0), rtol=1e-4)

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import label_ids_of
@@ -9,9 +11,11 @@ from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import TrainingConfig
+from ladabert_compress.student.bert import head_activation
 from ladabert_compress.teacher.folder import load_teacher
 from ladabert_compress.training.finetune import FinetuneConfig, finetune
-from tests.compression.conftest import labelled_texts
+from tests.compression.conftest import WORDS, labelled_texts
+from tests.compression.teacher.families import save_family
 
 pytestmark = pytest.mark.slow
 
@@ -60,3 +64,36 @@ def test_the_labels_get_the_names_that_were_given(teacher_folder: Path, tmp_path
         finetune(
             config(teacher_folder, label_names=("a", "b", "c")), labelled_texts(32), labelled_texts(16), tmp_path / "x"
         )
+
+
+def test_a_multi_label_teacher_learns_each_label_by_itself(teacher_folder: Path, tmp_path: Path) -> None:
+    texts = labelled_texts(120)
+    kinds = [WORDS.index(text.split()[0]) // 5 for text in texts.texts]  # good, bad, or a noun or an article
+    rows = replace(texts, labels=tuple(("liked, praised", "disliked", "")[kind] for kind in kinds))
+    training = TrainingConfig(batch_size=8, learning_rate=3e-3, max_length=32, precision="fp32")
+    settings = config(teacher_folder, multi_label=True, training=training, average_decay=0.5, epochs=6)
+    reported = finetune(settings, rows, rows, tmp_path / "mine")
+    assert reported > 0.7  # a third by chance
+    teacher = load_teacher(tmp_path / "mine")
+    assert (teacher.labels, teacher.problem_type) == (("disliked", "liked", "praised"), "multi_label")
+    data = teacher.encode("rows", rows, 32)
+    yes = predict_logits(teacher.model, data, torch.device("cpu")) > 0
+    assert (yes == torch.tensor(data.labels).bool()).all(dim=1).float().mean().item() == pytest.approx(reported)
+    with pytest.raises(DataError, match="row 1: label 'bored' is not one of disliked, liked, praised"):
+        finetune(settings, rows, replace(rows, labels=("bored",) * 120), tmp_path / "other")
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta", "electra-small"])
+def test_a_base_of_any_family_gets_berts_head_and_is_saved_as_a_bert(family: str, tmp_path: Path) -> None:
+    save_family(tmp_path / "base", family)
+    dev = labelled_texts(60)
+    reported = finetune(config(tmp_path / "base", epochs=1), labelled_texts(40), dev, tmp_path / "mine")
+    teacher = load_teacher(tmp_path / "mine")
+    assert head_activation(teacher.model.config) == "tanh"
+    data = teacher.encode("dev", dev, 32)
+    logits = predict_logits(teacher.model, data, torch.device("cpu"))
+    assert (logits.argmax(dim=1) == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+    if family == "electra-small":
+        return  # transformers knows no projected embeddings in a BERT
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "mine")
+    assert (predict_logits(stock, data, torch.device("cpu")) - logits).abs().max() < 1e-5

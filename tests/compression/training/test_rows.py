@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_joined_rows_are_learnt_from_alone_and_every_other_set_keeps_its_rows(
 ) -> None:
     recipe = replace(tiny_recipe, augment=AugmentRecipe(joined_share=0.5))
     sources = Sources(labelled_texts(100), labelled_texts(30))
-    plain, rows = (divide_rows(teacher, one, sources) for one in (tiny_recipe, recipe))
+    plain, rows = (divide_rows(teacher, one.training, sources) for one in (tiny_recipe, recipe))
     assert rows == plain  # so the temperature is fitted on rows as they are
     rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
     assert rows_of_epoch is not None
@@ -95,7 +96,7 @@ def test_joined_rows_are_learnt_from_alone_and_every_other_set_keeps_its_rows(
 @pytest.mark.slow
 def test_a_resumed_run_joins_the_same_rows(teacher: Teacher, tiny_recipe: Recipe, tmp_path: Path) -> None:
     recipe = replace(tiny_recipe, augment=AugmentRecipe(joined_share=0.5))
-    rows = divide_rows(teacher, recipe, Sources(labelled_texts(70), labelled_texts(20)))
+    rows = divide_rows(teacher, recipe.training, Sources(labelled_texts(70), labelled_texts(20)))
     whole = weights(tmp_path / "whole", recipe, rows, teacher)
     with pytest.raises(KeyboardInterrupt):
         weights(tmp_path / "stopped", recipe, rows, teacher, stops_at=11)
@@ -105,14 +106,14 @@ def test_a_resumed_run_joins_the_same_rows(teacher: Teacher, tiny_recipe: Recipe
 
 def test_rows_without_labels_are_learnt_from_beside_those_with_labels(teacher: Teacher, tiny_recipe: Recipe) -> None:
     sources = Sources(labelled_texts(60), labelled_texts(30), unlabelled=without_labels(40), calibration_rows=5)
-    rows = divide_rows(teacher, tiny_recipe, sources)
+    rows = divide_rows(teacher, tiny_recipe.training, sources)
     assert (len(rows.train), len(rows.dev), len(rows.calibration)) == (55 + 40, 30, 5)
     assert set(rows.train.labels) == {NO_LABEL}
     assert rows.dev_labels == "data"
 
 
 def test_without_any_labels_the_teacher_labels_rows_that_are_held_out(teacher: Teacher, tiny_recipe: Recipe) -> None:
-    rows = divide_rows(teacher, tiny_recipe, Sources(None, None, without_labels(200), dev_rows=12))
+    rows = divide_rows(teacher, tiny_recipe.training, Sources(None, None, without_labels(200), dev_rows=12))
     assert rows.dev_labels == "teacher"
     assert len(rows.calibration) == 0
     assert 0 < len(rows.dev) <= 12
@@ -122,7 +123,7 @@ def test_without_any_labels_the_teacher_labels_rows_that_are_held_out(teacher: T
 
 
 def test_without_dev_labelled_rows_are_held_out_with_their_own_labels(teacher: Teacher, tiny_recipe: Recipe) -> None:
-    rows = divide_rows(teacher, tiny_recipe, Sources(labelled_texts(200), None, without_labels(50)))
+    rows = divide_rows(teacher, tiny_recipe.training, Sources(labelled_texts(200), None, without_labels(50)))
     assert rows.dev_labels == "data"
     assert not ids(rows.train.select(range(len(rows.train) - 50))) & ids(rows.dev)
 
@@ -134,7 +135,7 @@ def test_what_a_run_cannot_learn_from_is_refused(teacher: Teacher, tiny_recipe: 
     with pytest.raises(DataError, match="--train is a single task, --unlabelled a pair task"):
         _ = Sources(labelled_texts(5), None, pairs).task
     with pytest.raises(DataError, match="5 rows are too few to hold a tenth out"):
-        divide_rows(teacher, tiny_recipe, Sources(None, None, without_labels(5)))
+        divide_rows(teacher, tiny_recipe.training, Sources(None, None, without_labels(5)))
 
 
 @pytest.mark.slow
@@ -177,6 +178,16 @@ def test_int8_stays_as_near_to_the_teacher_as_the_recipe_says(dev_labels: str, i
     fp32 = Scores(0.95, 0, 0, 0.95, 0.01)
     recipe = ExportRecipe(int8_accuracy_loss=0.003, int8_divergence=0.01)
     assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, dev_labels) == is_accurate
+
+
+@pytest.mark.parametrize(("metric", "is_accurate"), [("accuracy", True), ("macro_f1", False), ("matthews", False)])
+def test_int8_is_judged_by_the_metric_of_the_recipe(
+    metric: Any, is_accurate: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fp32, int8 = Scores(0.95, 0, 0, macro_f1=0.70, matthews=0.5), Scores(0.95, 0, 0, macro_f1=0.60, matthews=0.4)
+    recipe = ExportRecipe(int8_metric=metric, int8_accuracy_loss=0.01)
+    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, "data") == is_accurate
+    assert is_accurate or f"int8 refused: it loses 0.1000 of {metric} on dev" in capsys.readouterr().out
 
 
 @pytest.mark.slow
