@@ -60,10 +60,27 @@ def curl(process: Process, title: str) -> Any:
     return json.loads(body)
 
 
-def test_hugging_faces_client(process: Process, expected: list[dict[str, Any]]) -> None:
+def run(process: Process, title: str) -> dict[str, Any]:
+    """Run the section's Python, and return its names."""
     names: dict[str, Any] = {}
-    (block,) = section("huggingface_hub", "python")
+    (block,) = section(title, "python")
     exec(block.replace("127.0.0.1:8000", f"127.0.0.1:{process.port}"), names)  # the page is ours
+    return names
+
+
+def test_httpx(process: Process, expected: list[dict[str, Any]]) -> None:
+    for found, each in zip(run(process, "httpx")["predictions"], expected, strict=True):
+        assert (found["label"], found["score"]) == (each["label"], pytest.approx(each["score"], abs=1e-6))
+
+
+def test_openais_client(process: Process, expected: list[dict[str, Any]]) -> None:
+    for found, each in zip(run(process, "openai")["classes"], expected, strict=True):
+        assert found["label"] == each["label"]
+        assert max(found["probs"]) == pytest.approx(each["score"], abs=1e-6)
+
+
+def test_hugging_faces_client(process: Process, expected: list[dict[str, Any]]) -> None:
+    names = run(process, "huggingface_hub")
     assert (names["label"], names["score"]) == (expected[0]["label"], pytest.approx(expected[0]["score"], abs=1e-6))
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.service.conftest import Server
+from tests.service.tiny_artefact import MAX_LENGTH, build_tokenizer
 
 TEXT = "a good film"
 OTHER = "dull from start to end"
@@ -57,6 +58,48 @@ def test_vllm_refuses_a_long_text_unless_it_may_be_cut(server: Server) -> None:
     assert (error["type"], error["code"]) == ("BadRequestError", 400)
     assert "reads at most" in error["message"]
     assert post(server, "/classify", json={"input": LONG, "truncate_prompt_tokens": -1}).status_code == 200
+
+
+def vllm(server: Server, given: Any, **options: Any) -> list[float]:
+    answer = post(server, "/v1/classify", json={"input": given, "use_activation": False, **options})
+    assert answer.status_code == 200, answer.text
+    return [logit for each in answer.json()["data"] for logit in each["probs"]]
+
+
+def test_token_ids_are_answered_as_their_text(server: Server) -> None:
+    ids = [build_tokenizer().encode(text).ids for text in (TEXT, "a bad film")]
+    assert vllm(server, ids) == vllm(server, [TEXT, "a bad film"])
+    assert vllm(server, ids[0]) == vllm(server, TEXT)
+    assert vllm(server, ids[0][1:-1]) == vllm(server, TEXT, add_special_tokens=False) != vllm(server, TEXT)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_is_cut_at_as_many_tokens_as_vllms_callers_ask_for(server: Server, side: str) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.enable_truncation(5, direction=side)
+    cut = tokenizer.encode(OTHER).ids
+    assert len(cut) == 5
+    assert vllm(server, OTHER, truncate_prompt_tokens=5, truncation_side=side) == vllm(server, cut)
+    whole = list(range(5, 15))
+    expected = whole[:4] if side == "right" else whole[-4:]
+    assert vllm(server, whole, truncate_prompt_tokens=4, truncation_side=side) == vllm(server, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"input": [5, 10**6]}, "token id 1000000 is out of the vocabulary"),
+        ({"input": [7] * (MAX_LENGTH + 1)}, "reads at most"),
+        ({"input": [[5], []]}, "input"),
+        ({"input": TEXT, "truncate_prompt_tokens": MAX_LENGTH + 1}, "must be -1, or from 3"),
+        ({"input": TEXT, "truncate_prompt_tokens": 2}, "must be -1, or from 3"),
+        ({"input": [5], "model": "pairs"}, "compares two texts"),
+    ],
+)
+def test_vllm_refuses_tokens_that_the_model_cannot_read(server: Server, body: dict[str, Any], words: str) -> None:
+    refused = post(server, "/v1/classify", json=body)
+    assert refused.status_code == 400
+    assert words in refused.json()["error"]["message"]
 
 
 def test_vllm_gives_logits_without_activation(server: Server) -> None:

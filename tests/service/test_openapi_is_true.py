@@ -21,7 +21,14 @@ from tests.service.test_api_keys import LINES, OPERATORS
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "20"))
 # What a document cannot say, so that a body fits the schema and is refused: it depends on the model, or on how the
 # tensors of a request and their parts fit each other.
-OF_THE_MODEL = ("reads one text", "compares two texts", "reads at most", "holds no artefact")
+OF_THE_MODEL = (
+    "reads one text",
+    "compares two texts",
+    "reads at most",
+    "holds no artefact",
+    "of the vocabulary",
+    "must be -1, or",
+)
 OF_THE_TENSORS = (
     "must have either data or",
     "bytes of binary data",

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from ladabert_serve.http.call import Call
+from ladabert_serve.models.tokenizer import TextInput
 
 logger = logging.getLogger(__name__)
 
@@ -26,5 +27,6 @@ def log_call(call: Call, status: int, texts: bool) -> None:
         for name, begin, end in ticket.steps():
             fields[f"{name}_ms"] = round((end - begin) * 1000, 3)
         if texts:
-            fields["texts"] = [[value.text, value.text_pair] for value in ticket.request.inputs]
+            texts_of = [value for value in ticket.request.inputs if isinstance(value, TextInput)]
+            fields["texts"] = [list(value) for value in texts_of]
     logger.info("answered", extra={"fields": fields})

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ladabert_serve.http.schemas import Count, Natural, OneInput, Text, TextPair
 from ladabert_serve.models.scores import FunctionToApply
 
+TokenIds = Annotated[list[Natural], Field(min_length=1, fail_fast=True)]
 Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
 
 
@@ -19,15 +20,19 @@ class VllmRequest(_Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["a gripping film", "dull"]}]})
 
-    input: Text | Texts = Field(description="One text or several; token ids are not accepted.")
+    input: Text | Texts | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)] = Field(
+        description="One text or several, or their token ids, special ones included."
+    )
     model: Text | None = Field(default=None, description="Name or alias of the model; unset: the default one.")
-    truncate_prompt_tokens: Literal[-1] | None = Field(
-        default=None, description="-1 cuts a text at the model's length; unset: a longer text is refused."
+    truncate_prompt_tokens: Literal[-1] | Count | None = Field(
+        default=None,
+        description="Cut a text at so many tokens, special ones included; -1: at the model's length; unset: a longer "
+        "text is refused.",
     )
     truncation_side: Literal["left", "right"] | None = Field(default=None, description="The side that is cut off.")
     use_activation: bool | None = Field(default=None, description="Probabilities; false: logits.")
     raw_scores: bool = Field(default=False, description="Logits, as Infinity calls them.")
-    add_special_tokens: Literal[True] = True
+    add_special_tokens: bool = Field(default=True, description="Whether a text gets them; token ids never do.")
     priority: Natural = Field(default=0, description="Ignored: every caller has a fair share.")
     user: Text | None = Field(default=None, description="Ignored.")
 

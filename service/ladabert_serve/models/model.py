@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
-from ladabert_serve.models.tokenizer import TextInput, Tokens, TruncationDirection
+from ladabert_serve.models.tokenizer import TextInput, TokenInput, Tokens, TruncationDirection
 from ladabert_serve.observability.metrics import ModelMetrics
 from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
@@ -24,12 +24,14 @@ logger = logging.getLogger(__name__)
 class Question(NamedTuple):
     """A request to a model, independent of its route."""
 
-    inputs: Sequence[TextInput]
+    inputs: Sequence[TextInput | TokenInput]
     top_k: int | None = None
     function_to_apply: FunctionToApply | None = None
     truncate: bool = True
     truncation_direction: TruncationDirection = "right"
     paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
+    max_tokens: int | None = None  # of an input, special ones included; the model may read fewer
+    add_special_tokens: bool = True
 
 
 class Prediction(TypedDict):
@@ -226,7 +228,9 @@ class Model:
             for index, value in enumerate(question.inputs):
                 if encoded:
                     yield self.tokenizer.upper_bounds(question.inputs[index - 1])[1]
-                tokens = self.tokenizer.tokenize(value, question.truncation_direction)
+                tokens = self.tokenizer.tokenize(
+                    value, question.truncation_direction, question.max_tokens, question.add_special_tokens
+                )
                 encoded.append((tokens, len(tokens.ids)))
                 if tokens.truncated and not question.truncate:
                     errors.append(FieldError(question.paths(index), self._too_long(value)))
@@ -239,7 +243,7 @@ class Model:
             raise ModelFailedError(self.name, repr(error)) from error
         return encoded
 
-    def _too_long(self, value: TextInput) -> str:
+    def _too_long(self, value: TextInput | TokenInput) -> str:
         return (
             f"has {self.tokenizer.full_length(value)} tokens, model {self.name!r} reads at most "
             f"{self.artefact.max_length}; shorten it or allow truncation"

@@ -3,6 +3,7 @@
 import itertools
 import os
 import string
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -32,6 +33,13 @@ class TextInput(NamedTuple):
         return len(text) if text.isascii() else len(text.encode())
 
 
+class TokenInput(NamedTuple):
+    """The input of one prediction whose caller has tokenised it, special tokens included."""
+
+    ids: Sequence[int]
+    text_pair: None = None
+
+
 class Tokens(NamedTuple):
     """One tokenised input: `ids` and `type_ids` of equal length, at least one and at most the model's length."""
 
@@ -47,6 +55,9 @@ class _Template(NamedTuple):
     type_ids: list[list[int]]
     text_type_ids: list[int]  # of each text's own tokens
     size: int  # special tokens in all
+
+
+NOTHING_ADDED = _Template([[], []], [[], []], [0], 0)
 
 
 class TextTokenizer:
@@ -72,26 +83,47 @@ class TextTokenizer:
                     f"({max_length})"
                 )
 
-    def upper_bounds(self, value: TextInput) -> tuple[int, int]:
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are; each id is below it."""
+        return self._tokenizer.get_vocab_size()
+
+    def special_tokens(self, pair: bool) -> int:
+        """Return how many tokens are added to one text, or to two."""
+        return (self._pair if pair else self._single).size
+
+    def upper_bounds(self, value: TextInput | TokenInput) -> tuple[int, int]:
         """Return the most tokens that the input can have and the most bytes of work that tokenising it can take."""
+        if isinstance(value, TokenInput):
+            return min(self.max_length, len(value.ids)), TEXT_OVERHEAD_BYTES
         template = self._single if value.text_pair is None else self._pair
         size_bytes = value.size_bytes
         return min(self.max_length, max(1, size_bytes + template.size)), size_bytes + TEXT_OVERHEAD_BYTES
 
-    def tokenize(self, value: TextInput, direction: TruncationDirection = "right") -> Tokens:
-        """Return the input's tokens, cut to the model's length; pairs lose from the longer text first.
+    def tokenize(
+        self,
+        value: TextInput | TokenInput,
+        direction: TruncationDirection = "right",
+        max_tokens: int | None = None,
+        add_special_tokens: bool = True,
+    ) -> Tokens:
+        """Return the input's tokens, cut to `max_tokens` and the model's length; pairs lose from the longer text first.
 
         An input without any token is read as one padding token. When both texts of a pair are too long to be
-        tokenised in full, the longer one is the one with more characters.
+        tokenised in full, the longer one is the one with more characters. `max_tokens` exceeds the special tokens.
         """
+        limit = self.max_length if max_tokens is None else min(max_tokens, self.max_length)
+        if isinstance(value, TokenInput):
+            ids = list(value.ids[:limit] if direction == "right" else value.ids[-limit:])
+            return Tokens(ids, [0] * len(ids), len(value.ids) > limit)
         if value.text_pair is None:
-            template = self._single
-            room = self.max_length - template.size
+            template = self._single if add_special_tokens else NOTHING_ADDED
+            room = limit - template.size
             text, _ = self._encode(value.text, room, direction)
             texts, kept = [text], [min(len(text), room)]
         else:
             template = self._pair
-            room = self.max_length - template.size
+            room = limit - template.size
             first, first_is_whole = self._encode(value.text, room, direction)
             second, second_is_whole = self._encode(value.text_pair, room, direction)
             lengths = len(first), len(second)
@@ -107,8 +139,10 @@ class TextTokenizer:
         truncated = any(len(text) > count for text, count in zip(texts, kept, strict=True))
         return Tokens(ids, type_ids, truncated) if ids else Tokens([self.pad_id], [0], truncated)
 
-    def full_length(self, value: TextInput) -> int:
+    def full_length(self, value: TextInput | TokenInput) -> int:
         """Return how many tokens the input has without truncation, special ones included; reads all of it."""
+        if isinstance(value, TokenInput):
+            return len(value.ids)
         if value.text_pair is None:
             return self._single.size + len(self._encode_whole(value.text))
         return self._pair.size + len(self._encode_whole(value.text)) + len(self._encode_whole(value.text_pair))
