@@ -34,6 +34,7 @@ MEASURES = {
     "workers": "workers",
     "commits": "commits",
     "repository": "repository",
+    "routes": "routes",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",
     "elsewhere": "elsewhere",

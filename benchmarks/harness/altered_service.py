@@ -1,10 +1,11 @@
 """Our service with a change between it and its graphs; takes the options of `ladabert-serve`, with one worker.
 
-python -m benchmarks.harness.altered_service timed|faulty [OPTIONS]
+python -m benchmarks.harness.altered_service timed|faulty|lone [OPTIONS]
 
 `timed` has a stop watch around tokenizer and model, to tell what everything else costs. For each line on its standard
 input it writes its counters as a line of JSON: seconds of CPU of the process and, of them, those spent tokenising and
 running the model, and the texts tokenised. `faulty` fails when a text holds one of the words below.
+`lone` has no inference route but POST /classify.
 """
 
 import functools
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 
+import ladabert_serve.app
 import ladabert_serve.server.server
 from ladabert_serve.app import create_app
 from ladabert_serve.backends.backend import Backend, FloatArray, IntArray
@@ -26,6 +28,7 @@ from ladabert_serve.models.artefact import Artefact
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.tokenizer import TextInput
+from ladabert_serve.routes.classify import ROUTE
 from ladabert_serve.settings import Provider
 
 # Each is one token of BERT's vocabulary and none of the load's own words.
@@ -114,6 +117,9 @@ def run(kind: str) -> int:
     watch = StopWatch()
     if kind == "timed":
         threading.Thread(target=watch.answer_lines, daemon=True).start()
+    if kind == "lone":
+        with mock.patch.object(ladabert_serve.app, "INFERENCE_ROUTES", (ROUTE,)):
+            return main()
     load = {"timed": watch.load, "faulty": load_faulty}[kind]
     with mock.patch.object(ladabert_serve.server.server, "create_app", functools.partial(create_app, load=load)):
         return main()
