@@ -269,12 +269,19 @@ class Settings(BaseSettings):
         le=3600,
         description="Longest time in which a caller reads nothing of a waiting answer; then its connection is closed.",
     )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which the server goes on as before while /health/ready is 503, so that "
+        "load balancers stop sending; the grace period follows. 0 from a shell, 5 in the image.",
+    )
     grace_period_s: float = Field(
         default=30.0,
         ge=0,
         le=3600,
-        description="Seconds from SIGTERM until the process has ended. Requests that are unfinished one second before "
-        "the end (half-way through a period of under two seconds) get 503.",
+        description="Seconds from SIGTERM, and what drain_s adds, until the process has ended. Requests that are "
+        "unfinished one second before the end (half-way through a period of under two seconds) get 503.",
     )
     log_level: LogLevel = Field(default="info", description="Severity from which log lines are written.")
     log_format: LogFormat = Field(default="text", description="Log lines as text or as one JSON object each.")

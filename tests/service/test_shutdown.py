@@ -23,19 +23,26 @@ STEP_S = 0.05
 class Ending:
     """A server with a request at the gate and one in the queue, which is asked to stop at 0."""
 
-    def __init__(self, models: Path, grace_period_s: float) -> None:
+    def __init__(self, models: Path, grace_period_s: float, drain_s: float = 0.0) -> None:
         self.gated = Gated()
         self.app = create_app(Settings(models=models, runners=1, default_timeout_ms=60000), self.gated.load)
         self.grace_period_s = grace_period_s
+        self.drain_s = drain_s
+        self.site: Site
         self.connections: list[Connection] = []
         self.shutdown: asyncio.Task[None]
 
     async def run(self, check: "Callable[[Ending, ClockLoop], Coroutine[Any, Any, None]]", loop: ClockLoop) -> None:
         """Ask, stop, and run a check."""
         async with self.app.router.lifespan_context(self.app):
-            site = Site(self.app)
+            self.site = site = Site(self.app)
             server = Server(
-                site.config, self.app.state.services.registry, site.connections, self.grace_period_s, lambda: None
+                site.config,
+                self.app.state.services.registry,
+                site.connections,
+                self.grace_period_s,
+                lambda: None,
+                drain_s=self.drain_s,
             )
             server.server_state = site.state
             server.servers = []
@@ -56,8 +63,8 @@ class Ending:
         return [connection.statuses for connection in self.connections]
 
 
-def on_an_ending(models: Path, check: Any, grace_period_s: float = GRACE_S) -> None:
-    on_the_clock(lambda loop: Ending(models, grace_period_s).run(check, loop))
+def on_an_ending(models: Path, check: Any, grace_period_s: float = GRACE_S, drain_s: float = 0.0) -> None:
+    on_the_clock(lambda loop: Ending(models, grace_period_s, drain_s).run(check, loop))
 
 
 def test_what_was_admitted_is_finished_and_then_all_is_over(models: Path) -> None:
@@ -97,3 +104,19 @@ def test_a_caller_who_does_not_take_the_answer_does_not_hold_up_the_end(models: 
         assert ending.shutdown.done()
 
     on_an_ending(models, check)
+
+
+def test_while_load_balancers_still_send_the_server_answers_and_is_not_ready(models: Path) -> None:
+    async def check(ending: Ending, loop: ClockLoop) -> None:
+        ending.gated.backend.gate.set()
+        await loop.turn_until(lambda: ending.statuses == [[200], [200]])
+        await loop.pass_time(4, STEP_S)
+        late, probe = ending.site.connect(), ending.site.connect()
+        await late.send(request({"inputs": "a"}))
+        await probe.send(b"GET /health/ready HTTP/1.1\r\nhost: x\r\n\r\n")
+        await loop.turn_until(lambda: late.statuses + probe.statuses == [200, 503])
+        assert not ending.shutdown.done()
+        await loop.pass_time(1 + GRACE_S / 4, STEP_S)
+        assert ending.shutdown.done()
+
+    on_an_ending(models, check, drain_s=5.0)

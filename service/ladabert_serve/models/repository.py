@@ -51,6 +51,7 @@ class Repository:
     ) -> None:
         self.models: dict[str, Model] = {}
         self.default = default
+        self.leaving = False  # whether the server was told to end
         self.relay: Callable[[Action, str], Awaitable[None]] | None = None
         self._settings = settings
         self._metrics = metrics
@@ -181,6 +182,10 @@ class Repository:
             self._find_aliases()
             logger.info("model %r is unloaded", name)
             self._dismiss(model)
+
+    def leave(self) -> None:
+        """Say from now on that the server is not ready, and go on answering."""
+        self.leaving = True
 
     def drain(self) -> None:
         """Admit nothing from now on."""

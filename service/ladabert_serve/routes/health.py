@@ -21,14 +21,14 @@ def liveness_problem(registry: Repository) -> NotLiveError | None:
 
 def readiness_problem(registry: Repository) -> NotReadyError | DrainingError | None:
     """Return why the default model cannot answer, None when it can."""
+    if registry.leaving:
+        return DrainingError()
     try:
         state = registry.get(None).state
     except NotReadyError as error:
         return error
     if state == "ready":
         return None
-    if state == "draining":
-        return DrainingError()
     return NotReadyError(f"the default model {registry.default!r} is {state}; see the server's log")
 
 

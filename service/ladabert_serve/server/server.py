@@ -42,11 +42,13 @@ class Server(uvicorn.Server):
         grace_period_s: float,
         started: Callable[[], None],
         file: SocketFile | None = None,
+        drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
         self._registry = registry
         self._connections = connections
         self._grace_period_s = grace_period_s
+        self._drain_s = drain_s
         self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
         config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
@@ -62,10 +64,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
 
+        With `drain_s` the server goes on accepting and answering for so long, until those who ask for readiness know.
         Every caller that completed a handshake is answered: the sockets close only once their backlog is empty, and a
         caller on an idle connection has a moment to send one more request, whose answer closes the connection.
         """
         loop = asyncio.get_running_loop()
+        self._registry.leave()
+        leaves_at = loop.time() + self._drain_s
+        while loop.time() < leaves_at and not self.force_exit:
+            await asyncio.sleep(POLL_S)
         began = loop.time()
         self._registry.drain()
         self._connections.drain()
@@ -147,6 +154,7 @@ async def _serve(
             settings.grace_period_s,
             lambda: started(registry),
             listeners.file,
+            settings.drain_s,
         )
         # What was made until here lives as long as the process: the collector need not look at it again.
         gc.collect()

@@ -234,7 +234,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._changes.stop()
-        self._kill_at = time.monotonic() + self._settings.grace_period_s + KILL_AFTER_S
+        self._kill_at = time.monotonic() + _longest_end_s(self._settings)
         self._listeners.close()  # else callers would queue where nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
@@ -274,11 +274,16 @@ def _work(
         sys.exit(START_FAILED)
 
 
+def _longest_end_s(settings: Settings) -> float:
+    """Return the seconds from a signal after which a worker that has not ended hangs."""
+    return settings.drain_s + settings.grace_period_s + KILL_AFTER_S
+
+
 def _end_with_parent(settings: Settings) -> None:
     """Stop this process as a signal would when its supervisor has ended, and end it when that takes too long."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(settings.grace_period_s + KILL_AFTER_S)
+    threading.Event().wait(_longest_end_s(settings))
     os._exit(1)
