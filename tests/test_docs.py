@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.harness.pages import MISSING, all_pages, table
 from ladabert_compress.cli.main import main as compress_main
-from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
+from ladabert_compress.recipe import Recipe, bundled_recipes, load_recipe, recipe_fields
 from ladabert_serve.settings import ENV_PREFIX, Settings
 from tests.attacks.harness.attack import BACK_S, HOLD_UP_MS, LEFT_MIB, MEMORY_MIB, all_attacks
 
@@ -29,14 +29,8 @@ COLUMNS = 7
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every bundled recipe by name, in the order of the names' numbers."""
-    paths = sorted((REPOSITORY / "recipes").glob("*.toml"), key=_by_number)
-    return {path.stem: load_recipe(path) for path in paths}
-
-
-def _by_number(path: Path) -> tuple[str, float]:
-    name, _, number = path.stem.rpartition("-")
-    return name, float(number.removeprefix("x"))
+    """Every bundled recipe by name."""
+    return {name: load_recipe(name) for name in bundled_recipes()}
 
 
 def recipe_keys() -> str:

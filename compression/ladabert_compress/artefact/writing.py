@@ -10,9 +10,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 from tokenizers import Tokenizer
 
 from ladabert_compress.artefact.manifest import (
@@ -26,6 +25,9 @@ from ladabert_compress.artefact.manifest import (
 from ladabert_compress.artefact.stored_file import store
 from ladabert_compress.errors import ExportError
 from ladabert_compress.files import cannot_be_written
+
+if TYPE_CHECKING:  # which takes half a second to load, and a wrong --out is to be refused at once
+    import onnx
 
 PRODUCERS = ("ladabert", "torch", "transformers", "onnx", "onnxruntime")
 

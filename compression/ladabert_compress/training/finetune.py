@@ -25,7 +25,7 @@ from ladabert_compress.measure.inference import classify
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher
 from ladabert_compress.training.device import choose_device
-from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
+from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
 
 
@@ -87,21 +87,22 @@ def finetune(
     out: Path,
     *,
     device_name: str = "auto",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     resume: bool = False,
 ) -> float:
     """Writes a teacher folder to ``out``, with the weights of the evaluation that does best on dev.
+
+    ``out`` must not exist.
 
     Returns:
         Its accuracy on dev.
 
     Raises:
-        OptionError: ``out`` exists, or the names do not fit the labels.
+        OptionError: the names do not fit the labels, or ``max_length`` is over the positions of the base.
         TeacherError: the base cannot be used.
         DataError: train has one label only, or dev has one that train lacks.
         CheckpointError: an earlier run was interrupted and ``resume`` is not set, or it cannot be continued.
     """
-    if out.exists():
-        raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     order = label_order(train_texts.labels)
     if len(order) < 2:
         raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
@@ -133,6 +134,7 @@ def finetune(
         evaluate_every=max(1, epoch_steps // config.evaluations_per_epoch),
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
+        checkpoint_every_s=checkpoint_every_s,
         resume=resume,
         run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
         keep_best=True,
