@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 
 from benchmarks.harness.pages import MISSING, all_pages, table
+from ladabert_compress.artefact.card import CARD_FILE, model_card
 from ladabert_compress.cli.main import main as compress_main
 from ladabert_compress.recipe import Recipe, bundled_recipes, load_recipe, recipe_fields
 from ladabert_serve.settings import ENV_PREFIX, Settings
@@ -196,7 +197,7 @@ def test_a_table_has_at_most_seven_columns(page: Path) -> None:
         assert rule.count("---") <= COLUMNS, page.name
 
 
-def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_stays_small() -> None:
+def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_a_card_and_stays_small() -> None:
     folders = [path.parent for path in (REPOSITORY / "models").glob("*/manifest.json")]
     assert folders
     for folder in folders:
@@ -204,6 +205,7 @@ def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_stays_small()
         assert manifest["default_file"] in manifest["self_test"]["logits"]
         made = manifest["compression"]
         assert abs(made["reached_ratio"] / made["requested_ratio"] - 1) < 0.02
+        assert (folder / CARD_FILE).read_text(encoding="utf-8") == model_card(manifest)
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert total < 40e6
 
