@@ -45,7 +45,8 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--average-decay",
         type=share,
         default=0.99,
-        help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
+        help="the teacher is an exponential average of the weights, over fewer steps at the start, so that short runs "
+        "are not held back; 0 keeps the last ones (default %(default)s)",
     )
     parser.add_argument("--dropout", type=share, default=0.1, help="in every layer (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
@@ -45,12 +45,29 @@ class FinetuneConfig:
     training: TrainingConfig
 
 
+def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+    """An exponential average whose decay grows to ``decay``: after n steps it is (1 + n) / (10 + n) at most.
+
+    A short run would otherwise end with hardly more than its first weights. Weighing all steps of a short run alike, as
+    Adam's correction of its moments would, is not enough: early weights are far from the last ones.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor) -> None:
+        count = int(steps)
+        share = 1 - min(decay, (1 + count) / (10 + count))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, share)
+
+    return update
+
+
 class FinetuneLearner:
     """Cross-entropy on the labels of the data; the result is an exponential average of the weights."""
 
     def __init__(self, module: BertForSequenceClassification, average_decay: float) -> None:
         self.module = module
-        self._average: AveragedModel = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+        self._average: AveragedModel = AveragedModel(module, multi_avg_fn=growing_average(average_decay))
 
     @property
     def result(self) -> BertForSequenceClassification:
