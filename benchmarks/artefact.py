@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import BertForSequenceClassification
 
-from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, RECIPES, cut, encoder_at, random_ranges
+from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, cut, encoder_at, random_ranges
 from ladabert_compress.artefact.verification import check_parity
 from ladabert_compress.artefact.writing import write_artefact
 from ladabert_compress.graph.builder import LOGITS
@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("teacher", type=Path, help="Hugging Face folder of a fine-tuned BERT; for its shape, if random")
     parser.add_argument("out", type=Path, help="the artefact's folder")
     parser.add_argument("--usual-fusions", action="store_true", help="the graph of onnxruntime.transformers.optimizer")
-    parser.add_argument("--recipe", type=Path, default=RECIPES / f"{LATENCY_RECIPE}.toml", metavar="R.toml")
+    parser.add_argument("--recipe", default=LATENCY_RECIPE, metavar="NAME|R.toml")
     parser.add_argument("--encoder", type=float, default=ENCODER_SHARE, help="share of the encoder that stays")
     parser.add_argument("--max-length", type=int, default=128)
 

@@ -16,7 +16,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.harness.pages import table
-from benchmarks.harness.results import REPOSITORY, Results, Row, origin
+from benchmarks.harness.results import Results, Row, origin
 from ladabert_compress.data.batches import Batch
 from ladabert_compress.graph.candidates import candidate_graphs, choose_graph
 from ladabert_compress.graph.int8_scales import Ranges, measure_activation_ranges
@@ -32,7 +32,6 @@ from ladabert_compress.student.structure import narrow, set_activation
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import load_teacher
 
-RECIPES = REPOSITORY / "recipes"
 LATENCY_RECIPE, SIZE_RECIPE = "latency-x8.5", "ladabert-4"
 ENCODER_SHARE, EMBEDDING_SHARE = 0.1, 0.13
 TEACHER_TORCH, TEACHER_ORT = "teacher, PyTorch eager fp32", "teacher, ONNX Runtime fp32, usual fusions"
@@ -68,8 +67,8 @@ def measure(options: argparse.Namespace) -> Results:
 
 def _measure_model(results: Results, name: str, teacher: BertForSequenceClassification, repeats: int) -> None:
     """Add everything that is made of one teacher, timed in one run, with the students' sizes and plans."""
-    structure = load_recipe(RECIPES / f"{LATENCY_RECIPE}.toml").structure
-    budget = load_recipe(RECIPES / f"{SIZE_RECIPE}.toml").budget
+    structure = load_recipe(LATENCY_RECIPE).structure
+    budget = load_recipe(SIZE_RECIPE).budget
     students = {
         LATENCY: cut(teacher, structure, lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped)),
         RANKS: cut(teacher, StructureRecipe(), lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped)),

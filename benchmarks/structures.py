@@ -17,7 +17,7 @@ import torch
 from benchmarks.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, origin
-from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, RECIPES, cut, encoder_at, random_ranges
+from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, cut, encoder_at, random_ranges
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import read_labelled_texts
@@ -45,10 +45,9 @@ def measure(options: argparse.Namespace) -> Results:
     """Time the students of every pair of keys, and take their losses where there are rows."""
     torch.set_num_threads(1)
     teacher = load_teacher(options.teacher)
-    file = RECIPES / f"{LATENCY_RECIPE}.toml"
     recipes = {
         f"heads = {heads:g}, rank_multiple = {multiple}": load_recipe(
-            file, {"structure.heads": heads, "structure.rank_multiple": multiple}
+            LATENCY_RECIPE, {"structure.heads": heads, "structure.rank_multiple": multiple}
         )
         for heads in HEADS
         for multiple in RANK_MULTIPLES

@@ -15,8 +15,9 @@ from unittest import mock
 import pytest
 
 from benchmarks.harness.pages import MISSING, all_pages, table
+from ladabert_compress.artefact.card import CARD_FILE, model_card
 from ladabert_compress.cli.main import main as compress_main
-from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
+from ladabert_compress.recipe import Recipe, bundled_recipes, load_recipe, recipe_fields
 from ladabert_serve.settings import ENV_PREFIX, Settings
 from tests.attacks.harness.attack import BACK_S, HOLD_UP_MS, LEFT_MIB, MEMORY_MIB, all_attacks
 
@@ -29,14 +30,8 @@ COLUMNS = 7
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every bundled recipe by name, in the order of the names' numbers."""
-    paths = sorted((REPOSITORY / "recipes").glob("*.toml"), key=_by_number)
-    return {path.stem: load_recipe(path) for path in paths}
-
-
-def _by_number(path: Path) -> tuple[str, float]:
-    name, _, number = path.stem.rpartition("-")
-    return name, float(number.removeprefix("x"))
+    """Every bundled recipe by name."""
+    return {name: load_recipe(name) for name in bundled_recipes()}
 
 
 def recipe_keys() -> str:
@@ -202,7 +197,7 @@ def test_a_table_has_at_most_seven_columns(page: Path) -> None:
         assert rule.count("---") <= COLUMNS, page.name
 
 
-def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_stays_small() -> None:
+def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_a_card_and_stays_small() -> None:
     folders = [path.parent for path in (REPOSITORY / "models").glob("*/manifest.json")]
     assert folders
     for folder in folders:
@@ -210,6 +205,7 @@ def test_every_bundled_model_reached_its_ratio_has_a_self_test_and_stays_small()
         assert manifest["default_file"] in manifest["self_test"]["logits"]
         made = manifest["compression"]
         assert abs(made["reached_ratio"] / made["requested_ratio"] - 1) < 0.02
+        assert (folder / CARD_FILE).read_text(encoding="utf-8") == model_card(manifest)
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert total < 40e6
 

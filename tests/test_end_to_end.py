@@ -37,6 +37,7 @@ def test_a_served_student_answers_as_in_pytorch(
     result = compress(teacher_folder, tiny_recipe, labelled_texts(64), texts, tmp_path / "run")
     models = models_folder(tmp_path)
     manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,))
+    assert (models / "tiny" / "README.md").is_file()  # for people; a server leaves it alone
     logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu"))
     expected = (logits / manifest["calibration"]["temperature"]).softmax(dim=1)
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.__main__ import MEASURES
 from ladabert_compress.cli.main import build_parser
+from ladabert_compress.recipe import bundled_recipes
 from ladabert_serve.observability.metrics import KINDS
 from ladabert_serve.settings import ENV_PREFIX, Settings
 from tests.test_docs import REPOSITORY
@@ -46,7 +47,7 @@ def commands(program: str) -> list[tuple[str, str]]:
 def test_a_command_of_compress_is_understood(page: str, command: str) -> None:
     options = build_parser().parse_args(shlex.split(command)[1:])
     recipe = getattr(options, "recipe", None)
-    assert recipe is None or (REPOSITORY / recipe).is_file()
+    assert recipe is None or recipe in bundled_recipes()
 
 
 @pytest.mark.parametrize(("page", "command"), commands("ladabert-serve"))

@@ -99,7 +99,6 @@ def test_the_tutorial_leads_from_a_folder_and_a_csv_to_an_answer_over_http(
 ) -> None:
     write_teacher(tmp_path / "teacher", tokenizer)
     write_rows(tmp_path / "reviews.csv")
-    (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
     *before, serve, curl = (command for command in commands() if not command.startswith(INSTALLS))
     printed = [run_in(tmp_path, command) for command in before]
 

@@ -1,12 +1,12 @@
 """What is compared, and the recipe of each: in the order in which it is run, the most telling first.
 
 Every contender of a ratio has the same teacher, rows, batches, steps and optimiser settings (``[training]`` of that
-ratio's ``recipes/best-x*.toml``); the schedule's proportions come from its own recipe. As that learning rate was chosen
+ratio's ``best-x*``); the schedule's proportions come from its own recipe. As that learning rate was chosen
 for LadaBERT, the plain recipe and the three ablations are run a second time at the plain recipe's own, lower one
 (``…-own-rate``), and the better of the two on dev counts.
 
-LadaBERT            ``recipes/best-x*.toml``
-plain LadaBERT      ``recipes/ladabert-*.toml``: the paper's factors, masks and schedule
+LadaBERT            ``best-x*``
+plain LadaBERT      ``ladabert-*``: the paper's factors, masks and schedule
 hybrid              the same without distillation: cross-entropy on the labels alone
 pruning only        masks by magnitude alone, on the labels
 factorisation only  plain SVD alone, on the labels
@@ -20,11 +20,9 @@ method has a reason to leave. ``distilled`` variants of the two single methods s
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from benchmarks.harness.results import REPOSITORY
 from ladabert_compress.recipe import BudgetRecipe, Recipe, ScheduleRecipe, load_recipe
 
 Kind = Literal["distilled", "labels", "scratch"]
-RECIPES = REPOSITORY / "recipes"
 PLAIN = {2.5: "ladabert-1", 5.0: "ladabert-2", 7.5: "ladabert-3", 10.0: "ladabert-4"}
 CURVE_RATIO = 7.5  # LadaBERT-3's, as in the paper's figures 3 and 4
 RATIO_ORDER = (10.0, 5.0, 7.5, 2.5)
@@ -90,8 +88,8 @@ def _runs_of(steps: int, seed: int) -> list[Run]:
 
 
 def _run(contender: str, ratio: float, steps: int, seed: int) -> Run:
-    best = load_recipe(RECIPES / f"best-x{ratio:g}.toml")
-    plain = load_recipe(RECIPES / f"{PLAIN[ratio]}.toml")
+    best = load_recipe(f"best-x{ratio:g}")
+    plain = load_recipe(PLAIN[ratio])
     training = replace(best.training, seed=seed)
     even = plain.budget.p_embedding
     kind: Kind = "distilled"

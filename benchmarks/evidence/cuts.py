@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence.contenders import RECIPES
 from ladabert_compress.data.batches import EncodedTexts, evaluation_batches
 from ladabert_compress.recipe import Recipe, load_recipe
 from ladabert_compress.teacher.folder import Teacher
@@ -60,7 +59,7 @@ class CutRun:
 def all_cuts() -> list[CutRun]:
     """Every row of the table, in its order."""
     return [
-        CutRun(number, title, load_recipe(RECIPES / f"{recipe}.toml", overrides))
+        CutRun(number, title, load_recipe(recipe, overrides))
         for number, (title, recipe, overrides) in enumerate(VARIANTS, start=1)
     ]
 

@@ -30,7 +30,6 @@ from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import steps_per_epoch, train
 
-CHECKPOINT_EVERY = 100
 MAX_LENGTH = TrainingConfig().max_length
 
 
@@ -149,7 +148,6 @@ class Worker:
             evaluate_every=run.evaluate_every,
             device=self._device,
             checkpoint=self._task.work / run.name / "checkpoint.pt",
-            checkpoint_every=CHECKPOINT_EVERY,
             resume=True,
             run_id=hashlib.sha256((self._task.digest + settings).encode()).hexdigest(),
             description=run.name,

@@ -6,6 +6,8 @@ CompressionError        the command ends with exit code 2 and this one line
 ├── TeacherError        the teacher's folder is missing, of another architecture, or not in safetensors
 ├── RecipeError         a recipe has an unknown key, a value out of range, or a budget that cannot be met
 ├── CheckpointError     an interrupted run cannot be continued from what is on disk
+├── DivergenceError     a loss is no number any more
+├── StoppedError        Ctrl-C or SIGTERM ended a run, which can be continued; not an error, but the end of the command
 └── ExportError         the exported graph does not compute what the student computes
 """
 
@@ -32,6 +34,18 @@ class RecipeError(CompressionError):
 
 class CheckpointError(CompressionError):
     """An interrupted run cannot be continued."""
+
+
+class DivergenceError(CompressionError):
+    """A loss is no number any more."""
+
+
+class StoppedError(CompressionError):
+    """Ctrl-C or SIGTERM ended a run, which can be continued."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 class ExportError(CompressionError):

@@ -1,10 +1,13 @@
-"""The settings of a ``compress`` run, read from TOML."""
+"""The settings of a ``compress`` run, read from TOML: a file, or one of those that are part of this package."""
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -15,6 +18,9 @@ from ladabert_compress.errors import RecipeError
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # a field's docstring is its description
 KINDS: dict[str, type[Any]] = {"integer": int, "number": float, "string": str}
+BUNDLED = resources.files(__package__) / "recipes"
+# What a run takes that names no recipe: for a size, or for a time.
+DEFAULT, DEFAULT_FOR_LATENCY, SIZES = "best-x5", "latency-x7", "best-x"
 Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -194,14 +200,39 @@ class Recipe:
         return asdict(self)
 
 
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def bundled_recipes() -> tuple[str, ...]:
+    """The names of the recipes that are part of this package, in the order of their numbers."""
+    names = (file.name.removesuffix(".toml") for file in BUNDLED.iterdir() if file.name.endswith(".toml"))
+    return tuple(sorted(names, key=lambda name: (name.rpartition("-")[0], float(name.rpartition("-")[2].lstrip("x")))))
+
+
+def default_recipe(ratio: float | None = None, target_latency_ms: float | None = None) -> str:
+    """The name of the recipe of a run that names none: the one made for the nearest ratio, or for a time."""
+    if target_latency_ms is not None:
+        return DEFAULT_FOR_LATENCY
+    if ratio is None or ratio <= 0:
+        return DEFAULT
+    sizes = [name for name in bundled_recipes() if name.startswith(SIZES)]
+    return min(sizes, key=lambda name: abs(math.log(float(name.removeprefix(SIZES)) / ratio)))
+
+
+def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Reads a recipe and puts ``overrides`` (``section.field`` to value) in the place of what it says.
+
+    Args:
+        path: a file, or the name of a bundled recipe; ``./NAME`` is always a file.
+        overrides: what to change.
 
     Raises:
         RecipeError: the file is missing or not TOML, a key is unknown, or a value is out of range.
     """
+    is_bundled = str(path) in bundled_recipes()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        file = BUNDLED / f"{path}.toml" if is_bundled else Path(path)
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(bundled_recipes())
+        raise RecipeError(f"{path}: {error.strerror}; name a file or one of {known}") from error
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -245,8 +276,18 @@ def _unread_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def recipe_fields() -> list[tuple[str, type[Any], str]]:
     """Every ``section.field`` with its type and description, for the command line and the docs."""
-    return [
-        (f"{section}.{name}", KINDS[entry["type"]], " ".join(entry["description"].split()))
+    return [(name, KINDS[entry["type"]], " ".join(entry["description"].split())) for name, entry in _schema().items()]
+
+
+def recipe_choices(name: str) -> tuple[str, ...] | None:
+    """What ``section.field`` may be, where that is one of a few words."""
+    return tuple(_schema()[name]["enum"]) if "enum" in _schema()[name] else None
+
+
+@cache
+def _schema() -> dict[str, dict[str, Any]]:
+    return {
+        f"{section}.{name}": entry
         for section, kind in get_type_hints(Recipe).items()
         for name, entry in TypeAdapter(kind).json_schema()["properties"].items()
-    ]
+    }

@@ -8,17 +8,18 @@ from ladabert_compress.recipe import (
     FactorisationRecipe,
     PruningRecipe,
     StructureRecipe,
+    bundled_recipes,
+    default_recipe,
     load_recipe,
+    recipe_choices,
     recipe_fields,
 )
 from ladabert_compress.training.distillation import Timetable
-from tests.compression.conftest import REPOSITORY, TINY_RECIPE
-
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
+from tests.compression.conftest import TINY_RECIPE
 
 
 def test_there_is_a_plain_and_a_better_recipe_for_each_of_the_papers_four_ratios() -> None:
-    assert {path.stem: load_recipe(path).budget.ratio for path in RECIPES} == {
+    assert {name: load_recipe(name).budget.ratio for name in bundled_recipes()} == {
         "ladabert-1": 2.5,
         "ladabert-2": 5.0,
         "ladabert-3": 7.5,
@@ -33,9 +34,9 @@ def test_there_is_a_plain_and_a_better_recipe_for_each_of_the_papers_four_ratios
 
 
 def test_the_papers_recipes_use_nothing_that_the_paper_does_not_have() -> None:
-    for path in RECIPES:
-        recipe = load_recipe(path)
-        if path.stem.startswith("ladabert"):
+    for name in bundled_recipes():
+        recipe = load_recipe(name)
+        if name.startswith("ladabert"):
             assert recipe.factorisation == FactorisationRecipe()
             assert recipe.structure == StructureRecipe()
             assert recipe.pruning == PruningRecipe()
@@ -80,6 +81,47 @@ def test_a_recipe_that_cannot_be_used_says_which_key_and_why(tmp_path: Path, old
         load_recipe(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_recipe_is_read_by_its_name_wherever_the_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("best-x5").budget.ratio == 5
+    assert load_recipe("best-x5", {"budget.ratio": 6.0}).budget.ratio == 6
+    with pytest.raises(RecipeError, match=r"^best-x5: budget.ratio: Input should be greater than 1"):
+        load_recipe("best-x5", {"budget.ratio": 0.5})
+    with pytest.raises(RecipeError, match=r"^best-x6: No such file or directory; name a file or one of best-x2.5, "):
+        load_recipe("best-x6")
+
+
+def test_a_file_of_a_bundled_recipes_name_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("best-x5").write_text(TINY_RECIPE, encoding="utf-8")
+    assert load_recipe("./best-x5").budget.ratio == 4
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target_latency_ms", "name"),
+    [
+        (None, None, "best-x5"),
+        (2.0, None, "best-x2.5"),
+        (4.0, None, "best-x5"),
+        (6.0, None, "best-x5"),
+        (8.0, None, "best-x7.5"),
+        (30.0, None, "best-x10"),
+        (-1.0, None, "best-x5"),
+        (None, 2.0, "latency-x7"),
+        (8.0, 2.0, "latency-x7"),
+    ],
+)
+def test_a_run_that_names_no_recipe_takes_the_one_for_its_ratio_or_time(
+    ratio: float | None, target_latency_ms: float | None, name: str
+) -> None:
+    assert default_recipe(ratio, target_latency_ms) == name
+
+
+def test_a_key_of_few_words_has_them_as_choices() -> None:
+    assert recipe_choices("budget.objective") == ("size", "latency")
+    assert recipe_choices("budget.ratio") is None
 
 
 def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from ladabert_compress.measure.scores import Scores, score
 from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
 from ladabert_compress.recipe import ExportRecipe
 from ladabert_compress.student.matrices import count_parameters
+from ladabert_compress.teacher.identity import weights_digest
 from ladabert_compress.training.run import CompressionResult
 from ladabert_compress.training.uncompressed import Uncompressed
 
@@ -119,7 +120,11 @@ def export_artefact(
         "max_length": max_length,
         "inputs": list(graph_inputs(result.task)),
         "output": LOGITS,
-        "teacher": {**result.teacher.card.to_dict(), "parameters": count_parameters(result.teacher.model).total},
+        "teacher": {
+            **result.teacher.card.to_dict(),
+            "parameters": count_parameters(result.teacher.model).total,
+            "sha256": weights_digest(result.teacher.model),
+        },
         "compression": {
             **result.method,
             "reached_ratio": round(result.student.ratio(), 4),

@@ -69,7 +69,9 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         )
     calibration = manifest["calibration"]
     fitted = f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows"
-    if figures.get("labels") != "teacher":
+    if calibration["temperature"] == 1:
+        fitted = f"  temperature          {'none':>12}, as {calibration['rows']:,} held-out rows support none"
+    elif figures.get("labels") != "teacher":
         fitted += (
             f": calibration error on dev {calibration['ece_after']:.4f}, without it {calibration['ece_before']:.4f}"
         )

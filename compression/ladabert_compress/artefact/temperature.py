@@ -11,6 +11,8 @@ from ladabert_compress.measure.predictions import Logits, Predictions, log_proba
 from ladabert_compress.measure.reliability import expected_calibration_error
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
+# Of the likelihood ratio against temperature 1, twice its logarithm: chi-squared with one degree of freedom at 99 %.
+LEAST_EVIDENCE = 6.63
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,13 @@ class Calibration:
 def fit_calibration(
     held_out: Logits | None, held_out_labels: Predictions, logits: Logits, labels: Predictions
 ) -> Calibration:
-    """The temperature of held-out rows, 1 where there are none, and what it changes on other rows."""
+    """The temperature of held-out rows and what it changes on other rows; 1 where they do not support another.
+
+    A few rows that happen to be right would ask for scores that are surer than the model is.
+    """
     temperature = 1.0 if held_out is None else fit_temperature(held_out, held_out_labels)
+    if held_out is not None and evidence(held_out, held_out_labels, temperature) < LEAST_EVIDENCE:
+        temperature = 1.0
     before, after = (expected_calibration_error(logits, labels, value) for value in (1.0, temperature))
     return Calibration(temperature, 0 if held_out is None else len(held_out), before, after)
 
@@ -46,6 +53,12 @@ def fit_temperature(logits: Logits, labels: Predictions) -> float:
         else:
             low = left
     return math.exp((low + high) / 2)
+
+
+def evidence(logits: Logits, labels: Predictions, temperature: float) -> float:
+    """How much likelier the temperature makes these labels than 1 does: twice the logarithm of the ratio."""
+    gained = log_probabilities(logits, labels, temperature) - log_probabilities(logits, labels, 1.0)
+    return 2 * float(np.take_along_axis(gained, labels[..., None], axis=-1).sum())
 
 
 def _smoothed_loss(logits: Logits, labels: Predictions, temperature: float) -> float:

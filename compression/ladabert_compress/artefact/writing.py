@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 from tokenizers import Tokenizer
 
+from ladabert_compress.artefact.card import CARD_FILE, model_card
 from ladabert_compress.artefact.manifest import (
     GRAPH_FILES,
     MANIFEST_FILE,
@@ -26,6 +26,9 @@ from ladabert_compress.artefact.manifest import (
 from ladabert_compress.artefact.stored_file import store
 from ladabert_compress.errors import ExportError
 from ladabert_compress.files import cannot_be_written
+
+if TYPE_CHECKING:  # which takes half a second to load, and a wrong --out is to be refused at once
+    import onnx
 
 PRODUCERS = ("ladabert", "torch", "transformers", "onnx", "onnxruntime")
 
@@ -87,6 +90,7 @@ def write_artefact(
             }
             manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
             _write_manifest(partial, manifest)
+            (partial / CARD_FILE).write_text(model_card(manifest), encoding="utf-8")
             _replace(out, partial)
     except OSError as error:
         raise ExportError(cannot_be_written(out, error)) from error
@@ -94,7 +98,9 @@ def write_artefact(
 
 
 def rewrite_artefact(folder: Path, manifest: Mapping[str, Any], change: Callable[[Path], None]) -> None:
-    """Replaces an artefact in one step by a copy of it that ``change`` has changed, and the manifest with it.
+    """Replaces an artefact in one step by a copy of it that ``change`` has changed, and manifest and card with it.
+
+    A card that somebody has edited stays as it is.
 
     Raises:
         ExportError: the manifest does not fit its schema, or the disk is full; nothing is changed.
@@ -105,7 +111,10 @@ def rewrite_artefact(folder: Path, manifest: Mapping[str, Any], change: Callable
             copy = Path(temporary) / folder.name
             shutil.copytree(folder, copy)
             change(copy)
+            card, before = copy / CARD_FILE, json.loads((copy / MANIFEST_FILE).read_text(encoding="utf-8"))
             _write_manifest(copy, manifest)
+            if not card.is_file() or card.read_text(encoding="utf-8") == model_card(before):
+                card.write_text(model_card(manifest), encoding="utf-8")
             _replace(folder, copy)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written ({error.strerror}); nothing was changed") from error

@@ -12,6 +12,8 @@ from ladabert_compress.cli.options import (
     add_run_options,
     add_teacher_options,
     data_set_name,
+    names,
+    next_step,
     positive,
     positive_number,
     read_rows_if_given,
@@ -21,7 +23,7 @@ from ladabert_compress.cli.options import (
 )
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import OptionError
-from ladabert_compress.recipe import Recipe, load_recipe, recipe_fields
+from ladabert_compress.recipe import Recipe, default_recipe, load_recipe, recipe_choices, recipe_fields
 
 if TYPE_CHECKING:  # PyTorch is loaded by the command that needs it, so that --help is quick
     from ladabert_compress.training.run import FindRatio
@@ -36,7 +38,19 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "with PyTorch, and write the artefact. Every key of the recipe can be overridden.",
     )
     add_teacher_options(parser, required=True, purpose="the fine-tuned classifier")
-    parser.add_argument("--recipe", required=True, type=Path, metavar="R.toml", help="the run's settings")
+    parser.add_argument(
+        "--label-names",
+        type=names,
+        default=(),
+        metavar="A,B,…",
+        help="names of the teacher's labels in the order of its logits, in the place of LABEL_0, LABEL_1, …",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|R.toml",
+        help="the run's settings, by the name of a bundled recipe or as a file (default: best-x2.5 to best-x10, "
+        "whichever is made for the ratio nearest to --ratio, latency-x7 with --target-latency-ms, else best-x5)",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="folder for checkpoint, history and PyTorch student (default runs/NAME)"
@@ -103,24 +117,20 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
             "--" + name.partition(".")[2].replace("_", "-"),
             dest=name,
             type=kind,
-            metavar=kind.__name__.upper(),
+            choices=recipe_choices(name),
+            metavar=None if recipe_choices(name) else kind.__name__.upper(),
             help=f"{name}: {description}",
         )
     parser.set_defaults(run_command=_run_compress)
 
 
 def _run_compress(options: argparse.Namespace) -> None:
-    from ladabert_compress.artefact.export import export_artefact
-    from ladabert_compress.artefact.manifest import format_manifest
     from ladabert_compress.artefact.writing import check_out
-    from ladabert_compress.teacher.check import check_teacher
-    from ladabert_compress.training.device import choose_device
-    from ladabert_compress.training.processes import is_first_process
-    from ladabert_compress.training.run import compress
 
     values = vars(options)
     overrides = {name: values[name] for name, _, _ in recipe_fields() if values[name] is not None}
-    recipe = load_recipe(options.recipe, overrides)
+    chosen = options.recipe or default_recipe(overrides.get("budget.ratio"), options.target_latency_ms)
+    recipe = load_recipe(chosen, overrides)
     if options.epochs is not None:
         recipe = recipe.with_total_epochs(options.epochs)
     check_out(options.out)
@@ -134,8 +144,26 @@ def _run_compress(options: argparse.Namespace) -> None:
     train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
     unlabelled_texts = read_unlabelled(options)
     teacher = teacher_source(options)
+    calibration_texts = read_rows_if_given(options, "calibration_data")
+
+    # PyTorch takes seconds to load: only now that options and rows are right.
+    from ladabert_compress.artefact.export import export_artefact
+    from ladabert_compress.artefact.manifest import format_manifest
+    from ladabert_compress.teacher.check import check_teacher
+    from ladabert_compress.training.device import choose_device
+    from ladabert_compress.training.processes import is_first_process
+    from ladabert_compress.training.run import compress
+
+    if options.recipe is None:
+        print(f"recipe {chosen}, as none is named; --recipe names another, `ladabert-compress plan` compares them")  # noqa: T201
     if dev_texts is not None and is_first_process():  # one is enough, and it speaks for all
-        check_teacher(teacher, dev_texts, recipe.training.max_length, choose_device(options.device))
+        check_teacher(
+            teacher,
+            dev_texts,
+            recipe.training.max_length,
+            choose_device(options.device),
+            label_names=options.label_names,
+        )
     result = compress(
         teacher,
         recipe,
@@ -144,10 +172,12 @@ def _run_compress(options: argparse.Namespace) -> None:
         run_folder,
         unlabelled_texts=unlabelled_texts,
         dev_rows=options.dev_rows,
-        calibration_texts=read_rows_if_given(options, "calibration_data"),
+        calibration_texts=calibration_texts,
         calibration_rows=options.calibration_rows,
         find_ratio=_ratio_finder(options, recipe, _task(train_texts, unlabelled_texts), run_folder / "ratio.json"),
+        label_names=options.label_names,
         device_name=options.device,
+        checkpoint_every_s=options.checkpoint_every_s,
         resume=options.resume,
     )
     if not is_first_process():
@@ -163,6 +193,8 @@ def _run_compress(options: argparse.Namespace) -> None:
         target_latency_ms=options.target_latency_ms,
     )
     print(format_manifest(manifest))  # noqa: T201
+    print(f"written: {options.out}, its history to {run_folder}")  # noqa: T201
+    print(next_step("ladabert-serve", "--models", options.out.parent))  # noqa: T201
 
 
 def _task(*parts: Texts | None) -> str:

@@ -11,10 +11,12 @@ from ladabert_compress.cli.options import (
     add_run_options,
     add_source_options,
     names,
+    next_step,
     positive,
     read_rows,
     share,
 )
+from ladabert_compress.errors import OptionError
 
 
 def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -30,7 +32,9 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write the teacher to")
     parser.add_argument("--name", help="the teacher's name in manifests (default: the name of --out)")
     parser.add_argument("--source", help="what the base is, repeated in manifests (default: what --base records)")
-    parser.add_argument("--licence", default="unknown", help="the base's licence, repeated in manifests")
+    parser.add_argument(
+        "--licence", default="unknown", help="the base's licence, repeated in manifests (default %(default)s)"
+    )
     parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
     parser.add_argument(
         "--multi-label", action="store_true", help="a row has any number of labels, separated by commas; empty: none"
@@ -46,7 +50,8 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--average-decay",
         type=share,
         default=0.99,
-        help="the teacher is an exponential average of the weights; 0 keeps the last ones (default %(default)s)",
+        help="the teacher is an exponential average of the weights, over fewer steps at the start, so that short runs "
+        "are not held back; 0 keeps the last ones (default %(default)s)",
     )
     parser.add_argument("--dropout", type=share, default=0.1, help="in every layer (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
@@ -66,6 +71,19 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 def _run_finetune(options: argparse.Namespace) -> None:
     from ladabert_compress.recipe import TrainingConfig
+
+    if options.out.exists():
+        raise OptionError(f"--out: {options.out} exists already; name another folder or delete it")
+    training = TrainingConfig(
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        max_length=options.max_length,
+        precision=options.precision,
+        seed=options.seed,
+    )
+    train_texts, dev_texts = read_rows(options, "train"), read_rows(options, "dev")
+
+    # PyTorch takes seconds to load: only now that options and rows are right.
     from ladabert_compress.training.finetune import FinetuneConfig, finetune
 
     config = FinetuneConfig(
@@ -78,23 +96,24 @@ def _run_finetune(options: argparse.Namespace) -> None:
         average_decay=options.average_decay,
         dropout=options.dropout,
         label_names=options.label_names,
-        training=TrainingConfig(
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            max_length=options.max_length,
-            precision=options.precision,
-            seed=options.seed,
-        ),
+        training=training,
         revision=options.revision,
         allow_pickle=options.allow_pickle,
         multi_label=options.multi_label,
     )
     accuracy = finetune(
         config,
-        read_rows(options, "train"),
-        read_rows(options, "dev"),
+        train_texts,
+        dev_texts,
         options.out,
         device_name=options.device,
+        checkpoint_every_s=options.checkpoint_every_s,
         resume=options.resume,
     )
+    rows = ("--train", options.train, "--dev", options.dev)
     print(f"{options.out}: dev accuracy {accuracy:.4f}")  # noqa: T201
+    print(  # noqa: T201
+        next_step(
+            "ladabert-compress", "compress", "--teacher", options.out, *rows, "--out", f"models/{options.out.name}"
+        )
+    )

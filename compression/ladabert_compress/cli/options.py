@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -64,6 +65,13 @@ def add_run_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Device and resumption."""
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default %(default)s)")
+    run.add_argument(
+        "--checkpoint-every-s",
+        type=positive_number,
+        default=120.0,
+        metavar="SECONDS",
+        help="seconds between two checkpoints; Ctrl-C writes one, too (default %(default)g)",
+    )
     run.add_argument("--resume", action="store_true", help="continue an interrupted run to the same result")
     return run
 
@@ -129,6 +137,11 @@ positive = _number(int, lambda value: value >= 1, "a whole number from 1")
 whole = _number(int, lambda value: value >= 0, "a whole number from 0")
 positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number over 0")
 share = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
+def next_step(*command: str | Path) -> str:
+    """The line that ends a run: the command that comes next, as a shell reads it."""
+    return f"next: {shlex.join(map(str, command))}"
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -11,11 +11,14 @@ from ladabert_compress.cli.options import (
     OneLineParser,
     add_data_options,
     add_teacher_options,
+    next_step,
     positive,
     read_rows,
     teacher_source,
     whole,
 )
+from ladabert_compress.errors import OptionError
+from ladabert_compress.recipe import load_recipe
 
 
 def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -30,9 +33,8 @@ def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="R.toml", help="recipe to write")
     parser.add_argument(
         "--recipe",
-        type=Path,
-        default=Path("recipes/ladabert-4.toml"),
-        metavar="R.toml",
+        default="ladabert-4",
+        metavar="NAME|R.toml",
         help="everything that is not searched (default %(default)s)",
     )
     parser.add_argument("--ratio", type=float, help="budget.ratio in place of the recipe's")
@@ -63,15 +65,17 @@ def add_search(commands: argparse._SubParsersAction[OneLineParser]) -> None:
 
 
 def _run_search(options: argparse.Namespace) -> None:
-    from ladabert_compress.errors import OptionError
-    from ladabert_compress.recipe import load_recipe
-    from ladabert_compress.search.split import SearchConfig, search, write_recipe
-
     if options.out.exists() or not options.out.parent.is_dir():
         reason = "exists already; name another file or delete it" if options.out.exists() else "its folder is not there"
         raise OptionError(f"--out: {options.out}: {reason}")
+    recipe = load_recipe(options.recipe, {} if options.ratio is None else {"budget.ratio": options.ratio})
+    texts = read_rows(options, "train")
+
+    # PyTorch takes seconds to load: only now that options and rows are right.
+    from ladabert_compress.search.split import SearchConfig, search, write_recipe
+
     config = SearchConfig(
-        recipe=load_recipe(options.recipe, {} if options.ratio is None else {"budget.ratio": options.ratio}),
+        recipe=recipe,
         trials=options.trials,
         sampler=options.sampler,
         steps=options.steps,
@@ -79,9 +83,12 @@ def _run_search(options: argparse.Namespace) -> None:
         processes=options.processes or len(os.sched_getaffinity(0)),
         seed=options.seed,
     )
-    texts = read_rows(options, "train")
     run_folder = options.run or Path("runs") / f"search-{options.out.stem}"
     found = search(teacher_source(options), config, texts, run_folder, resume=options.resume)
     write_recipe(found, config, options.teacher.resolve().name, options.out)
     median = statistics.median(accuracy for accuracy, _ in found.scored)  # shows what the choice is worth
     print(f"{options.out}: accuracy {found.scored[0][0]:.4f}, median {median:.4f}")  # noqa: T201
+    rows = ("--train", options.train, "--out", f"models/{options.out.stem}")
+    print(  # noqa: T201
+        next_step("ladabert-compress", "compress", "--teacher", options.teacher, "--recipe", options.out, *rows)
+    )

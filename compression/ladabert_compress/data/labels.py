@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts
 from ladabert_compress.errors import DataError
 
+UNNAMED = "LABEL_0"  # what transformers calls the first label of a model that names none
 NO_LABEL = -100  # which the losses of PyTorch leave out
 
 
@@ -97,5 +98,7 @@ def _indices(source: str, data: LabelledTexts, rows: Sequence[Sequence[str]], or
         for label in row:
             if label not in index:
                 message = f"label {label!r} is not one of {', '.join(order)}"
+                if order[0] == UNNAMED:
+                    message += "; name the teacher's labels with --label-names, in the order of its logits"
                 raise DataError(f"{source}: {data.place(number)}: {message}")
     return [[index[label] for label in row] for row in rows]

@@ -13,7 +13,15 @@ from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import OptionError
 from ladabert_compress.files import write_text
 from ladabert_compress.report.plots import Curve, Point, plot_accuracies, plot_losses, plot_points, plot_reliability
-from ladabert_compress.report.students import Latency, Measured, Subject, compare_latency, measure, read_subjects
+from ladabert_compress.report.students import (
+    Latency,
+    Measured,
+    Subject,
+    check_same_teacher,
+    compare_latency,
+    measure,
+    read_subjects,
+)
 from ladabert_compress.student.saved import SavedMatrix
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
@@ -47,7 +55,8 @@ def write_report(
         teacher_folder: for the teacher's latency and, with ``texts``, the rows on which it differs most.
 
     Raises:
-        OptionError: a folder is neither a run nor an artefact, or ``out`` cannot be written.
+        OptionError: a folder is neither a run nor an artefact, ``out`` cannot be written, or the teacher is another
+            one than an artefact's.
         ExportError: an artefact's file is not what its manifest says.
         DataError: the rows' task or labels are not an artefact's or the teacher's.
         TeacherError: the teacher cannot be loaded.
@@ -56,6 +65,8 @@ def write_report(
         raise OptionError(f"--out: {out.parent}: no such folder")
     subjects = read_subjects(folders)
     teacher = None if teacher_folder is None else load_teacher(teacher_folder)
+    if teacher is not None:
+        check_same_teacher(subjects, teacher)
     measured = {subject.name: found for subject in subjects if (found := measure(subject, texts, teacher)) is not None}
     write_text(out, render(subjects, measured, compare_latency(subjects, teacher), teacher))
 

@@ -21,8 +21,10 @@ from ladabert_compress.measure.predictions import Logits, Predictions, confusion
 from ladabert_compress.measure.reliability import Bin, reliability
 from ladabert_compress.measure.timing import measure_latency
 from ladabert_compress.report.evaluation import encode_rows, logits_of_teacher
+from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.student.saved import SavedMatrix, read_matrices
 from ladabert_compress.teacher.folder import Teacher
+from ladabert_compress.teacher.identity import weights_digest
 from ladabert_compress.training.run import HISTORY_FILE
 
 LATENCY_TOKENS = 64  # of the one text that a caller waits for
@@ -92,6 +94,24 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
     return list(subjects.values())
 
 
+def check_same_teacher(subjects: Sequence[Subject], teacher: Teacher) -> None:
+    """Refuses a teacher that an artefact was not made of: what they differ in would say nothing of the compression.
+
+    Artefacts of earlier versions do not say which weights their teacher had; their teacher's size has to fit.
+
+    Raises:
+        OptionError: names the artefact and its own teacher.
+    """
+    found = {"sha256": weights_digest(teacher.model), "parameters": count_parameters(teacher.model).total}
+    for subject in subjects:
+        own = {} if subject.manifest is None else subject.manifest["teacher"]
+        if any(own[key] != value for key, value in found.items() if key in own):
+            raise OptionError(
+                f"--teacher: {subject.artefact} was made of another teacher, {own['name']} with "
+                f"{own['parameters']:,} parameters, whose weights differ; name the folder of that one"
+            )
+
+
 def compare_latency(subjects: Sequence[Subject], teacher: Teacher | None) -> Latency:
     """Milliseconds of one text: all artefacts and the teacher taking turns here, or what the manifests say."""
     manifests = {s.name: s.manifest for s in subjects if s.manifest is not None}
@@ -127,7 +147,8 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
         return Measured(stored["labels"], stored["multi_label"], stored["rows"], stored["confusion"], bins, None)
     manifest, folder = subject.manifest, subject.artefact
     labels: list[str] = manifest["labels"]
-    if teacher is not None and list(teacher.labels) != labels:
+    is_known = "sha256" in manifest["teacher"]  # and has been compared; its labels may have got other names
+    if teacher is not None and not is_known and list(teacher.labels) != labels:
         raise DataError(f"--teacher: its labels are {', '.join(teacher.labels)}, those of {folder} {', '.join(labels)}")
     data = encode_rows(folder, manifest, texts)
     logits = onnx_logits(OnnxSession(read_graph(folder, manifest, manifest["default_file"])), data)

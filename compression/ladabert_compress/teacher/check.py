@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,19 @@ from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import Predictions, decide
 from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.identity import with_label_names
 from ladabert_compress.teacher.source import TeacherSource
 
 CHECKED_ROWS = 500
 
 
 def check_teacher(
-    source: TeacherSource | Path, dev_texts: LabelledTexts, max_length: int, device: torch.device
+    source: TeacherSource | Path,
+    dev_texts: LabelledTexts,
+    max_length: int,
+    device: torch.device,
+    *,
+    label_names: Sequence[str] = (),
 ) -> None:
     """Refuses a teacher that predicts the labels of dev no better than chance, before hours are spent on its student.
 
@@ -27,10 +34,11 @@ def check_teacher(
 
     Raises:
         TeacherError: its mean recall over the labels is within one standard error of chance.
+        OptionError: there are more or fewer ``label_names`` than labels.
         DataError: a label is not the teacher's.
     """
     source = TeacherSource.of(source)
-    teacher = load_teacher(source)
+    teacher = with_label_names(load_teacher(source), label_names)
     longest = min(max_length, teacher.model.config.max_position_embeddings)
     data = teacher.encode("--dev", dev_texts, longest).sample(CHECKED_ROWS)
     teacher.model.to(device)  # type: ignore[arg-type]

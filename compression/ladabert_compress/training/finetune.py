@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
@@ -25,8 +25,10 @@ from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher, source_of
 from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
-from ladabert_compress.training.loop import set_dropout, steps_per_epoch, train
+from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
+
+Tensors = tuple[Tensor, ...] | list[Tensor]  # as PyTorch hands them to an average of its own
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,23 @@ class FinetuneConfig:
         return TeacherSource(self.base, self.revision, self.allow_pickle)
 
 
+def growing_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """An exponential average whose decay grows to ``decay``: after n steps it is (1 + n) / (10 + n) at most.
+
+    A short run would otherwise end with hardly more than its first weights. Weighing all steps of a short run alike, as
+    Adam's correction of its moments would, is not enough: early weights are far from the last ones.
+    """
+
+    @torch.no_grad()
+    def update(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        count = int(steps)
+        share = 1 - min(decay, (1 + count) / (10 + count))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight, share)
+
+    return update
+
+
 class FinetuneLearner:
     """Cross-entropy on the labels of the data, each by itself in a multi-label task.
 
@@ -66,7 +85,7 @@ class FinetuneLearner:
 
     def __init__(self, module: BertForSequenceClassification, average_decay: float) -> None:
         self.module = module
-        self._average: AveragedModel = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(average_decay))
+        self._average: AveragedModel = AveragedModel(module, multi_avg_fn=growing_average(average_decay))
 
     @property
     def result(self) -> BertForSequenceClassification:
@@ -108,21 +127,22 @@ def finetune(
     out: Path,
     *,
     device_name: str = "auto",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     resume: bool = False,
 ) -> float:
     """Writes a teacher folder to ``out``, with the weights of the evaluation that does best on dev.
+
+    ``out`` must not exist.
 
     Returns:
         Its accuracy on dev.
 
     Raises:
-        OptionError: ``out`` exists, or the names do not fit the labels.
+        OptionError: the names do not fit the labels, or ``max_length`` is over the positions of the base.
         TeacherError: the base cannot be used.
         DataError: train has one label only, or dev has one that train lacks.
         CheckpointError: an earlier run was interrupted and ``resume`` is not set, or it cannot be continued.
     """
-    if out.exists():
-        raise OptionError(f"--out: {out} exists already; name another folder or delete it")
     by_row = map(labels_of_row, train_texts.labels) if config.multi_label else zip(train_texts.labels, strict=True)
     order = label_order([label for labels in by_row for label in labels])
     if len(order) < 2:
@@ -162,6 +182,7 @@ def finetune(
         evaluate_every=max(1, epoch_steps // config.evaluations_per_epoch),
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
+        checkpoint_every_s=checkpoint_every_s,
         resume=resume,
         run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
         keep_best=True,

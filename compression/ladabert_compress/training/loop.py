@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,15 +15,18 @@ from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
+from ladabert_compress.errors import DivergenceError, StoppedError
 from ladabert_compress.measure.inference import evaluate_accuracy
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.training.checkpoint import load_checkpoint, save_checkpoint
 from ladabert_compress.training.device import autocast, generators, restore_generators, return_freed_memory
 from ladabert_compress.training.processes import ALONE, Processes
+from ladabert_compress.training.stopping import StopRequest, stop_requests
 
 RowsOfEpoch = Callable[[int], EncodedTexts]
 
 CURVE_POINTS = 200
+CHECKPOINT_EVERY_S = 120.0
 MEMORY_EVERY = 20  # steps between returns of freed memory: under 1 % of a run's time, a tenth of its peak memory
 
 
@@ -73,7 +79,7 @@ def train(
     evaluate_every: int,
     device: torch.device,
     checkpoint: Path | None = None,
-    checkpoint_every: int = 500,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     resume: bool = False,
     run_id: str = "",
     keep_best: bool = False,
@@ -81,17 +87,20 @@ def train(
     curve: list[dict[str, float]] | None = None,
     rows_of_epoch: RowsOfEpoch | None = None,
     processes: Processes = ALONE,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
     A run that was killed and resumed ends with the same weights as one that was not: the order of the rows depends
-    on the seed and the epoch alone, and the checkpoint holds everything else that a step depends on.
+    on the seed and the epoch alone, and the checkpoint holds everything else that a step depends on. Ctrl-C and SIGTERM
+    end the run after the step that is under way, with a checkpoint of it.
 
     Args:
         learner: what is trained, on ``train_data`` as ``config`` says.
         dev_data: rows to report accuracy on; they never change a weight.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
-        checkpoint: file to write progress to, every ``checkpoint_every`` steps; ``None`` writes nothing.
+        checkpoint: file to write progress to; ``None`` writes nothing.
+        checkpoint_every_s: seconds between two of them, by ``clock``; the last step always has one.
         resume: continue from ``checkpoint`` where it exists.
         run_id: names the run's settings; a checkpoint of another run is refused.
         keep_best: end with the weights of the best evaluation instead of the last.
@@ -99,12 +108,15 @@ def train(
         curve: filled with the running means of the losses at about 200 steps.
         rows_of_epoch: the rows of each epoch, as many as ``train_data`` has, in their place.
         processes: this process among those that share every batch.
+        clock: seconds.
 
     Returns:
         The evaluations in order.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or is another run's, or there is one and ``resume`` is not set.
+        DivergenceError: the loss or its gradients are no numbers any more.
+        StoppedError: Ctrl-C or SIGTERM ended the run.
     """
     history: list[dict[str, float]] = []
     curve = [] if curve is None else curve
@@ -128,7 +140,11 @@ def train(
 
     epoch_steps = steps_per_epoch(len(train_data), config.batch_size)
     epoch, epoch_data, batches = -1, train_data, []
-    with tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar:
+    written_at = clock()
+    with (
+        nullcontext(StopRequest()) if checkpoint is None else stop_requests() as stop,
+        tqdm(total=total_steps, initial=start, desc=description, unit="step", mininterval=1.0) as bar,
+    ):
         for step in range(start, total_steps):
             if learner.before_step(step, optimiser):
                 optimiser = make_optimiser(learner.module, config, optimiser)
@@ -148,7 +164,7 @@ def train(
             loss = torch.stack(list(losses.values())).sum()
             (weight * loss).backward()
             processes.sum_gradients(learner.module)
-            nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
+            norm = nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
             optimiser.step()
             optimiser.zero_grad()
             learner.after_update()  # a student applies its masks again, a teacher averages its weights
@@ -156,6 +172,12 @@ def train(
             done = step + 1
             if done % MEMORY_EVERY == 0:
                 return_freed_memory()
+            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+                terms = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
+                raise DivergenceError(
+                    f"{description}: step {done}: training has diverged ({terms}, gradient norm {norm.item():g}); "
+                    "start anew with a lower learning rate, or with fp32 in the place of bf16"
+                )
             for name, value in losses.items():
                 averages[name] = 0.98 * averages.get(name, value.item()) + 0.02 * value.item()
             bar.update()
@@ -168,7 +190,9 @@ def train(
                 tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
                 if keep_best and right >= max(entry["accuracy"] for entry in history):
                     best = {name: value.clone() for name, value in learner.result.state_dict().items()}
-            if checkpoint is not None and processes.is_first and (done % checkpoint_every == 0 or done == total_steps):
+            stopping = processes.anywhere(stop.signal_number > 0, device)
+            due = stopping or done == total_steps or clock() - written_at >= checkpoint_every_s
+            if checkpoint is not None and processes.is_first and due:
                 save_checkpoint(
                     checkpoint,
                     run_id,
@@ -183,6 +207,13 @@ def train(
                         "averages": averages,
                         "best": best,
                     },
+                )
+                written_at = clock()
+            if stopping:
+                raise StoppedError(
+                    f"{description}: stopped after step {done:,} of {total_steps:,}; "
+                    "the same command with --resume goes on from there",
+                    stop.signal_number,
                 )
     if best:
         learner.result.load_state_dict(best)

@@ -41,6 +41,14 @@ class Processes:
         for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
+    def anywhere(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any of the processes: all of them learn it at the same step."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=device)
+        torch.distributed.all_reduce(flags)
+        return bool(flags.item())
+
     def from_first(self, find: Callable[[], float]) -> float:
         """What ``find`` returns in the first process, in every process: the others wait for it."""
         if self.count == 1:

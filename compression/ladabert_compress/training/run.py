@@ -28,10 +28,11 @@ from ladabert_compress.recipe import ExportRecipe, Recipe
 from ladabert_compress.student.saved import save_student
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
+from ladabert_compress.teacher.identity import weights_digest, with_label_names
 from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
-from ladabert_compress.training.loop import steps_per_epoch, train
+from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
 from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, Sources, divide_rows, joined_rows
 
@@ -86,22 +87,26 @@ def compress(
     calibration_texts: LabelledTexts | None = None,
     calibration_rows: int = CALIBRATION_ROWS,
     find_ratio: FindRatio | None = None,
+    label_names: Sequence[str] = (),
     device_name: str = "auto",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     resume: bool = False,
 ) -> CompressionResult:
     """Makes a student and writes it with its history to ``run_folder``.
 
     Which rows are held out, and whose labels dev has, is as :class:`Sources` says. ``find_ratio`` replaces the recipe's
     ratio by one that it finds for the teacher and the training rows; it runs in the first process, for all of them.
+    ``label_names`` replace the names of the teacher's labels, in logit order.
 
     Raises:
         TeacherError: the teacher cannot be used.
+        OptionError: there are more or fewer ``label_names`` than labels.
         DataError: the data's labels are not the teacher's, or there are too few rows.
         RecipeError: the recipe's budget cannot be met on this teacher.
         CheckpointError: ``resume`` finds a checkpoint that it cannot continue, or the disk is full.
     """
     sources = Sources(train_texts, dev_texts, unlabelled_texts, calibration_texts, dev_rows, calibration_rows)
-    task, teacher = sources.task, load_teacher(teacher_source)
+    task, teacher = sources.task, with_label_names(load_teacher(teacher_source), label_names)
     processes, device = join_processes(choose_device(device_name))
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
@@ -130,6 +135,7 @@ def compress(
         evaluate_every=max(1, epoch_steps // 2),
         device=device,
         checkpoint=run_folder / "checkpoint.pt",
+        checkpoint_every_s=checkpoint_every_s,
         resume=resume,
         run_id=run_id(recipe, teacher, rows.train),
         description=f"compress {run_folder.name}",
@@ -180,7 +186,6 @@ def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
     settings = recipe.to_dict()
     del settings["export"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for parameter in teacher.model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    digest.update(weights_digest(teacher.model).encode())
     digest.update(repr((data.input_ids, data.labels)).encode())
     return digest.hexdigest()

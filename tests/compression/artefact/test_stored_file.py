@@ -39,10 +39,10 @@ def test_packing_changes_how_a_graph_is_stored_and_nothing_else(result: Compress
     folder = models / "tiny"
     export_artefact(result, folder, data_set="tiny")
     plain = pack(folder, plain=True)
-    assert names(folder) == ["manifest.json", "model.int8.onnx", "model.onnx", "tokenizer.json"]
+    assert names(folder) == ["README.md", "manifest.json", "model.int8.onnx", "model.onnx", "tokenizer.json"]
     content = {name: (folder / name).read_bytes() for name in plain["files"]}
     packed = pack(folder)
-    assert names(folder) == ["manifest.json", "model.int8.onnx.gz", "model.onnx.gz", "tokenizer.json.gz"]
+    assert names(folder) == ["README.md", "manifest.json", "model.int8.onnx.gz", "model.onnx.gz", "tokenizer.json.gz"]
     assert read_manifest(folder) == packed
     for name in ("model.onnx", "model.int8.onnx"):
         assert read_graph(folder, packed, name) == content[name]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ladabert_compress.artefact.export import export_artefact
-from ladabert_compress.artefact.temperature import fit_temperature
+from ladabert_compress.artefact.temperature import fit_calibration, fit_temperature
 from ladabert_compress.data.overlaps import hold_out
 from ladabert_compress.measure.predictions import Logits, Predictions, accuracy
 from ladabert_compress.measure.reliability import expected_calibration_error, reliability
@@ -57,6 +57,31 @@ def test_the_error_is_the_mean_gap_of_the_bins() -> None:
 def test_rows_that_are_all_right_do_not_make_the_scores_boundless() -> None:
     logits = np.array([[1.0, -1.0], [-1.0, 1.0], [1.5, 0.0]], dtype=np.float32)
     assert 0.5 < fit_temperature(logits, np.array([0, 1, 0])) < 5  # at 0.1 without the imagined decisions
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_enough_rows_support_the_temperature_that_spoilt_the_scores(temperature: float, multi_label: bool) -> None:
+    logits, truth = overconfident(temperature, labels=3, multi_label=multi_label, rows=1000)
+    found = fit_calibration(logits, truth, logits, truth)
+    assert found.rows == 1000
+    assert found.temperature == (1.0 if temperature == 1.0 else pytest.approx(temperature, rel=0.2))
+
+
+def test_few_rows_hardly_ever_change_scores_that_are_right() -> None:
+    logits, truth = overconfident(1.0, labels=2, multi_label=False, rows=30 * 200)
+    parts = [(logits[start : start + 30], truth[start : start + 30]) for start in range(0, len(truth), 30)]
+    fitted = [fit_temperature(*part) for part in parts]
+    assert sum(not 0.7 < value < 1.4 for value in fitted) > 30  # what the rows alone would ask for
+    kept = [fit_calibration(*part, logits, truth).temperature for part in parts]
+    assert sum(value != 1.0 for value in kept) <= 4
+
+
+def test_thirty_rows_that_happen_to_be_right_make_unsure_scores_no_surer() -> None:
+    logits = np.array([[0.1, -0.1]] * 30, dtype=np.float32)  # 0.55 for the first label
+    truth = np.array([0] * 22 + [1] * 8)
+    assert fit_temperature(logits, truth) < 0.3
+    assert fit_calibration(logits, truth, logits, truth).temperature == 1.0
 
 
 @given(rows=st.integers(0, 400), seed=st.integers(0, 5))

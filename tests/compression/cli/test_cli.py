@@ -16,7 +16,11 @@ def test_a_teacher_becomes_an_artefact_that_can_be_evaluated(
     folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["finetune", "--base", str(teacher_folder), "--out", "mine", "--epochs", "2", "--max-length", "32", *DATA])
-    assert "dev accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "dev accuracy" in printed
+    assert printed.endswith(
+        "next: ladabert-compress compress --teacher mine --train train.tsv --dev dev.tsv --out models/mine\n"
+    )
     assert (folder / "mine" / "model.safetensors").is_file()
 
     options = ["--recipe", "tiny.toml", "--epochs", "1", "--int8-accuracy-loss", "1", *DATA]
@@ -133,6 +137,52 @@ def test_a_student_fits_the_latency_asked_for_and_a_resumed_run_does_not_measure
     main([*command, "--resume"])
     second = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
     assert second["version"] == first["version"]
+
+
+def test_one_command_without_a_recipe_leads_to_an_artefact_and_says_how_to_serve_it(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ["--epochs", "0.5", "--max-length", "32", "--iterations", "2", "--int8-accuracy-loss", "1"]
+    main(["compress", "--teacher", "teacher", "--ratio", "3.4", "--out", "models/tiny", *steps, *DATA])
+    printed = capsys.readouterr().out
+    assert printed.startswith("recipe best-x2.5, as none is named; --recipe names another")
+    assert printed.splitlines()[-2:] == [
+        "written: models/tiny, its history to runs/tiny",
+        "next: ladabert-serve --models models",
+    ]
+    made = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))["compression"]
+    assert made["requested_ratio"] == 3.4
+    assert made["recipe"]["factorisation"]["error"] == "outputs"
+
+
+def test_a_teacher_without_names_of_labels_gets_them_from_the_command(
+    folder: Path, teacher_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((teacher_folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    (teacher_folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    command = [
+        "compress",
+        "--teacher",
+        "teacher",
+        "--recipe",
+        "tiny.toml",
+        "--out",
+        "models/x",
+        "--epochs",
+        "0.5",
+        *DATA,
+    ]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "name the teacher's labels with --label-names" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--label-names", "a,b,c"])
+    assert "--label-names: 3 names for the teacher's 2 labels (LABEL_0, LABEL_1)" in capsys.readouterr().err
+    main([*command, "--label-names", "negative,positive", "--int8-accuracy-loss", "1"])
+    manifest = json.loads((folder / "models/x/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["labels"] == ["negative", "positive"]
+    assert manifest["evaluation"]["teacher_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import BertForSequenceClassification
 
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.cli.main import main
@@ -77,6 +78,28 @@ def test_layers_add_up_to_the_students_matrices(student: tuple[Path, Path], tiny
     for matrix in other_matrices(layers):
         if matrix.name.endswith("embeddings"):
             assert matrix.kept == pytest.approx(tiny_recipe.budget.p_embedding, abs=0.01)
+
+
+def test_a_teacher_that_an_artefact_was_not_made_of_is_refused(
+    student: tuple[Path, Path], tiny_bert: BertForSequenceClassification, teacher_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    write_report(student, out, teacher_folder=teacher_folder)
+    out.unlink()
+    tiny_bert.save_pretrained(teacher_folder)  # the same shape, other weights
+    with pytest.raises(OptionError, match=r"tiny was made of another teacher, tiny with .* whose weights differ"):
+        write_report(student, out, teacher_folder=teacher_folder)
+    assert not out.exists()
+
+
+def test_the_teachers_labels_may_have_got_other_names_since(
+    student: tuple[Path, Path], teacher_folder: Path, tmp_path: Path
+) -> None:
+    config = json.loads((teacher_folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+    (teacher_folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_report(student, tmp_path / "page.html", texts=labelled_texts(12), teacher_folder=teacher_folder)
+    assert "LABEL_0" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:

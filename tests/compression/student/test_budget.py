@@ -1,6 +1,5 @@
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +8,9 @@ from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification
 
 from ladabert_compress.errors import RecipeError
-from ladabert_compress.recipe import BudgetRecipe, ScheduleRecipe, load_recipe
+from ladabert_compress.recipe import BudgetRecipe, ScheduleRecipe, bundled_recipes, load_recipe
 from ladabert_compress.student.budget import ratio_at, shares_at, solve_shares
 from ladabert_compress.student.matrices import ParameterCounts, count_parameters
-from tests.compression.conftest import REPOSITORY
-
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.toml"))
 
 
 def counts_of(config: BertConfig) -> ParameterCounts:
@@ -70,11 +66,11 @@ def test_in_latency_mode_the_ratio_says_what_ranks_the_encoder_has(share: float)
     assert shares["encoder"].mask_share == shares["embedding"].mask_share == 1
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", bundled_recipes())
 def test_every_recipe_can_be_met_on_minilm_and_on_bert_base(
-    path: Path, minilm: ParameterCounts, bert_base: ParameterCounts
+    name: str, minilm: ParameterCounts, bert_base: ParameterCounts
 ) -> None:
-    recipe = load_recipe(path)
+    recipe = load_recipe(name)
     for counts in (minilm, bert_base):
         solve_shares(counts, recipe.budget)
 

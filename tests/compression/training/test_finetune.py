@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import label_ids_of
@@ -13,7 +13,7 @@ from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.student.bert import head_activation
 from ladabert_compress.teacher.folder import load_teacher
-from ladabert_compress.training.finetune import FinetuneConfig, finetune
+from ladabert_compress.training.finetune import FinetuneConfig, finetune, growing_average
 from tests.compression.conftest import WORDS, labelled_texts
 from tests.compression.teacher.families import save_family
 
@@ -48,6 +48,39 @@ def test_the_saved_teacher_is_the_one_whose_accuracy_is_reported(
     data = encode(dev, label_ids_of("dev", dev, teacher.labels), teacher.tokenizer, 32)
     predicted = predict_logits(teacher.model, data, torch.device("cpu")).argmax(dim=1)
     assert (predicted == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+
+
+def distance_to_the_last(decay: float, steps: int) -> float:
+    """How far the average of weights that go from 0 to 1 in equal steps is from the last."""
+    update, average = growing_average(decay), [torch.zeros(())]
+    for step in range(1, steps + 1):
+        update(average, [torch.tensor(step / steps)], torch.tensor(step))
+    return 1 - average[0].item()
+
+
+def test_the_average_of_a_short_run_is_near_its_end_and_that_of_a_long_one_has_the_decay_asked_for() -> None:
+    assert distance_to_the_last(0.99, 30) < 0.2  # 0.86 where the decay is 0.99 from the start
+    assert distance_to_the_last(0.99, 5000) == pytest.approx(99 / 5000, rel=0.02)
+    assert distance_to_the_last(0.0, 3) == 0
+
+
+def test_a_short_run_with_the_default_average_learns_as_much_as_its_last_weights(
+    tiny_bert: BertForSequenceClassification, teacher_folder: Path, tmp_path: Path
+) -> None:
+    tiny_bert.save_pretrained(teacher_folder)  # which knows nothing yet
+    rows, dev = labelled_texts(300), labelled_texts(200)
+    training = TrainingConfig(batch_size=32, learning_rate=3e-3, max_length=32, precision="fp32")
+    averaged, last = (
+        finetune(
+            config(teacher_folder, average_decay=decay, training=training, dropout=0.0),
+            rows,
+            dev,
+            tmp_path / f"{decay}",
+        )
+        for decay in (0.99, 0.0)
+    )
+    assert last > 0.8
+    assert averaged >= last - 0.03
 
 
 def test_rows_of_one_label_are_refused(teacher_folder: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from torch import Tensor
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
 
 from ladabert_compress.data.batches import Batch, EncodedTexts, encode, training_batches
-from ladabert_compress.errors import CheckpointError
+from ladabert_compress.errors import CheckpointError, DivergenceError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import FactorisationRecipe, PruningRecipe, Recipe, StructureRecipe, TrainingConfig
 from ladabert_compress.training.device import generators, restore_generators
@@ -55,7 +56,8 @@ def run(
         evaluate_every=3,
         device=torch.device("cpu"),
         checkpoint=checkpoint,
-        checkpoint_every=2,
+        checkpoint_every_s=2,
+        clock=itertools.count().__next__,  # a second for each step
         resume=resume,
         run_id="one",
     )
@@ -81,6 +83,40 @@ def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
     resumed = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "killed.pt", resume=True)
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_checkpoints_are_as_far_apart_in_time_as_asked_for(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
+) -> None:
+    steps = [0]
+
+    class Seen(LadaBertLearner):
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            if (tmp_path / "run.pt").is_file():
+                steps.append(torch.load(tmp_path / "run.pt", weights_only=True)["step"])
+            return super().losses(batch)
+
+    run(Seen(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "run.pt")
+    assert steps == [0, 2, 2, 4, 4, 6, 6, 8][: len(steps)]
+    assert len(steps) > 5
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_the_step_and_keeps_the_last_checkpoint(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
+) -> None:
+    class Diverging(LadaBertLearner):
+        step = 0
+
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            self.step += 1
+            losses = super().losses(batch)
+            return losses | {"hidden": losses["hidden"] * (float("nan") if self.step == 4 else 1)}
+
+    with pytest.raises(
+        DivergenceError, match=r"train: step 4: training has diverged \(.*hidden nan.*lower learning rate"
+    ):
+        run(Diverging(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "run.pt")
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == 2
 
 
 def test_the_random_numbers_of_cpu_and_gpu_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def weights(
         evaluate_every=100,
         device=torch.device("cpu"),
         checkpoint=folder / "checkpoint.pt",
-        checkpoint_every=2,
+        checkpoint_every_s=2,
+        clock=itertools.count().__next__,  # a second for each step
         resume=True,
         rows_of_epoch=rows_of_epoch,
     )
