@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import NoReturn, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -39,8 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command == "check":
             return _check(arguments["artefact"])
-        if command == "adopt":
-            return _adopt(**arguments)
         if command == "health":
             return _health(arguments["url"])
         if command == "keys":
@@ -73,10 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, field in Settings.model_fields.items():
         _add_option(parser, name, field)
-    commands = parser.add_subparsers(dest="command", metavar="[check | adopt | health | keys]")
+    commands = parser.add_subparsers(dest="command", metavar="[check | health | keys]")
     check = commands.add_parser("check", help="verify an artefact: manifest, sha256, and a run of each graph")
     check.add_argument("artefact", type=Path, help="the artefact's folder, as in models/NAME")
-    _add_adopt(commands)
     health = commands.add_parser("health", help="exit 0 when a running server is ready, else 1")
     port = os.environ.get(f"{ENV_PREFIX}PORT") or Settings.model_fields["port"].default
     uds = os.environ.get(f"{ENV_PREFIX}UDS")
@@ -84,17 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--url", default=url, help="the server, or unix:PATH (default: %(default)s)")
     _add_keys(commands)
     return parser
-
-
-def _add_adopt(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    adopt = commands.add_parser("adopt", help="make an artefact of a classifier that was exported to ONNX")
-    adopt.add_argument("source", type=Path, help="folder with config.json, tokenizer.json and model.onnx")
-    adopt.add_argument("--out", type=Path, required=True, help="the artefact's folder to write, as in models/NAME")
-    adopt.add_argument(
-        "--task", choices=["single", "pair"], default="single", help="texts of an input (default: single)"
-    )
-    adopt.add_argument("--labels", nargs="+", metavar="LABEL", help="in logit order, in the place of id2label's")
-    adopt.add_argument("--max-length", type=int, help="tokens to read of an input (default: as many as the model can)")
 
 
 def _add_keys(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -154,18 +140,6 @@ def _check(folder: Path) -> int:
     try_artefact(artefact)
     files = ", ".join(artefact.manifest["files"])
     _tell(f"{artefact.name}: version {artefact.version}, {artefact.task}, {files}: all as the manifest says")
-    return 0
-
-
-def _adopt(source: Path, out: Path, **wish: Any) -> int:
-    from ladabert_serve.models.adoption import Wish, adopt
-
-    artefact = adopt(source, Path(os.path.normpath(out.absolute())), Wish(**wish))
-    labels, tokens = len(artefact.labels), artefact.max_length
-    _tell(f"{artefact.name}: version {artefact.version}, {artefact.task}, {labels} labels, at most {tokens} tokens")
-    for file, change in artefact.manifest["adopted"]["score_change"].items():
-        _tell(f"  {file}: a text's scores differ by up to {change:.2g} with the texts beside it")
-    _tell(f"serve it: ladabert-serve --models {out.parent} --default-model {artefact.name}")
     return 0
 
 

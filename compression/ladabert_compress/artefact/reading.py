@@ -25,8 +25,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder}: no readable {MANIFEST_FILE} there; expected models/NAME") from error
     validate_manifest(manifest)
-    if "adopted" in manifest:
-        raise ExportError(f"{folder}: was adopted from another tool's export; this works on what compress made")
     for name, entry in manifest["files"].items():
         if not is_stored(folder, name, entry):
             raise ExportError(

@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,30 +21,6 @@ logger = logging.getLogger(__name__)
 DEVICE_ID = 0  # of the GPU; CUDA_VISIBLE_DEVICES chooses another
 # How long threads that share a run look out for its next step before they sleep; longer burns more CPU after each run.
 SPIN_US = 200
-
-
-class Tensor(NamedTuple):
-    """Type and shape of an input or an output; an axis is a number, or a name or None where its length varies."""
-
-    type: str
-    shape: list[int | str | None]
-
-
-class GraphSignature(NamedTuple):
-    """What a graph takes and gives, by name."""
-
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-def read_signature(graph: bytes) -> GraphSignature:
-    """Return a graph's inputs and outputs; raises ArtefactError for one that cannot be loaded on the CPU."""
-    session = _session(graph, ["CPUExecutionProvider"])
-    inputs, outputs = (
-        {each.name: Tensor(each.type, each.shape) for each in found}
-        for found in (session.get_inputs(), session.get_outputs())
-    )
-    return GraphSignature(inputs, outputs)
 
 
 class OnnxBackend:

@@ -47,7 +47,6 @@ class Artefact:
     inputs: tuple[str, ...]
     output: str
     temperature: float
-    ratio: float  # of the teacher's parameters to the student's non-zeros
 
     def graph_file(self, precision: Precision, provider: Provider = "auto") -> str:
         """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
@@ -73,7 +72,7 @@ class Artefact:
         """Return a file's content, decoded and verified again, so that what is loaded is what was checked."""
         listed = self.manifest["files"][file]
         path = self.folder / stored_name(file, listed)
-        data = read_regular_file(path, listed["bytes"])
+        data = _read_regular_file(path, listed["bytes"])
         if hashlib.sha256(data).hexdigest() != listed["sha256"]:
             raise ArtefactError(f"{path}: its sha256 is not the one in {MANIFEST_FILE}")
         if "encoding" not in listed:
@@ -109,7 +108,7 @@ def read_artefact(folder: Path) -> Artefact:
     if not stat.S_ISDIR(mode):
         raise ArtefactError(f"{folder}: not a folder")
     path = folder / MANIFEST_FILE
-    manifest = _parse_object(path, read_regular_file(path, MAX_MANIFEST_BYTES))
+    manifest = _parse_object(path, _read_regular_file(path, MAX_MANIFEST_BYTES))
     _check_schema(path, manifest)
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
     if manifest["name"] != name:
@@ -131,7 +130,6 @@ def read_artefact(folder: Path) -> Artefact:
         inputs=tuple(manifest["inputs"]),
         output=manifest["output"],
         temperature=float(manifest["calibration"]["temperature"]),
-        ratio=manifest["compression"]["reached_ratio"] if "compression" in manifest else 1.0,
     )
 
 
@@ -230,8 +228,7 @@ def _check_file(path: Path, size_bytes: int, sha256: str) -> None:
         raise ArtefactError(f"{path}: its sha256 is not the one in {MANIFEST_FILE}")
 
 
-def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a plain file; raises ArtefactError for a link, and for more bytes than that."""
+def _read_regular_file(path: Path, max_bytes: int) -> bytes:
     with _open_regular_file(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:

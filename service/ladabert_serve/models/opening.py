@@ -73,7 +73,7 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         name=artefact.name,
         version=artefact.version,
         precision=artefact.precision_of(graph_file),
-        ratio=artefact.ratio,
+        ratio=artefact.manifest["compression"]["reached_ratio"],
         provider=provider,
         labels=artefact.labels,
         memory_bytes=inference.memory_bytes,

@@ -16,7 +16,6 @@ CHARACTERS_PER_TOKEN = 8  # tokenised of a long text at first; English has about
 GROWTH = 4  # of the part that is tokenised, while it does not fill the model
 TEXT_OVERHEAD_BYTES = 256  # that could be tokenised in the time that any text takes
 UNSURE_WORDS = 8  # next to a cut: their tokens may differ from those in the whole text
-PAD_TOKENS = ("[PAD]", "<pad>")
 SHORT_CHARACTERS = 512  # tokenised in a tenth of a millisecond
 
 
@@ -72,8 +71,6 @@ class TextTokenizer:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a batch is one text here: threads are no help
         self.max_length = max_length
         self._tokenizer = _parse(tokenizer_json)
-        self.pad_id = _pad_id(self._tokenizer)
-        self._tokenizer.no_padding()
         self._single = _read_template(self._tokenizer, "a")
         self._pair = _read_template(self._tokenizer, "a", "b")
         for template, needed in ((self._single, 1), (self._pair, 0)):
@@ -82,6 +79,8 @@ class TextTokenizer:
                     f"tokenizer.json: adds {template.size} special tokens, which leave no room within max_length "
                     f"({max_length})"
                 )
+        pad_id = self._tokenizer.token_to_id("[PAD]")
+        self.pad_id = 0 if pad_id is None else pad_id
 
     @property
     def vocabulary(self) -> int:
@@ -199,14 +198,8 @@ def _parse(tokenizer_json: bytes) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception
         raise ArtefactError(f"tokenizer.json: {error}") from error
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
-
-
-def _pad_id(tokenizer: Tokenizer) -> int:
-    """Return the padding token's id as the file says, or else of the usual names', or else 0."""
-    padding = tokenizer.padding
-    ids = [padding["pad_id"] if padding else None, *map(tokenizer.token_to_id, PAD_TOKENS)]
-    return next((found for found in ids if found is not None), 0)
 
 
 def _read_template(tokenizer: Tokenizer, text: str, pair: str | None = None) -> _Template:
