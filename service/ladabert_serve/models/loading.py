@@ -42,17 +42,11 @@ def load_inference(
 
 
 def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
-    path = artefact.folder / TOKENIZER_FILE
     content = artefact.read(TOKENIZER_FILE)
     try:
-        tokenizer = TextTokenizer(content, artefact.max_length)
+        return TextTokenizer(content, artefact.max_length, artefact.pad_token_id)
     except ArtefactError as error:
         raise ArtefactError(f"{artefact.folder}: {error}") from error
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic in the library is no Exception
-        raise ArtefactError(f"{path}: tokenizers cannot load it: {error}") from error
-    return tokenizer
 
 
 def _load_backend(
