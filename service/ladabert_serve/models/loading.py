@@ -1,6 +1,9 @@
 """From an artefact's files to something that computes; the one place that chooses what computes."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 from ladabert_serve.backends.backend import Backend
 from ladabert_serve.backends.onnx_runtime import load_onnx_backend
@@ -24,21 +27,28 @@ def load_inference(
     """Load tokenizer and graph, try them and their self-test; raises ArtefactError or ProviderError."""
     path = artefact.folder / graph_file
     tokenizer = _load_tokenizer(artefact)
-    try:
+    with trial(path, artefact.max_length):
         backend = _load_backend(artefact, graph_file, provider, openvino_fixed_tokens, lone_text_threads)
         inference = Inference(artefact, tokenizer, backend)
-        # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
-        logger.info("%s: trying %d tokens", path, artefact.max_length)
         inference.warm_up()
         inference.self_test(graph_file)
+    return inference
+
+
+@contextlib.contextmanager
+def trial(path: Path, max_length: int) -> Iterator[None]:
+    """Raise ArtefactError for whatever goes wrong when a graph is loaded and run; ProviderError passes."""
+    # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
+    logger.info("%s: trying %d tokens", path, max_length)
+    try:
+        yield
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{path}: {error}") from error
     except (ProviderError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the tokenizer is no Exception
         logger.debug("%s: the trial failed", path, exc_info=True)
-        raise ArtefactError(f"{path}: the trial with {artefact.max_length} tokens failed: {error!r}") from error
-    return inference
+        raise ArtefactError(f"{path}: the trial with {max_length} tokens failed: {error!r}") from error
 
 
 def _load_tokenizer(artefact: Artefact) -> TextTokenizer:

@@ -7,12 +7,10 @@ counts, as `.{3}` and a token of 24 spaces do, carries the change through a long
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-LOCAL_NORMALIZERS = frozenset(
-    "BertNormalizer ByteLevel Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Strip StripAccents".split()
-)
-LOCAL_PRE_TOKENIZERS = frozenset(
-    "BertPreTokenizer ByteLevel CharDelimiterSplit Digits Metaspace Punctuation Whitespace WhitespaceSplit".split()
-)
+LOCAL_NORMALIZERS = {"BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt"}
+LOCAL_NORMALIZERS |= {"Precompiled", "Prepend", "Strip", "StripAccents"}
+LOCAL_PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation"}
+LOCAL_PRE_TOKENIZERS |= {"Whitespace", "WhitespaceSplit"}
 RUN_OF_SPACES = " {2,}"  # replaced by one, as converted SentencePiece tokenizers do
 
 

@@ -76,6 +76,10 @@ class TextTokenizer:
         self.pad_id = (self._tokenizer.token_to_id("[PAD]") or 0) if pad_id is None else pad_id
         self._may_cut = reads_locally(json.loads(tokenizer_json))
 
+    def largest_id(self) -> int:
+        """Return the largest token id that a text can have."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def upper_bounds(self, value: TextInput) -> tuple[int, int]:
         """Return the most tokens that the input can have and the most bytes of work that tokenising it can take.
 
