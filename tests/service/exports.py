@@ -2,29 +2,14 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
-from transformers import (
-    AlbertConfig,
-    AlbertForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from tests.service.tiny_artefact import MAX_LENGTH, build_graph, build_tokenizer
 
@@ -110,27 +95,27 @@ SIZES = {
     "id2label": LABELS,
 }
 FROM_ZERO = {**SIZES, "max_position_embeddings": LENGTH}
-AFTER_PADDING = {**SIZES, "max_position_embeddings": LENGTH + 2, "pad_token_id": 1}
-FAMILIES: dict[str, tuple[Any, Any, Any, dict[str, Any]]] = {
-    "albert": (word_pieces, AlbertConfig, AlbertForSequenceClassification, {**FROM_ZERO, "embedding_size": 16}),
-    "bert": (word_pieces, BertConfig, BertForSequenceClassification, FROM_ZERO),
-    "distilbert": (
+AFTER_PADDING = {**SIZES, "max_position_embeddings": LENGTH + 2, "pad_token_id": 1, "type_vocab_size": 1}
+FAMILIES: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], dict[str, Any]]] = {
+    "albert": (word_pieces, {**FROM_ZERO, "embedding_size": 16}),
+    "bert": (word_pieces, FROM_ZERO),
+    "camembert": (unigram, AFTER_PADDING),
+    "deberta-v2": (
         word_pieces,
-        DistilBertConfig,
-        DistilBertForSequenceClassification,
-        {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, **FROM_ZERO},
+        {**FROM_ZERO, "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
     ),
-    "electra": (word_pieces, ElectraConfig, ElectraForSequenceClassification, {**FROM_ZERO, "embedding_size": 16}),
-    "mpnet": (byte_level, MPNetConfig, MPNetForSequenceClassification, AFTER_PADDING),
-    "roberta": (byte_level, RobertaConfig, RobertaForSequenceClassification, {**AFTER_PADDING, "type_vocab_size": 1}),
-    "xlm-roberta": (
-        unigram,
-        XLMRobertaConfig,
-        XLMRobertaForSequenceClassification,
-        {**AFTER_PADDING, "type_vocab_size": 1},
+    "distilbert": (word_pieces, {**FROM_ZERO, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+    "electra": (word_pieces, {**FROM_ZERO, "embedding_size": 16}),
+    "mobilebert": (word_pieces, {**FROM_ZERO, "embedding_size": 16, "intra_bottleneck_size": 16}),
+    "modernbert": (
+        word_pieces,
+        {**FROM_ZERO, "local_attention": 8, "global_attn_every_n_layers": 2, "pad_token_id": 0},
     ),
+    "mpnet": (byte_level, AFTER_PADDING),
+    "roberta": (byte_level, AFTER_PADDING),
+    "xlm-roberta": (unigram, AFTER_PADDING),
 }
-READ_TYPES = {"albert", "bert", "electra"}
+READ_TYPES = {"albert", "bert", "electra", "mobilebert"}
 
 
 class Logits(torch.nn.Module):
@@ -148,13 +133,14 @@ class Logits(torch.nn.Module):
 
 def write_export(folder: Path, family: str) -> Any:
     """Write a family's export, its tokenizer and its configuration; return the classifier."""
-    make_tokenizer, make_config, make_model, sizes = FAMILIES[family]
+    make_tokenizer, sizes = FAMILIES[family]
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    classifier = make_model(make_config(vocab_size=len(tokenizer), **sizes)).eval()
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **sizes)
+    classifier = AutoModelForSequenceClassification.from_config(config).eval()
     classifier.set_attn_implementation("eager")
-    classifier.config.architectures = [make_model.__name__]
+    classifier.config.architectures = [type(classifier).__name__]
     classifier.config.save_pretrained(folder)
     inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if family in READ_TYPES else [])]
     ids = torch.full((2, 7), 5)

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from ladabert_serve.cli import main
 from ladabert_serve.models.adoption import adopt
 from ladabert_serve.models.artefact import read_artefact
+from ladabert_serve.models.export_folder import POSITIONS_AFTER_PADDING, POSITIONS_FROM_ZERO
 from ladabert_serve.models.loading import try_artefact
 from tests.service.conftest import Server, serving
 from tests.service.exports import FAMILIES, LABELS, LENGTH, READ_TYPES, write_export, write_tiny_export
@@ -108,6 +109,10 @@ def test_pairs_get_the_scores_of_transformers(
     inputs = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
     together = server.classify({"inputs": inputs, "model": f"{family}-pair"})
     np.testing.assert_allclose(scores_of(together), expected, atol=TOLERANCE)
+
+
+def test_every_known_model_type_is_tried_here() -> None:
+    assert FAMILIES.keys() == POSITIONS_FROM_ZERO | POSITIONS_AFTER_PADDING
 
 
 def test_a_model_reads_as_many_tokens_as_it_has_positions_for(models: Path) -> None:

@@ -18,7 +18,7 @@ EXPORTED_GRAPHS: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model_quant
 
 # Model types whose exports answer as transformers does; those of the second kind number the positions of a text from
 # the one after the padding token's.
-POSITIONS_FROM_ZERO = frozenset({"albert", "bert", "distilbert", "electra"})
+POSITIONS_FROM_ZERO = frozenset({"albert", "bert", "deberta-v2", "distilbert", "electra", "mobilebert", "modernbert"})
 POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 ARCHITECTURE = "ForSequenceClassification"
 PROBLEM_TYPES: Mapping[str, Literal["single_label", "multi_label"]] = {
