@@ -1,6 +1,7 @@
 """Claims about tokenising: as transformers' fast tokenizers do, from any thread, at a bounded cost."""
 
 import gzip
+import json
 import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.locality import reads_locally
 from ladabert_serve.models.tokenizer import TextInput, TextTokenizer, TruncationDirection
 from tests.service.tiny_artefact import MAX_LENGTH, REPOSITORY, build_tokenizer
 
@@ -170,6 +172,13 @@ def test_a_long_text_has_the_tokens_that_it_has_when_it_is_tokenised_as_a_whole(
     assert tokens.ids == [begin, *kept, end]
     assert tokens.truncated == (len(whole) > room)
     assert tokenizer.full_length(TextInput(text)) == len(whole) + 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_a_tokenizer_that_counts_along_runs_has_to_read_a_long_text_as_a_whole(family: str) -> None:
+    counts = {"byte-level BPE that splits digits", "byte-level BPE with tokens for runs of spaces"}
+    counts |= {"Unigram with a rule for pairs of quotes"}
+    assert reads_locally(json.loads(FAMILIES[family].to_str())) == (family not in counts)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
