@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime.quantization import quantize_dynamic
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from ladabert_serve.cli import main
@@ -218,6 +219,20 @@ def test_labels_that_transformers_leaves_out_have_their_default_names(tmp_path: 
     del config["id2label"]
     (export / "config.json").write_text(json.dumps(config))
     assert adopt(export, tmp_path / "mine")[0].labels == ("LABEL_0", "LABEL_1")
+
+
+def test_truncation_and_padding_of_the_last_call_before_the_export_are_left_out(tmp_path: Path) -> None:
+    baked = build_tokenizer()
+    export = write_tiny_export(tmp_path / "export")
+    plain, _ = adopt(export, tmp_path / "plain")
+    baked.enable_truncation(5)
+    baked.enable_padding(length=32)
+    (export / "tokenizer.json").write_text(baked.to_str())
+    artefact, _ = adopt(export, tmp_path / "mine")
+    tokenizer = Tokenizer.from_file(str(artefact.folder / "tokenizer.json"))
+    assert tokenizer.truncation is None
+    assert tokenizer.padding is None
+    assert artefact.manifest["self_test"] == plain.manifest["self_test"]
 
 
 def test_a_folder_of_links_as_in_the_cache_of_a_hub_becomes_plain_files(tmp_path: Path) -> None:

@@ -105,7 +105,6 @@ def _manifest(name: str, task: str, export: Export, tokenizer: TextTokenizer) ->
     return {
         "schema_version": 1,
         "name": name,
-        "version": "unknown",
         "created_at": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "task": task,
         "problem_type": export.problem_type,

@@ -168,6 +168,8 @@ def _read_tokenizer(folder: Path, tokenizer_config: Mapping[str, Any]) -> bytes:
                     f"{path}: has {name} {json.dumps(found)}, but {TOKENIZER_CONFIG_FILE} says {key} "
                     f"{json.dumps(said)}, which transformers follows; write both anew with save_pretrained"
                 )
+    if tokenizer.get("truncation") or tokenizer.get("padding"):  # of the last call before it was saved
+        return json.dumps({**tokenizer, "truncation": None, "padding": None}).encode()
     return content
 
 
