@@ -138,8 +138,7 @@ def write_export(folder: Path, family: str) -> Any:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **sizes)
-    classifier = AutoModelForSequenceClassification.from_config(config).eval()
-    classifier.set_attn_implementation("eager")
+    classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
     classifier.config.architectures = [type(classifier).__name__]
     classifier.config.save_pretrained(folder)
     inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if family in READ_TYPES else [])]
