@@ -20,12 +20,20 @@ PAGES = {
     for page in (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md", REPOSITORY / "docs" / "README.md")
 } | {
     f"docs/how-to/{name}.md": (REPOSITORY / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("choose-a-recipe", "tune-for-latency", "tune-for-throughput", "operate", "secure", "troubleshoot")
+    for name in (
+        "adopt",
+        "choose-a-recipe",
+        "tune-for-latency",
+        "tune-for-throughput",
+        "operate",
+        "secure",
+        "troubleshoot",
+    )
 }
 SETTINGS = {name.upper() for name in Settings.model_fields}
 OPTIONS = {"--" + name.replace("_", "-") for name in Settings.model_fields}
-SERVE_COMMANDS = {"check", "health", "keys"}
-OPTIONS_OF_COMMANDS = {"--url", "--name", "--scope"}
+SERVE_COMMANDS = {"adopt", "check", "health", "keys"}
+OPTIONS_OF_COMMANDS = {"--url", "--name", "--scope", "--out", "--task", "--precision", "--max-length"}
 PACKAGES = {"ladabert_serve", "ladabert_compress"}
 
 

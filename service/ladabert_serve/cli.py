@@ -1,4 +1,4 @@
-"""`ladabert-serve`: serve a folder of artefacts, check one, or ask a running server for its health."""
+"""`ladabert-serve`: serve a folder of artefacts, adopt or check one, or ask a running server for its health."""
 
 import argparse
 import contextlib
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
+        if command == "adopt":
+            return _adopt(**arguments)
         if command == "check":
             return _check(arguments["artefact"])
         if command == "health":
@@ -71,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, field in Settings.model_fields.items():
         _add_option(parser, name, field)
-    commands = parser.add_subparsers(dest="command", metavar="[check | health | keys]")
+    commands = parser.add_subparsers(dest="command", metavar="[adopt | check | health | keys]")
+    _add_adopt(commands)
     check = commands.add_parser("check", help="verify an artefact: manifest, sha256, and a run of each graph")
     check.add_argument("artefact", type=Path, help="the artefact's folder, as in models/NAME")
     health = commands.add_parser("health", help="exit 0 when a running server is ready, else 1")
@@ -81,6 +84,33 @@ def _parser() -> argparse.ArgumentParser:
     health.add_argument("--url", default=url, help="the server, or unix:PATH (default: %(default)s)")
     _add_keys(commands)
     return parser
+
+
+def _add_adopt(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    adopt = commands.add_parser(
+        "adopt",
+        help="make an artefact of an ONNX export: a folder with config.json, tokenizer.json and model.onnx",
+        description="Make an artefact of a classifier that optimum-cli exported to ONNX, whole or not at all.",
+    )
+    adopt.add_argument("export", type=Path, metavar="DIR", help="the export's folder")
+    adopt.add_argument("--out", type=Path, required=True, help="the artefact's folder, as in models/NAME")
+    adopt.add_argument(
+        "--task",
+        choices=["single", "pair"],
+        default="single",
+        help="whether the model reads one text or compares two (default: %(default)s)",
+    )
+    adopt.add_argument(
+        "--precision",
+        choices=["fp32", "int8"],
+        help="adopt only model.onnx (fp32) or model_quantized.onnx (int8) (default: each that is there)",
+    )
+    adopt.add_argument(
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="cut texts at fewer tokens than the export says (default: what tokenizer and model both take)",
+    )
 
 
 def _add_keys(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -125,6 +155,25 @@ def _serve(settings: Settings) -> int:
         if settings.workers > 1:
             return Supervisor(settings, listeners).run()
         run_server(settings, listeners, lambda registry: _tell(announcement(settings, registry, listeners)))
+    return 0
+
+
+def _adopt(
+    export: Path, out: Path, task: Literal["single", "pair"], precision: str | None, max_length: int | None
+) -> int:
+    if not export.is_dir():
+        sys.stderr.write(f"ladabert-serve: {export}: no such folder\n")
+        return WRONG_USAGE
+    from ladabert_serve.models.adoption import adopt
+
+    out = Path(os.path.normpath(out.absolute()))
+    artefact, left_out = adopt(export, out, task, precision, max_length)
+    for line in left_out:
+        sys.stderr.write(f"ladabert-serve: left out: {line}\n")
+    _tell(
+        f"{artefact.name}: version {artefact.version}, {task}, {len(artefact.labels)} labels, "
+        f"{artefact.max_length} tokens, {', '.join(artefact.graph_files())}; serve it with --models {out.parent}"
+    )
     return 0
 
 

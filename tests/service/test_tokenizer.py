@@ -1,16 +1,19 @@
 """Claims about tokenising: as transformers' fast tokenizers do, from any thread, at a bounded cost."""
 
 import gzip
+import json
 import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.locality import reads_locally
 from ladabert_serve.models.tokenizer import TextInput, TextTokenizer, TruncationDirection
 from tests.service.tiny_artefact import MAX_LENGTH, REPOSITORY, build_tokenizer
 
@@ -61,18 +64,62 @@ def unigram(split: bool = True) -> Tokenizer:
     return tokenizer
 
 
+def space_runs() -> Tokenizer:
+    """Return a tokenizer with tokens for runs of spaces, as code models have."""
+    tokenizer = byte_level()
+    tokenizer.add_tokens([AddedToken(" " * length, normalized=False) for length in range(2, 25)])
+    return tokenizer
+
+
+def quotes() -> Tokenizer:
+    """Return a tokenizer that makes one quotation mark of two, as ALBERT's does."""
+    tokenizer = unigram()
+    marks = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD()]
+    tokenizer.normalizer = normalizers.Sequence([*marks, normalizers.StripAccents()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    return tokenizer
+
+
+def collapsed_spaces() -> Tokenizer:
+    """Return a tokenizer as XLM-RoBERTa's, but for its table of characters."""
+    tokenizer = unigram()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    return tokenizer
+
+
 FAMILIES = {
     "bundled WordPiece": bundled(),
     "byte-level BPE": byte_level(),
     "byte-level BPE with a leading space": byte_level(add_prefix_space=True),
     "byte-level BPE that splits digits": grouped_digits(),
+    "byte-level BPE with tokens for runs of spaces": space_runs(),
     "Unigram": unigram(),
+    "Unigram with a rule for pairs of quotes": quotes(),
+    "Unigram that collapses spaces": collapsed_spaces(),
     "Unigram without words": unigram(split=False),
 }
 pieces = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
-        ["good", " ", "  ", "\n", "1234512345", "[SEP]", "</s>", "e\u0301", "日本語", "😀👩‍👩‍👧", "don't", "..."]
+        [
+            "good",
+            " ",
+            "  ",
+            "\n",
+            "1234512345",
+            "١٢٣٤٥",
+            "`",
+            "'s",
+            "'",
+            "[SEP]",
+            "</s>",
+            "e\u0301",
+            "日本語",
+            "😀👩‍👩‍👧",
+            "don't",
+            "...",
+        ]
     ),
 )
 long_texts = st.lists(
@@ -106,6 +153,10 @@ def test_truncation_is_that_of_the_tokenizers_library(
 @pytest.mark.parametrize("family", FAMILIES)
 @example(text="1234512345" * 50, max_length=9, direction="left")
 @example(text="word" * 20 + "e\u0301" * 500, max_length=4, direction="left")
+@example(text=" " * 1500, max_length=9, direction="left")
+@example(text="x" + "'" * 1501, max_length=9, direction="left")
+@example(text="x" + "`" * 1501, max_length=9, direction="left")
+@example(text="١٢٣٤٥" * 301, max_length=9, direction="left")
 @given(text=long_texts, max_length=st.sampled_from([4, 9, 40]), direction=st.sampled_from(DIRECTIONS))
 @settings(deadline=None, max_examples=60)
 def test_a_long_text_has_the_tokens_that_it_has_when_it_is_tokenised_as_a_whole(
@@ -121,6 +172,13 @@ def test_a_long_text_has_the_tokens_that_it_has_when_it_is_tokenised_as_a_whole(
     assert tokens.ids == [begin, *kept, end]
     assert tokens.truncated == (len(whole) > room)
     assert tokenizer.full_length(TextInput(text)) == len(whole) + 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_a_tokenizer_that_counts_along_runs_has_to_read_a_long_text_as_a_whole(family: str) -> None:
+    counts = {"byte-level BPE that splits digits", "byte-level BPE with tokens for runs of spaces"}
+    counts |= {"Unigram with a rule for pairs of quotes"}
+    assert reads_locally(json.loads(FAMILIES[family].to_str())) == (family not in counts)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -141,6 +199,27 @@ def test_a_long_pair_is_truncated_as_the_library_does_but_for_the_odd_token_of_t
     else:
         assert (tokens.ids, tokens.type_ids) == (expected.ids, expected.type_ids)
         assert tokens.truncated == (sum(lengths) > room)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(text=texts, pair=st.none() | texts)
+def test_no_family_gives_more_tokens_than_the_upper_bound_but_for_compatibility_forms(
+    family: str, text: str, pair: str | None
+) -> None:
+    assume(unicodedata.is_normalized("NFKD", text + (pair or "")))
+    value = TextInput(text, pair)
+    tokenizer = TextTokenizer(FAMILIES[family].to_str().encode(), 512)
+    assert tokenizer.full_length(value) <= tokenizer.upper_bounds(value)[0]
+
+
+def test_a_pair_of_roberta_has_two_separators_between_its_texts_and_one_type() -> None:
+    tokens = TextTokenizer(byte_level().to_str().encode(), 64).tokenize(TextInput("the fox", "dogs"))
+    begin, end = 0, 1
+    separators = [place for place, token in enumerate(tokens.ids) if token == end]
+    assert tokens.ids[0] == begin
+    assert separators[-1] == len(tokens.ids) - 1
+    assert separators[1] == separators[0] + 1
+    assert set(tokens.type_ids) == {0}
 
 
 @given(text=long_texts, pair=long_texts, direction=st.sampled_from(DIRECTIONS))

@@ -123,7 +123,7 @@ def write_artefact(
         },
         "teacher": {"name": "none", "parameters": 1000, "source": "none", "licence": "Apache-2.0"},
         "compression": {
-            "method": "none",
+            "method": "LadaBERT",
             "recipe": {},
             "requested_ratio": 2.5,
             "reached_ratio": 2.5,

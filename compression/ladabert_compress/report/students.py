@@ -79,7 +79,10 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
         name = folder.resolve().name
         subject = subjects.get(name, Subject(name))
         if (folder / MANIFEST_FILE).is_file():
-            subject = replace(subject, artefact=folder, manifest=read_manifest(folder))
+            manifest = read_manifest(folder)
+            if "evaluation" not in manifest:
+                raise OptionError(f"{folder}: was adopted, not compressed; a report is about students")
+            subject = replace(subject, artefact=folder, manifest=manifest)
         elif (folder / HISTORY_FILE).is_file():
             try:
                 history = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,14 @@ logger = logging.getLogger(__name__)
 DEVICE_ID = 0  # of the GPU; CUDA_VISIBLE_DEVICES chooses another
 # How long threads that share a run look out for its next step before they sleep; longer burns more CPU after each run.
 SPIN_US = 200
+
+
+class GraphPort(NamedTuple):
+    """An input or an output of a graph; an axis that takes any size is a name or None."""
+
+    name: str
+    type: str  # as in `tensor(int64)`
+    shape: tuple[int | str | None, ...]
 
 
 class OnnxBackend:
@@ -117,6 +126,16 @@ def load_onnx_backend(
         _session(graph, ["CPUExecutionProvider"], lone_text_threads) if lone_text_threads > 1 else None
     )
     return OnnxBackend(session, inputs, output, multi_thread_session=multi_thread_session)
+
+
+def graph_ports(graph: bytes) -> tuple[list[GraphPort], list[GraphPort]]:
+    """Return the inputs and the outputs of a graph; raises ArtefactError for one that cannot be loaded."""
+    session = _session(graph, ["CPUExecutionProvider"])
+    inputs, outputs = (
+        [GraphPort(each.name, each.type, tuple(each.shape)) for each in ports]
+        for ports in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
 
 
 @functools.cache

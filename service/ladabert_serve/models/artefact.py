@@ -44,6 +44,7 @@ class Artefact:
     problem_type: Literal["single_label", "multi_label"]
     labels: tuple[str, ...]  # in logit order
     max_length: int  # tokens, special ones included
+    pad_token_id: int | None  # None: that of [PAD]
     inputs: tuple[str, ...]
     output: str
     temperature: float
@@ -109,7 +110,7 @@ def read_artefact(folder: Path) -> Artefact:
         raise ArtefactError(f"{folder}: not a folder")
     path = folder / MANIFEST_FILE
     manifest = _parse_object(path, _read_regular_file(path, MAX_MANIFEST_BYTES))
-    _check_schema(path, manifest)
+    check_manifest(path, manifest)
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
     if manifest["name"] != name:
         raise ArtefactError(f"{path}: says name {manifest['name']!r} but the folder is {name!r}")
@@ -117,6 +118,11 @@ def read_artefact(folder: Path) -> Artefact:
         raise ArtefactError(f"{path}: default_file {manifest['default_file']!r} is not among its files")
     for file, listed in manifest["files"].items():
         _check_file(folder / stored_name(file, listed), listed["bytes"], listed["sha256"])
+    return artefact_of(folder, manifest)
+
+
+def artefact_of(folder: Path, manifest: dict[str, Any]) -> Artefact:
+    """Return the artefact that a manifest describes, which fits the schema; no file is read."""
     return Artefact(
         folder=folder,
         manifest=manifest,
@@ -127,6 +133,7 @@ def read_artefact(folder: Path) -> Artefact:
         problem_type=manifest["problem_type"],
         labels=tuple(manifest["labels"]),
         max_length=manifest["max_length"],
+        pad_token_id=manifest.get("pad_token_id"),
         inputs=tuple(manifest["inputs"]),
         output=manifest["output"],
         temperature=float(manifest["calibration"]["temperature"]),
@@ -205,8 +212,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _check_schema(path: Path, manifest: dict[str, Any]) -> None:
-    """Raise ArtefactError for the first thing that does not fit, so that what is over a limit is looked at no more."""
+def check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Check a manifest against the schema.
+
+    Raises ArtefactError for the first thing that does not fit, so that what is over a limit is looked at no more."""
     first = next(_validator().iter_errors(manifest), None)
     error = jsonschema.exceptions.best_match(() if first is None else (first,))
     if error is not None:

@@ -28,7 +28,7 @@ class Inference:
         self.memory_bytes = memory_bytes  # of the graph and the tokenizer, each copy counted
         self.tokenizer = tokenizer
         self.backend = backend
-        self._reads_pairs = artefact.task == "pair"
+        self._reads_types = "token_type_ids" in artefact.inputs
 
     def run(self, batch: Sequence[Tokens]) -> Sequence[Logits | Exception]:
         """Return each input's logits, or ModelFailedError for a row that is not finite; raises InferenceError."""
@@ -40,7 +40,7 @@ class Inference:
             length = len(tokens.ids)
             input_ids[row, :length] = tokens.ids
             attention_mask[row, :length] = 1
-            if self._reads_pairs:
+            if self._reads_types:
                 token_type_ids[row, :length] = tokens.type_ids
         logits = self.backend.run(input_ids, attention_mask, token_type_ids)  # (B, labels)
         expected = (len(batch), len(self.artefact.labels))

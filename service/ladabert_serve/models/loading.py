@@ -1,6 +1,9 @@
 """From an artefact's files to something that computes; the one place that chooses what computes."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 from ladabert_serve.backends.backend import Backend
 from ladabert_serve.backends.onnx_runtime import load_onnx_backend
@@ -24,39 +27,40 @@ def load_inference(
     """Load tokenizer and graph, try them and their self-test; raises ArtefactError or ProviderError."""
     path = artefact.folder / graph_file
     tokenizer = _load_tokenizer(artefact)
-    try:
+    with trial(path, artefact.max_length):
         graph = artefact.read(graph_file)
         check_graph(graph)
         backend, copies = _load_backend(artefact, graph_file, graph, provider, openvino_fixed_tokens, lone_text_threads)
         listed = artefact.manifest["files"][TOKENIZER_FILE]
         tokenizer_bytes = listed.get("decoded_bytes", listed["bytes"])
         inference = Inference(artefact, tokenizer, backend, copies * len(graph) + tokenizer_bytes)
-        # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
-        logger.info("%s: trying %d tokens", path, artefact.max_length)
         inference.warm_up()
         inference.self_test(graph_file)
+    return inference
+
+
+@contextlib.contextmanager
+def trial(path: Path, max_length: int) -> Iterator[None]:
+    """Raise ArtefactError for whatever goes wrong when a graph is loaded and run; ProviderError passes."""
+    # Only the operator can end a graph or a tokenizer that takes for ever over a text, and has to know which.
+    logger.info("%s: trying %d tokens", path, max_length)
+    try:
+        yield
     except (ArtefactError, InferenceError) as error:
         raise ArtefactError(f"{path}: {error}") from error
     except (ProviderError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in the tokenizer is no Exception
         logger.debug("%s: the trial failed", path, exc_info=True)
-        raise ArtefactError(f"{path}: the trial with {artefact.max_length} tokens failed: {error!r}") from error
-    return inference
+        raise ArtefactError(f"{path}: the trial with {max_length} tokens failed: {error!r}") from error
 
 
 def _load_tokenizer(artefact: Artefact) -> TextTokenizer:
-    path = artefact.folder / TOKENIZER_FILE
     content = artefact.read(TOKENIZER_FILE)
     try:
-        tokenizer = TextTokenizer(content, artefact.max_length)
+        return TextTokenizer(content, artefact.max_length, artefact.pad_token_id)
     except ArtefactError as error:
         raise ArtefactError(f"{artefact.folder}: {error}") from error
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic in the library is no Exception
-        raise ArtefactError(f"{path}: tokenizers cannot load it: {error}") from error
-    return tokenizer
 
 
 def _load_backend(

@@ -1,14 +1,16 @@
 """Text to token ids, truncated like transformers' fast tokenizers, at a cost that the model's length bounds."""
 
+import contextlib
 import itertools
+import json
 import os
-import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
 from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.locality import reads_locally
 
 TruncationDirection = Literal["right", "left"]
 
@@ -65,9 +67,11 @@ class TextTokenizer:
     Truncation and special tokens are done here, because the library's truncation is a state that threads share, and
     keeps the overflow: gigabytes for a pair of long texts. Only the library's batch methods release the interpreter
     lock; a short text keeps it, since handing it over and back takes longer than tokenising.
+
+    `pad_id` fills the shorter texts of a batch; by default it is that of `[PAD]`, or 0.
     """
 
-    def __init__(self, tokenizer_json: bytes, max_length: int) -> None:
+    def __init__(self, tokenizer_json: bytes, max_length: int, pad_id: int | None = None) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a batch is one text here: threads are no help
         self.max_length = max_length
         self._tokenizer = _parse(tokenizer_json)
@@ -79,8 +83,12 @@ class TextTokenizer:
                     f"tokenizer.json: adds {template.size} special tokens, which leave no room within max_length "
                     f"({max_length})"
                 )
-        pad_id = self._tokenizer.token_to_id("[PAD]")
-        self.pad_id = 0 if pad_id is None else pad_id
+        self.pad_id = (self._tokenizer.token_to_id("[PAD]") or 0) if pad_id is None else pad_id
+        self._may_cut = reads_locally(json.loads(tokenizer_json))
+
+    def largest_id(self) -> int:
+        """Return the largest token id that a text can have."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
     def vocabulary(self) -> int:
@@ -92,12 +100,16 @@ class TextTokenizer:
         return (self._pair if pair else self._single).size
 
     def upper_bounds(self, value: TextInput | TokenInput) -> tuple[int, int]:
-        """Return the most tokens that the input can have and the most bytes of work that tokenising it can take."""
+        """Return the most tokens that the input can have and the most bytes of work that tokenising it can take.
+
+        A tokenizer may put one more before each text, a space. Normal forms that make one character many (NFKC) are
+        not reckoned with.
+        """
         if isinstance(value, TokenInput):
             return min(self.max_length, len(value.ids)), TEXT_OVERHEAD_BYTES
-        template = self._single if value.text_pair is None else self._pair
+        template, texts = (self._single, 1) if value.text_pair is None else (self._pair, 2)
         size_bytes = value.size_bytes
-        return min(self.max_length, max(1, size_bytes + template.size)), size_bytes + TEXT_OVERHEAD_BYTES
+        return min(self.max_length, size_bytes + texts + template.size), size_bytes + TEXT_OVERHEAD_BYTES
 
     def tokenize(
         self,
@@ -149,12 +161,12 @@ class TextTokenizer:
     def _encode(self, text: str, room: int, direction: TruncationDirection) -> tuple[list[int], bool]:
         """Return a text's tokens and True, or more than `room` tokens of its start (or end) and False.
 
-        The first (or last) `room` of these are the same as in the whole text.
+        The first (or last) `room` of these are the same as in the whole text: a part is read only where the tokenizer
+        is known to read locally.
         """
         characters = CHARACTERS_PER_TOKEN * (room + UNSURE_WORDS)
-        while characters < len(text):
-            start = len(text[:-characters].rstrip(string.digits))  # a number may be split from its first digit on
-            part = text[:characters] if direction == "right" else text[start:]
+        while self._may_cut and characters < len(text):
+            part = text[:characters] if direction == "right" else text[-characters:]
             encoding = self._tokenizer.encode_batch([part], add_special_tokens=False)[0]
             if _is_filled(encoding, room, direction):
                 return encoding.ids, False
@@ -192,11 +204,20 @@ def _is_filled(encoding: Encoding, room: int, direction: TruncationDirection) ->
     return kept is not None and cut is not None and cut - kept >= UNSURE_WORDS
 
 
-def _parse(tokenizer_json: bytes) -> Tokenizer:
+@contextlib.contextmanager
+def _refusing_what_the_library_refuses() -> Iterator[None]:
+    """Raise ArtefactError for what the library raises: bare Exception, or for a panic not even that."""
     try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ArtefactError(f"tokenizer.json: tokenizers cannot load it: {error}") from error
+
+
+def _parse(tokenizer_json: bytes) -> Tokenizer:
+    with _refusing_what_the_library_refuses():
         tokenizer = Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise ArtefactError(f"tokenizer.json: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -204,10 +225,8 @@ def _parse(tokenizer_json: bytes) -> Tokenizer:
 
 def _read_template(tokenizer: Tokenizer, text: str, pair: str | None = None) -> _Template:
     """Return the special tokens that the tokenizer adds to such an input; raises ArtefactError."""
-    try:
+    with _refusing_what_the_library_refuses():
         encoding = tokenizer.encode(text, pair)
-    except Exception as error:  # the library raises bare Exception
-        raise ArtefactError(f"tokenizer.json: {error}") from error
     ids: list[list[int]] = [[]]
     type_ids: list[list[int]] = [[]]
     text_type_ids: list[int] = []

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,17 @@ def test_what_is_neither_run_nor_artefact_is_refused(tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "page.html")
     with pytest.raises(OptionError, match=r"--out: .*nowhere: no such folder"):
         write_report([tmp_path], tmp_path / "nowhere" / "page.html")
+
+
+def test_an_adopted_model_is_refused(student: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "adopted"
+    shutil.copytree(student[1], folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["compression"]["method"] = "none"
+    left = {key: value for key, value in manifest.items() if key not in ("teacher", "evaluation", "latency")}
+    (folder / "manifest.json").write_text(json.dumps(left), encoding="utf-8")
+    with pytest.raises(OptionError, match="adopted: was adopted, not compressed; a report is about students"):
+        write_report([folder], tmp_path / "page.html")
 
 
 def test_a_history_of_an_older_version_is_refused(student: tuple[Path, Path], tmp_path: Path) -> None:
