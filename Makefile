@@ -36,7 +36,7 @@ attack: $(VENV)/development  ## every attack on a server, in full
 	$(BIN)/python -m tests.attacks
 
 lower-bounds: $(OLDEST)/installed  ## the service's tests on the oldest versions that pyproject.toml allows
-	$(OLDEST)/bin/python $(PYTEST) tests/service tests/attacks --ignore tests/service/test_openapi_is_true.py
+	$(OLDEST)/bin/python $(PYTEST) tests/service tests/attacks --ignore tests/service/test_openapi_is_true.py --ignore-glob 'tests/service/test_adopt*.py'
 
 format: $(VENV)/development  ## put the code into shape
 	$(BIN)/ruff check --fix .
@@ -65,5 +65,5 @@ $(OLDEST)/installed: pyproject.toml tests/lower_bounds.py
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m tests.lower_bounds > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip --disable-pip-version-check --quiet install --constraint $(OLDEST)/constraints.txt \
-	  --editable '.[tracing]' pytest pytest-xdist hypothesis httpx psutil pyyaml onnx 'tritonclient[http]'
+	  --editable '.[tracing,parquet]' pytest pytest-xdist hypothesis httpx psutil pyyaml onnx 'tritonclient[http]'
 	touch $@

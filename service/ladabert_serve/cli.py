@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _adopt(**arguments)
         if command == "check":
             return _check(arguments["artefact"])
+        if command == "score":
+            return _score(arguments)
         if command == "health":
             return _health(arguments["url"])
         if command == "keys":
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, field in Settings.model_fields.items():
         _add_option(parser, name, field)
-    commands = parser.add_subparsers(dest="command", metavar="[adopt | check | health | keys]")
+    commands = parser.add_subparsers(dest="command", metavar="[adopt | check | health | keys | score]")
     _add_adopt(commands)
     check = commands.add_parser("check", help="verify an artefact: manifest, sha256, and a run of each graph")
     check.add_argument("artefact", type=Path, help="the artefact's folder, as in models/NAME")
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     url = f"unix:{uds}" if uds else f"http://127.0.0.1:{port}"
     health.add_argument("--url", default=url, help="the server, or unix:PATH (default: %(default)s)")
     _add_keys(commands)
+    _add_score(commands)
     return parser
 
 
@@ -110,6 +113,25 @@ def _add_adopt(commands: "argparse._SubParsersAction[_Parser]") -> None:
         type=int,
         metavar="TOKENS",
         help="cut texts at fewer tokens than the export says (default: what tokenizer and model both take)",
+    )
+
+
+def _add_score(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    score = commands.add_parser(
+        "score",
+        help="label the rows of files, without a server",
+        description="Add label and score to every row of CSV, JSONL or Parquet files. An interrupted run goes on where "
+        "it was. Settings of the models (--models, --precision, --runners, …) stand before the word score.",
+    )
+    score.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files and globs, of equal columns")
+    score.add_argument("--output", type=Path, required=True, metavar="FILE", help="what to write, by its ending")
+    score.add_argument("--model", action="append", metavar="NAME", help="repeatable (default: the only one there is)")
+    score.add_argument("--text-column", default="text", metavar="COLUMN", help="default: %(default)s")
+    score.add_argument(
+        "--text-pair-column",
+        default="text_pair",
+        metavar="COLUMN",
+        help="of models that compare two texts (default: %(default)s)",
     )
 
 
@@ -189,6 +211,27 @@ def _check(folder: Path) -> int:
     try_artefact(artefact)
     files = ", ".join(artefact.manifest["files"])
     _tell(f"{artefact.name}: version {artefact.version}, {artefact.task}, {files}: all as the manifest says")
+    return 0
+
+
+def _score(arguments: dict[str, Any]) -> int:
+    from ladabert_serve.scoring.score import Job, score
+
+    job = Job(
+        arguments.pop("input"),
+        arguments.pop("output"),
+        arguments.pop("model") or (),
+        arguments.pop("text_column"),
+        arguments.pop("text_pair_column"),
+    )
+    settings = read_settings(arguments)
+    if settings is None:
+        return WRONG_USAGE
+    result = score(job, settings)
+    before = f", {result.done_before:,} of them before this run" if result.done_before else ""
+    _tell(f"{job.output}: {result.rows:,} rows{before}")
+    if result.without_text:
+        _tell(f"{result.without_text:,} rows have no text; their label is empty")
     return 0
 
 

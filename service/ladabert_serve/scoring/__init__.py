@@ -1,0 +1,1 @@
+"""Scoring of files without a server: rows in, rows with labels out; may import models and below."""
