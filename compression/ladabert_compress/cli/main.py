@@ -22,6 +22,7 @@ from ladabert_compress.cli.evaluate import add_evaluate
 from ladabert_compress.cli.finetune import add_finetune
 from ladabert_compress.cli.options import OneLineParser
 from ladabert_compress.cli.pack import add_fp16, add_pack
+from ladabert_compress.cli.plan import add_plan
 from ladabert_compress.cli.report import add_report
 from ladabert_compress.cli.search import add_search
 from ladabert_compress.errors import CompressionError, StoppedError
@@ -106,6 +107,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=OneLineParser)
-    for add in (add_finetune, add_compress, add_evaluate, add_report, add_search, add_bench, add_pack, add_fp16):
+    for add in (
+        add_finetune,
+        add_plan,
+        add_compress,
+        add_evaluate,
+        add_report,
+        add_search,
+        add_bench,
+        add_pack,
+        add_fp16,
+    ):
         add(commands)
     return parser

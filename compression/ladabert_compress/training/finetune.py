@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -45,7 +47,7 @@ class FinetuneConfig:
     training: TrainingConfig
 
 
-def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+def growing_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """An exponential average whose decay grows to ``decay``: after n steps it is (1 + n) / (10 + n) at most.
 
     A short run would otherwise end with hardly more than its first weights. Weighing all steps of a short run alike, as
@@ -53,7 +55,7 @@ def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
     """
 
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor) -> None:
+    def update(averages: Tensors, weights: Tensors, steps: Tensor | int) -> None:
         count = int(steps)
         share = 1 - min(decay, (1 + count) / (10 + count))
         for average, weight in zip(averages, weights, strict=True):

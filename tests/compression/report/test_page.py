@@ -87,7 +87,7 @@ def test_a_teacher_that_an_artefact_was_not_made_of_is_refused(
     write_report(student, out, teacher_folder=teacher_folder)
     out.unlink()
     tiny_bert.save_pretrained(teacher_folder)  # the same shape, other weights
-    with pytest.raises(OptionError, match="tiny was made of another teacher, tiny with .* whose weights differ"):
+    with pytest.raises(OptionError, match=r"tiny was made of another teacher, tiny with .* whose weights differ"):
         write_report(student, out, teacher_folder=teacher_folder)
     assert not out.exists()
 
