@@ -192,7 +192,7 @@ def step_seconds(
         _step(learner, optimiser, rows.batch(batch).to(device), training, device)
         taken.append(clock() - start)
     learner.teacher.cpu()
-    per_token = sum(taken[1:]) / sum(_tokens(rows, batch) for batch in quarters)
+    per_token = statistics.median(s / _tokens(rows, batch) for s, batch in zip(taken[1:], quarters, strict=True))
     return per_token * statistics.fmean(_tokens(rows, batch) for batch in batches)
 
 
