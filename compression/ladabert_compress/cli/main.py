@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             option = "--" + str(first["loc"][-1]).replace("_", "-")
             _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
         except StoppedError as error:
-            _end(str(error), 128 + error.signal_number)
+            _end(f"{error}; the same command with --resume goes on from there", 128 + error.signal_number)
         except KeyboardInterrupt as error:
             again = "; the same command with --resume goes on from its last checkpoint" if "resume" in parsed else ""
             _end(f"stopped{again}", 128 + (error.args[0] if error.args else signal.SIGINT))

@@ -212,8 +212,7 @@ def train(
                 written_at = clock()
             if stopping:
                 raise StoppedError(
-                    f"{description}: stopped after step {done:,} of {total_steps:,}; "
-                    "the same command with --resume goes on from there",
+                    f"{description}: stopped after step {done:,} of {total_steps:,}",
                     stop.signal_number or signal.SIGTERM,  # it reached another process
                 )
     if best:
