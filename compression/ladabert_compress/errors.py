@@ -11,6 +11,8 @@ CompressionError        the command ends with exit code 2 and this one line
 └── ExportError         the exported graph does not compute what the student computes
 """
 
+import signal
+
 
 class CompressionError(Exception):
     """A reason to stop that the user can act on; its text says what, where and how to fix it."""
@@ -43,7 +45,7 @@ class DivergenceError(CompressionError):
 class StoppedError(CompressionError):
     """Ctrl-C or SIGTERM ended a run, which can be continued."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    def __init__(self, message: str, signal_number: int = signal.SIGTERM) -> None:  # one argument survives pickling
         super().__init__(message)
         self.signal_number = signal_number
 

@@ -1,6 +1,7 @@
 """Claims about the comparison of LadaBERT with its baselines, on a random two-layer BERT."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,26 +148,25 @@ def test_two_runs_at_a_time_come_to_what_one_after_the_other_does(work: Path) ->
 
 
 def test_a_run_that_broke_off_goes_on_from_its_checkpoint_to_the_same_end(
-    work: Path, monkeypatch: pytest.MonkeyPatch
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only = ["--only", "hybrid-x10"]
     main([*COMMAND, *only])
     whole = (work / "hybrid-x10-seed0.json").read_text(encoding="utf-8")
     (work / "hybrid-x10-seed0.json").unlink()
 
-    left, losses = 12, running.LabelLearner.losses
+    left, losses = 9, running.LabelLearner.losses
 
     def stop_after_some(learner: running.LabelLearner, batch: Batch) -> dict[str, torch.Tensor]:
         nonlocal left
         left -= 1
         if left < 0:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return losses(learner, batch)
 
-    monkeypatch.setattr(running, "CHECKPOINT_EVERY", 5)
     monkeypatch.setattr(running.LabelLearner, "losses", stop_after_some)
-    with pytest.raises(KeyboardInterrupt):
-        main([*COMMAND, *only])
+    assert main([*COMMAND, *only]) == 2
+    assert "hybrid-x10-seed0: stopped after step 10 of 20" in capsys.readouterr().err
     left = 10  # ten of the twenty steps are in the checkpoint
     main([*COMMAND, *only])
     again = (work / "hybrid-x10-seed0.json").read_text(encoding="utf-8")

@@ -21,8 +21,8 @@ def store(folder: Path, name: str, data: bytes, *, plain: bool = False) -> dict[
     Returns:
         The manifest's entry: bytes and sha256 of what lies on disk, and of what it decodes to.
     """
-    packed = b"" if plain else _gzip(data)
-    if plain or len(packed) > (1 - SMALLEST_SAVING) * len(data):
+    packed = data if plain else packed_if_smaller(data)
+    if packed is data:
         (folder / name).write_bytes(data)
         return _sum(data)
     (folder / (name + GZIP_SUFFIX)).write_bytes(packed)
@@ -33,6 +33,12 @@ def store(folder: Path, name: str, data: bytes, *, plain: bool = False) -> dict[
         "decoded_bytes": decoded["bytes"],
         "decoded_sha256": decoded["sha256"],
     }
+
+
+def packed_if_smaller(data: bytes) -> bytes:
+    """The data as gzip where that saves a tenth or more, else itself."""
+    packed = _gzip(data)
+    return data if len(packed) > (1 - SMALLEST_SAVING) * len(data) else packed
 
 
 def stored_name(name: str, entry: Mapping[str, Any]) -> str:

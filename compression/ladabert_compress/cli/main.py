@@ -23,6 +23,7 @@ from ladabert_compress.cli.export import add_export
 from ladabert_compress.cli.finetune import add_finetune
 from ladabert_compress.cli.options import OneLineParser
 from ladabert_compress.cli.pack import add_fp16, add_pack
+from ladabert_compress.cli.plan import add_plan
 from ladabert_compress.cli.report import add_report
 from ladabert_compress.cli.search import add_search
 from ladabert_compress.errors import CompressionError, StoppedError
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             option = "--" + str(first["loc"][-1]).replace("_", "-")
             _refuse(f"{option}: {first['msg']}, found {first['input']!r}")
         except StoppedError as error:
-            _end(str(error), 128 + error.signal_number)
+            _end(f"{error}; the same command with --resume goes on from there", 128 + error.signal_number)
         except KeyboardInterrupt as error:
             again = "; the same command with --resume goes on from its last checkpoint" if "resume" in parsed else ""
             _end(f"stopped{again}", 128 + (error.args[0] if error.args else signal.SIGINT))
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=OneLineParser)
     for add in (
         add_finetune,
+        add_plan,
         add_compress,
         add_export,
         add_evaluate,

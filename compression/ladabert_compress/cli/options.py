@@ -86,6 +86,11 @@ def read_rows_if_given(options: argparse.Namespace, name: str) -> LabelledTexts 
     return None if vars(options)[name] is None else read_rows(options, name)
 
 
+def read_texts_if_given(options: argparse.Namespace, name: str) -> Texts | None:
+    """The texts of an option that may be left out; labels do not matter."""
+    return None if vars(options)[name] is None else read_texts(vars(options)[name], _columns(options))
+
+
 def read_unlabelled(options: argparse.Namespace) -> Texts | None:
     """The rows of all files of ``--unlabelled``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -211,9 +212,8 @@ def train(
                 written_at = clock()
             if stopping:
                 raise StoppedError(
-                    f"{description}: stopped after step {done:,} of {total_steps:,}; "
-                    "the same command with --resume goes on from there",
-                    stop.signal_number,
+                    f"{description}: stopped after step {done:,} of {total_steps:,}",
+                    stop.signal_number or signal.SIGTERM,  # it reached another process
                 )
     if best:
         learner.result.load_state_dict(best)

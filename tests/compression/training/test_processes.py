@@ -110,6 +110,49 @@ def test_the_ratio_that_the_first_process_finds_is_every_processs(teacher_folder
     assert first == second == [3.0, pytest.approx(3.0, rel=0.03)]
 
 
+ONE_IS_STOPPED = """
+import os, signal
+from pathlib import Path
+from ladabert_compress.errors import StoppedError
+from ladabert_compress.recipe import load_recipe
+from ladabert_compress.training import run
+from ladabert_compress.training.distillation import LadaBertLearner
+from tests.compression.training.test_processes import texts_of_four_words
+
+rank = int(os.environ["RANK"])
+
+class Stopped(LadaBertLearner):
+    step = 0
+    def losses(self, batch):
+        self.step += 1
+        if self.step == 3 and rank == 1:
+            signal.raise_signal(signal.SIGINT)
+        return super().losses(batch)
+
+run.LadaBertLearner = Stopped
+try:
+    run.compress(
+        Path("teacher"), load_recipe("tiny.toml"), texts_of_four_words(60), texts_of_four_words(24), Path("run"),
+        device_name="cpu",
+    )
+except StoppedError as error:
+    Path(f"stopped-{rank}").write_text(str(error))
+"""
+
+
+def test_all_processes_stop_after_the_step_in_which_one_of_them_is_asked_to(
+    teacher_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    (tmp_path / "script.py").write_text(ONE_IS_STOPPED, encoding="utf-8")
+    finished = launch(tmp_path, "script.py")
+    assert finished.returncode == 0, finished.stderr
+    first, second = ((tmp_path / f"stopped-{rank}").read_text(encoding="utf-8") for rank in (0, 1))
+    assert first == second
+    assert "stopped after step 3 of" in first
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
 def test_a_process_that_is_not_the_first_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
