@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ladabert_serve.settings import ENV_PREFIX, Settings
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 DOCUMENTATION = (ROOT / "docs/how-to/containers.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 SET_BY_THE_IMAGE = {"host", "port", "models", "uds", "uds_mode", "admin_host", "admin_port"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
@@ -65,7 +68,8 @@ def dashboard_queries() -> list[str]:
 
 
 def test_compose_starts_service_prometheus_and_grafana(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"ladabert", "prometheus", "grafana"}
+    assert set(services) == {"ladabert", "prometheus", "grafana", "alertmanager"}
+    assert services["alertmanager"]["profiles"] == ["alerts"]
 
 
 def test_compose_builds_a_target_that_the_dockerfile_has(services: dict[str, dict[str, Any]]) -> None:
@@ -113,7 +117,7 @@ def test_prometheus_waits_until_the_service_is_healthy(services: dict[str, dict[
 
 
 def test_prometheus_scrapes_the_services_port_and_path(services: dict[str, dict[str, Any]]) -> None:
-    (job,) = read_yaml("docker/prometheus.yml")["scrape_configs"]
+    (job,) = read_yaml("docker/prometheus/prometheus.yml")["scrape_configs"]
     port = image_environment()["LADABERT_PORT"]
     assert job["static_configs"] == [{"targets": [f"ladabert:{port}"]}]
     assert job["metrics_path"] in {getattr(route, "path", None) for route in metrics_router.routes}
@@ -121,14 +125,49 @@ def test_prometheus_scrapes_the_services_port_and_path(services: dict[str, dict[
     assert ("EXPOSE", port) in instructions()
 
 
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in read_yaml("docker/prometheus/rules.yml")["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_a_rule_asks_only_for_metrics_that_the_service_exposes_or_a_rule_records(rule: dict[str, Any]) -> None:
+    recorded = {each["record"] for each in alerts() if "record" in each}
+    names = re.findall(r"\bladabert[:_][\w:]+", rule["expr"])
+    assert set(names) <= set(labels_of_each_metric()) | recorded
+    assert names or rule["expr"].startswith("up{")
+
+
+def test_each_alert_has_a_section_that_says_what_to_do() -> None:
+    sections = {line[3:].strip().lower() for line in OPERATIONS.splitlines() if line.startswith("## ")}
+    for rule in alerts():
+        if "alert" in rule:
+            page, _, anchor = rule["annotations"]["runbook"].partition("#")
+            assert (page, anchor in sections) == ("docs/operations.md", True), rule["alert"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian's package prometheus)")
+@pytest.mark.parametrize("check", [["check", "rules", "rules.yml"], ["test", "rules", "tests.yml"]], ids=" ".join)
+def test_promtool_finds_the_rules_right_and_their_tests_pass(check: list[str]) -> None:
+    done = subprocess.run(["promtool", *check], cwd=ROOT / "docker/prometheus", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_reads_the_rules_that_compose_mounts(services: dict[str, dict[str, Any]]) -> None:
+    targets = [volume.split(":")[1] for volume in services["prometheus"]["volumes"]]
+    (rules,) = read_yaml("docker/prometheus/prometheus.yml")["rule_files"]
+    assert f"/etc/prometheus/{rules}" in targets
+
+
 def test_prometheus_and_grafana_agree_on_the_scrape_interval() -> None:
     (source,) = read_yaml("docker/grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    assert source["jsonData"]["timeInterval"] == read_yaml("docker/prometheus.yml")["global"]["scrape_interval"]
+    assert (
+        source["jsonData"]["timeInterval"] == read_yaml("docker/prometheus/prometheus.yml")["global"]["scrape_interval"]
+    )
 
 
 def test_mounted_configuration_exists_and_is_read_only(services: dict[str, dict[str, Any]]) -> None:
     mounts = [volume for service in services.values() for volume in service.get("volumes", []) if volume[0] == "."]
-    assert len(mounts) == 3
+    assert len(mounts) == 5
     for mount in mounts:
         source, _, mode = mount.split(":")
         assert (ROOT / source).exists()
