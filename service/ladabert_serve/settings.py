@@ -70,7 +70,9 @@ def _list_of(check: Callable[[str], None]) -> AfterValidator:
 class Settings(BaseSettings):
     """What the operator decides; arguments win over the environment, which wins over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        protected_namespaces=(), env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     models: Path = Field(
         default=Path("models"),
