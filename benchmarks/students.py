@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> Results:
     subjects = teacher_subjects(options.teacher, "single")
     baseline = subjects[-1].name
     subjects += [subject for name in STUDENTS for subject in subjects_of(MODELS / name)]
-    results.settings["baseline"] = baseline
+    results.settings |= {"baseline": baseline, "threads": 1}
     results.tables["times"] = bench(subjects, LATENCY_SHAPES, baseline=baseline, repeats=options.repeats)["table"]
     return results
 
