@@ -81,7 +81,9 @@ class HostGate:
         """Pass the request on, or answer 400."""
         try:
             if scope["path"] not in OPEN_PATHS:
-                await self._check(scope, receive, _refuse)
+                # Older versions of Starlette tell letters of different case apart.
+                headers = [(name, value.lower() if name == b"host" else value) for name, value in scope["headers"]]
+                await self._check({**scope, "headers": headers}, receive, _refuse)
         except HostNotAllowedError as error:
             await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
         else:
