@@ -3,13 +3,15 @@
 import base64
 import hashlib
 import re
+from collections.abc import Callable
 from importlib.resources import files
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
 def add_docs(api: FastAPI) -> None:
@@ -20,7 +22,14 @@ def add_docs(api: FastAPI) -> None:
     async def docs(_: Request) -> Response:
         return page
 
-    api.mount("/docs", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
+    for name in FILES:
+        api.add_route(f"/docs/{name}", _serve(name), include_in_schema=False)
+
+
+def _serve(name: str) -> Callable[[Request], Response]:
+    """Return what answers with one of the page's files."""
+    path = str(files("fastapi_swagger") / "resources" / name)
+    return lambda _: FileResponse(path)
 
 
 def _page() -> HTMLResponse:
@@ -28,9 +37,9 @@ def _page() -> HTMLResponse:
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title="LadaBERT",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon-32x32.png",
+        swagger_js_url=f"docs/{FILES[0]}",
+        swagger_css_url=f"docs/{FILES[1]}",
+        swagger_favicon_url=f"docs/{FILES[2]}",
         swagger_ui_parameters={"validatorUrl": None},  # else the document would be sent to a server of Swagger's
     )
     page.headers["content-security-policy"] = _policy(bytes(page.body).decode())
