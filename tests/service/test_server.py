@@ -279,6 +279,7 @@ def test_a_request_whose_body_comes_after_sigterm_is_answered(models: Path, work
 
 def test_workers_share_one_port_and_one_metrics_page(models: Path) -> None:
     with started(models, "--workers", "2") as process:
+        wait_until(lambda: process.metric('ladabert_model_ready{model="alpha"}') == 1)  # in both, not only in the first
         for _ in range(10):
             assert process.classify("a") == 200
         for _ in range(4):  # whichever worker answers
