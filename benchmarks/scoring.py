@@ -9,6 +9,7 @@ measures both, in turn; a ratio is taken within a round.
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -87,7 +88,7 @@ def _score(models: Path, folder: Path, name: str) -> tuple[float, float]:
     began = time.perf_counter()
     command = [sys.executable, "-m", "ladabert_serve", *arguments, *files]
     peak = 0
-    with psutil.Popen(command, cwd=REPOSITORY, stdout=-3, stderr=-3) as process:
+    with psutil.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             peak = max(peak, process.memory_info().rss)
             time.sleep(LOOK_S)

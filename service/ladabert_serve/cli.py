@@ -23,6 +23,7 @@ from ladabert_serve.settings import ENV_PREFIX, Settings
 
 FAILED = 1
 WRONG_USAGE = 2
+INTERRUPTED = 130
 HEALTH_TIMEOUT_S = 5
 
 
@@ -133,6 +134,9 @@ def _add_score(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="COLUMN",
         help="of models that compare two texts (default: %(default)s)",
     )
+    score.add_argument(
+        "--prefix", default="", metavar="TEXT", help="before the names of the new columns, label and score"
+    )
 
 
 def _add_keys(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -223,11 +227,16 @@ def _score(arguments: dict[str, Any]) -> int:
         arguments.pop("model") or (),
         arguments.pop("text_column"),
         arguments.pop("text_pair_column"),
+        arguments.pop("prefix"),
     )
     settings = read_settings(arguments)
     if settings is None:
         return WRONG_USAGE
-    result = score(job, settings)
+    try:
+        result = score(job, settings)
+    except KeyboardInterrupt:
+        sys.stderr.write("ladabert-serve: stopped; the same command goes on after the last finished part\n")
+        return INTERRUPTED
     before = f", {result.done_before:,} of them before this run" if result.done_before else ""
     _tell(f"{job.output}: {result.rows:,} rows{before}")
     if result.without_text:

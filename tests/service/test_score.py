@@ -1,7 +1,9 @@
 """Claims about scoring files: the server's answers beside every row, in order, at a bounded memory, and resumable."""
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from ladabert_serve.cli import main
 from ladabert_serve.errors import StartError
 from ladabert_serve.scoring import score as scoring
+from ladabert_serve.scoring.parts import Parts
 from ladabert_serve.scoring.score import Job, score
 from ladabert_serve.settings import Settings
 from tests.service.conftest import serving
@@ -139,6 +142,10 @@ def test_parts_of_another_job_are_not_mixed_in(models: Path, tmp_path: Path) -> 
         ("in.csv", "text\n", "there are no rows"),
         ("in.jsonl", '{"text": "a"}\n{"text"\n', "in.jsonl:2: not JSON"),
         ("in.jsonl", "[1]\n", "in.jsonl:1: not a JSON object"),
+        ("in.csv", "text,text\na,b\n", "in.csv:1: names a column twice"),
+        ("in.csv", "text,label\na,good\n", "in.csv:2: has a column 'label' already"),
+        ("in.jsonl", '{"text": "a", "id": 1}\n{"text": "b"}\n', "in.jsonl:2: has the columns text, the first row has"),
+        ("in.jsonl", '{"text": "\\ud800"}\n', "in.jsonl:1: not JSON"),
         ("in.xlsx", "text\n", "unknown ending '.xlsx'"),
         ("in.parquet", "text\n", "cannot be read"),
     ],
@@ -175,3 +182,77 @@ def test_an_output_that_exists_is_never_overwritten(models: Path, tmp_path: Path
     (tmp_path / "out.csv").write_text("mine")
     assert run(models, "--input", str(source), "--output", str(tmp_path / "out.csv"), "--model", "alpha") == 1
     assert (tmp_path / "out.csv").read_text() == "mine"
+
+
+def test_no_column_is_overwritten_and_a_prefix_makes_room(models: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"text": "a good film", "label": "mine"}])
+    out = tmp_path / "out.csv"
+    assert run(models, "--input", str(source), "--output", str(out), "--model", "alpha", "--prefix", "model_") == 0
+    (row,) = read(out)
+    assert row["label"] == "mine"
+    assert row["model_label"] in ("NEGATIVE", "POSITIVE")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_columns_in_another_order_keep_their_values(models: Path, tmp_path: Path, ending: str) -> None:
+    rows = [{"text": str(number), "id": f"row {number}"} for number in range(12)]
+    mixed = [row if index < 6 else dict(reversed(row.items())) for index, row in enumerate(rows)]
+    source, out = write(tmp_path / "in.jsonl", mixed), tmp_path / f"out{ending}"
+    score(job(source, out), Settings(models=models))
+    assert [(row["text"], row["id"]) for row in read(out)] == [(row["text"], row["id"]) for row in rows]
+
+
+def test_parts_whose_values_are_of_other_types_make_one_parquet_file(models: Path, tmp_path: Path) -> None:
+    values = [None] * 5 + [1] * 5 + [0.5] * 2
+    source = write(tmp_path / "in.jsonl", [{"text": "a", "value": value} for value in values])
+    out = tmp_path / "out.parquet"
+    score(job(source, out), Settings(models=models))
+    assert [row["value"] for row in read(out)] == values
+
+
+def test_types_that_do_not_fit_together_are_one_line_and_lose_no_part(models: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [{"text": "a", "value": value} for value in [1] * 5 + ["one"]])
+    out = tmp_path / "out.parquet"
+    with pytest.raises(StartError, match="cannot be written"):
+        score(job(source, out), Settings(models=models))
+    assert sorted(path.name for path in (tmp_path / "out.parquet.parts").glob("part-*")) == [
+        "part-000000.parquet",
+        "part-000001.parquet",
+    ]
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "part-000002.csv":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(StartError, match="No space left"):
+            score(job(source, out), Settings(models=models))
+    assert score(job(source, out), Settings(models=models)) == (len(ROWS), 0, 10)
+
+
+def test_two_runs_do_not_write_the_same_output(models: Path, tmp_path: Path) -> None:
+    source, out = write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv"
+    parts = Parts(out)
+    with parts.open({}), pytest.raises(StartError, match="another run"):
+        score(job(source, out), Settings(models=models))
+
+
+def test_ctrl_c_is_one_line(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "_answers", interrupt)
+    source = write(tmp_path / "in.csv", ROWS)
+    assert run(models, "--input", str(source), "--output", str(tmp_path / "out.csv"), "--model", "alpha") == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("goes on after the last finished part")

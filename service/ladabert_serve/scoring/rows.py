@@ -38,14 +38,17 @@ def check_ending(path: Path) -> None:
         arrow(path)
 
 
-def read_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of all files, each with at least these columns; raises StartError with file and line."""
+def read_rows(files: Sequence[Path], columns: Sequence[str], added: Sequence[str] = ()) -> Iterator[Row]:
+    """Yield the rows of all files, which have the same columns; raises StartError with file and line.
+
+    They have at least `columns`, and none of those that are to be `added`.
+    """
     readers: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
         ".csv": _csv_rows,
         ".jsonl": _jsonl_rows,
         ".parquet": _parquet_rows,
     }
-    names: list[str] | None = None
+    names: Row = {}
     for path in files:
         for number, row in readers[path.suffix.lower()](path):
             missing = [column for column in columns if column not in row]
@@ -54,10 +57,18 @@ def read_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
                     f"{path}:{number}: has no column {missing[0]!r}, only {', '.join(row)}; name it with --text-column "
                     "or --text-pair-column"
                 )
-            names = names or list(row)
-            if list(row) != names and path.suffix.lower() != ".jsonl":
-                raise StartError(f"{path}: its columns are {', '.join(row)}, those of {files[0]} {', '.join(names)}")
-            yield row
+            taken = [column for column in added if column in row]
+            if taken:
+                raise StartError(
+                    f"{path}:{number}: has a column {taken[0]!r} already, which would be overwritten; choose another "
+                    "name for the new ones with --prefix"
+                )
+            names = names or row
+            if row.keys() != names.keys():
+                raise StartError(
+                    f"{path}:{number}: has the columns {', '.join(row)}, the first row has {', '.join(names)}"
+                )
+            yield {name: row[name] for name in names}
 
 
 def in_chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -82,6 +93,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
         reader = csv.reader(file, strict=True)
         try:
             header = next(reader, [])
+            if len(set(header)) < len(header):
+                raise StartError(f"{path}:1: names a column twice: {', '.join(header)}")
             for fields in reader:
                 if not fields:
                     continue
@@ -101,6 +114,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 continue
             try:
                 row = json.loads(line)
+                if b"\\u" in line:  # an escape can be half of a surrogate pair, which is no text
+                    json.dumps(row, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as error:
                 raise StartError(f"{path}:{number}: not JSON: {error}") from error
             if not isinstance(row, dict):

@@ -1,5 +1,6 @@
 """Scores the rows of files with one model or several: the server's tokenizer and graphs, without HTTP."""
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from ladabert_serve.errors import StartError
+from ladabert_serve.errors import InferenceError, StartError
 from ladabert_serve.models.artefact import find_artefacts, read_artefact
 from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.opening import BATCH_SIZE, BATCH_TOKENS, Opened, open_artefact, runner_count
@@ -31,6 +32,7 @@ class Job(NamedTuple):
     models: Sequence[str]  # names of artefacts; empty: the only one in the folder
     text_column: str = "text"
     text_pair_column: str = "text_pair"
+    prefix: str = ""  # of the names of the new columns
     rows_per_part: int = ROWS_PER_PART
 
 
@@ -55,28 +57,41 @@ def score(job: Job, settings: Settings) -> Result:
     if len(tasks) > 1:
         raise StartError("the models read different things, single texts and pairs; score with each kind by itself")
     columns = [job.text_column, job.text_pair_column] if tasks == {"pair"} else [job.text_column]
-    parts = Parts(job.output, _identity(job, files, opened))
-    done = parts.done
-    rows = read_rows(files, columns)
-    before = sum(1 for _ in itertools.islice(rows, done * job.rows_per_part))
-    count, without_text = before, 0
-    with (
-        ThreadPoolExecutor(runner_count(opened, settings)) as pool,
-        tqdm(initial=before, unit=" rows", desc=job.output.name) as progress,
-    ):
-        for number, chunk in enumerate(in_chunks(rows, job.rows_per_part), start=done):
-            texts = [_text_of(row, columns) for row in chunk]
-            for each in opened:
-                prefix = "" if len(opened) == 1 else f"{each.artefact.name}."
-                for row, answer in zip(chunk, _answers(each, texts, pool, progress), strict=True):
-                    row[f"{prefix}label"], row[f"{prefix}score"] = answer
-            parts.write(number, chunk)
-            count += len(chunk)
-            without_text += texts.count(None)
-    if count == 0:
-        raise StartError(f"{files[0]}: there are no rows")
-    parts.join()
+    prefixes = [job.prefix + (f"{each.artefact.name}." if len(opened) > 1 else "") for each in opened]
+    added = [(f"{prefix}label", f"{prefix}score") for prefix in prefixes]
+    rows = read_rows(files, columns, list(itertools.chain.from_iterable(added)))
+    parts = Parts(job.output)
+    with parts.open(_identity(job, files, opened)):
+        done = parts.done
+        skipped = [_text_of(row, columns) is None for row in itertools.islice(rows, done * job.rows_per_part)]
+        before = count = len(skipped)
+        without_text = sum(skipped)
+        with (
+            _threads(runner_count(opened, settings)) as pool,
+            tqdm(initial=before, unit=" rows", desc=job.output.name) as progress,
+        ):
+            for number, chunk in enumerate(in_chunks(rows, job.rows_per_part), start=done):
+                texts = [_text_of(row, columns) for row in chunk]
+                for each, names in zip(opened, added, strict=True):
+                    for row, answer in zip(chunk, _answers(each, texts, pool, progress), strict=True):
+                        row.update(zip(names, answer, strict=True))
+                parts.write(number, chunk)
+                count += len(chunk)
+                without_text += texts.count(None)
+        if count == 0:
+            raise StartError(f"{files[0]}: there are no rows")
+        parts.join()
     return Result(count, without_text, before)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that begin nothing more once something went wrong."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _open(job: Job, settings: Settings) -> list[Opened]:
@@ -96,7 +111,7 @@ def _identity(job: Job, files: Sequence[Path], opened: Sequence[Opened]) -> dict
     return {
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
         "models": [[each.artefact.name, each.artefact.version, each.graph_file] for each in opened],
-        "columns": [job.text_column, job.text_pair_column],
+        "columns": [job.text_column, job.text_pair_column, job.prefix],
         "rows_per_part": job.rows_per_part,
     }
 
@@ -148,7 +163,11 @@ def divide(tokens: dict[int, Tokens], opened: Opened) -> Iterator[list[int]]:
 
 def _run(inference: Inference, tokens: dict[int, Tokens], batch: Sequence[int]) -> list[Logits]:
     answered = []
-    for row in inference.run([tokens[place] for place in batch]):
+    try:
+        rows = inference.run([tokens[place] for place in batch])
+    except InferenceError as error:
+        raise StartError(f"model {inference.artefact.name!r} failed: {error}") from error
+    for row in rows:
         if isinstance(row, Exception):
             raise StartError(f"model {inference.artefact.name!r} gave logits that are not finite")
         answered.append(row)
