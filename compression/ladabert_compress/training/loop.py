@@ -173,14 +173,10 @@ def train(
             done = step + 1
             if done % MEMORY_EVERY == 0:
                 return_freed_memory()
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-                terms = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-                raise DivergenceError(
-                    f"{description}: step {done}: training has diverged ({terms}, gradient norm {norm.item():g}); "
-                    "start anew with a lower learning rate, or with fp32 in the place of bf16"
-                )
-            for name, value in losses.items():
-                averages[name] = 0.98 * averages.get(name, value.item()) + 0.02 * value.item()
+            values = {name: value.item() for name, value in losses.items()}
+            _check_finite(f"{description}: step {done}", values, norm.item())
+            for name, value in values.items():
+                averages[name] = 0.98 * averages.get(name, value) + 0.02 * value
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
             if done % curve_every == 0 or done == total_steps:
@@ -219,6 +215,16 @@ def train(
         learner.result.load_state_dict(best)
     learner.result.eval()
     return history
+
+
+def _check_finite(where: str, losses: Mapping[str, float], gradient_norm: float) -> None:
+    """Raises DivergenceError for a loss or a gradient that is no number any more."""
+    if not all(map(math.isfinite, (*losses.values(), gradient_norm))):
+        terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise DivergenceError(
+            f"{where}: training has diverged ({terms}, gradient norm {gradient_norm:g}); start anew with a lower "
+            "learning rate, or with fp32 in the place of bf16"
+        )
 
 
 def make_optimiser(

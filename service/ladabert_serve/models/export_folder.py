@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from ladabert_serve.backends.onnx_runtime import GraphPort, graph_ports
 from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.artefact import TOKENIZER_FILE
 from ladabert_serve.models.onnx_file import check_graph
 
 CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 # By precision; each lies in the folder itself or in its `onnx` folder.
 EXPORTED_GRAPHS: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}

@@ -173,7 +173,9 @@ class Repository:
         self._find_aliases()
 
     async def remove(self, name: str) -> None:
-        """Stop serving a model; it finishes what it admitted."""
+        """Stop serving a model; it finishes what it admitted. A name that nobody knows leaves nothing behind."""
+        if name not in self._changes and name not in self.models:
+            return
         async with self._changes[name]:
             self._reasons.pop(name, None)
             model = self.models.pop(name, None)
