@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,23 @@ def test_a_worker_that_ends_is_not_waited_for() -> None:
     assert bench.steps()[-1] == (0, "commit")
     bench.changes.done(0, "")
     assert bench.take() == [(0, Answer(1, ""))]
+
+
+@pytest.mark.parametrize("ended", [None, 1])
+def test_a_worker_that_begins_while_the_others_try_a_model_tries_it_before_any_serves_it(ended: int | None) -> None:
+    bench = Bench()
+    bench.changes.ask(0, Ask(1, "load", "a"))
+    bench.changes.done(1, "")
+    if ended is not None:
+        bench.changes.lost(ended)  # and another began in its place
+    else:
+        bench.workers.add(2)
+    bench.take()
+    bench.changes.done(0, "")
+    newcomer = 2 if ended is None else ended
+    assert bench.steps() == [(newcomer, "prepare")]
+    bench.changes.done(newcomer, "")
+    assert sorted(bench.steps()) == [(place, "commit") for place in sorted(bench.workers)]
 
 
 def test_a_worker_that_begins_later_leaves_out_what_was_unloaded_and_not_loaded_again() -> None:

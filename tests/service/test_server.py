@@ -282,9 +282,11 @@ def test_workers_share_one_port_and_one_metrics_page(models: Path) -> None:
         wait_until(lambda: process.metric('ladabert_model_ready{model="alpha"}') == 1)  # in both, not only in the first
         for _ in range(10):
             assert process.classify("a") == 200
+        count = 'ladabert_requests_total{model="alpha",route="/classify",status="200"}'
+        wait_until(lambda: process.metric(count) == 10)  # a worker counts once it has answered
         for _ in range(4):  # whichever worker answers
             text = process.request("GET", "/metrics")[1].decode()
-            assert 'ladabert_requests_total{model="alpha",route="/classify",status="200"} 10.0' in text
+            assert f"{count} 10.0" in text
             assert 'ladabert_model_ready{model="alpha"} 1.0' in text
             assert 'ladabert_queue_depth{model="alpha"} 0.0' in text
         assert process.stop() == 0

@@ -59,8 +59,8 @@ class Changes:
         self._workers = workers
         self._waiting: deque[tuple[int | None, Ask]] = deque()  # the first one is being made
         self._step: Step | None = None
-        self._busy: set[int] = set()  # workers that have not done the step
-        self._told = 0  # workers that were told to
+        self._told: set[int] = set()  # workers that were told to do the step, and have not ended
+        self._busy: set[int] = set()  # those of them that have not done it
         self._errors: list[str] = []
 
     def ask(self, place: int | None, ask: Ask) -> None:
@@ -74,16 +74,18 @@ class Changes:
         if place in self._busy:
             if error:
                 self._errors.append(error)
-            self.lost(place)
+            self._busy.discard(place)
+            self._go_on_when_done()
 
     def lost(self, place: int) -> None:
-        """Note that a worker has nothing left to do of the step, or has ended; another will load what is there then."""
+        """Note that a worker has ended; another will load what is there then."""
+        self._told.discard(place)
         self._busy.discard(place)
-        if self._step is not None and not self._busy:
-            self._go_on()
+        self._go_on_when_done()
 
     def stop(self) -> None:
         """Refuse whatever is not made yet."""
+        self._told.clear()
         self._busy.clear()
         self._step = None
         while self._waiting:
@@ -92,25 +94,36 @@ class Changes:
     def _begin(self, step: Step, reason: str = "") -> None:
         _, ask = self._waiting[0]
         self._step = step
-        self._busy = set(self._workers())
-        self._told = len(self._busy)
+        self._told.clear()
         if step != "discard":
             self._errors = []
         if step == "commit":
             self.unloaded.discard(ask.name)
         elif step == "remove":
             self.unloaded.add(ask.name)
-        for place in tuple(self._busy):
-            self._send(place, Command(step, ask.name, reason))
-        if not self._told:
+        self._tell_newcomers(step, ask.name, reason)
+        self._go_on_when_done()
+
+    def _tell_newcomers(self, step: Step, name: str, reason: str = "") -> None:
+        """Tell the step to every worker that has not been told."""
+        newcomers = set(self._workers()) - self._told
+        self._told |= newcomers
+        self._busy |= newcomers
+        for place in newcomers:
+            self._send(place, Command(step, name, reason))
+
+    def _go_on_when_done(self) -> None:
+        if self._step == "prepare" and not self._busy and not self._errors:
+            self._tell_newcomers("prepare", self._waiting[0][1].name)  # that began meanwhile, or they could not commit
+        if self._step is not None and not self._busy:
             self._go_on()
 
     def _go_on(self) -> None:
         error = ""
         if self._errors:
             error = self._errors[0]
-            if len(self._errors) < self._told:
-                error = f"in {len(self._errors)} of {self._told} workers: {error}"
+            if len(self._errors) < len(self._told):
+                error = f"in {len(self._errors)} of {len(self._told)} workers: {error}"
         if self._step == "prepare":
             self._begin("discard" if error else "commit", error)
             return
