@@ -42,6 +42,7 @@ from ladabert_serve.routes import (
 )
 from ladabert_serve.routes import metrics as metrics_route
 from ladabert_serve.routes.docs import add_docs
+from ladabert_serve.routes.playground import add_playground
 from ladabert_serve.settings import Settings
 
 INFERENCE_ROUTES: tuple[InferenceRoute, ...] = (
@@ -123,6 +124,8 @@ def create_app(
     if settings.asks_for_keys:  # KeyGate asks for a key with the scope admin
         api.include_router(repository.router)
     add_docs(api)
+    if settings.playground:
+        add_playground(api, settings.root_path)
     describe(api, INFERENCE_ROUTES, with_keys=settings.asks_for_keys)
     api.add_exception_handler(HTTPException, _routing_error)
     document = JSONResponse(api.openapi())  # rendered once
@@ -131,7 +134,7 @@ def create_app(
         return document
 
     gated = KeyGate(api)
-    described = {route.path for route in models.router.routes if isinstance(route, Route)}
+    described = {route.path for route in (*models.router.routes, *api.routes) if isinstance(route, Route)}
     routes = [
         Route(route.path, _PostOr(route, gated), methods=["GET", "POST"])
         if route.path in described

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
         "one; health answers on both. 0 picks a free one. Unset: no second port.",
     )
     admin_host: str = Field(default="127.0.0.1", description="Address of the second port.")
+    playground: bool = Field(
+        default=True,
+        description="Serve the playground at GET /: a page that tries the models in a browser and shows live figures. "
+        "The page asks for an API key where the routes do.",
+    )
     root_path: Annotated[str | None, AfterValidator(_check_root_path)] = Field(
         default=None,
         description="Path under which a proxy publishes the server, as in /api. The proxy may pass it on or strip it. "

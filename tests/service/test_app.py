@@ -85,6 +85,7 @@ def test_openapi_is_complete(server: Server) -> None:
     statuses = {path: set(each["get"]["responses"]) for path, each in schema["paths"].items() if "get" in each}
     statuses = {path: each for path, each in statuses.items() if not path.startswith("/v")}
     assert statuses == {
+        "/": {"200"},
         "/models": {"200"},
         "/models/{name}": {"200", "404"},
         "/health/live": {"200", "503"},

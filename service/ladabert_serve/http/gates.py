@@ -15,6 +15,7 @@ from ladabert_serve.settings import Settings, split_list
 HEALTH_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 OPEN_PATHS = HEALTH_PATHS | {"/metrics"}  # of machines that have no key, and know the server by its address
 REPOSITORY_PATH = "/v2/repository"
+PLAYGROUND_PATH, PLAYGROUND_FILES = "/", "/playground"  # its page asks for a key itself, for what it asks
 DOCUMENT_PATHS = ("/docs", "/openapi.json")  # the same for everybody, and public anyway
 CORS_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID")
 CORS_EXPOSED_HEADERS = ("X-Request-ID", "Retry-After")
@@ -43,7 +44,8 @@ class KeyGate:
         if is_admin and (keys is None or not keys.has_admin):
             await _not_found(scope)(scope, receive, send)
             return
-        if keys is not None and path not in OPEN_PATHS and not is_below(path, *DOCUMENT_PATHS):
+        is_page = path == PLAYGROUND_PATH or is_below(path, PLAYGROUND_FILES, *DOCUMENT_PATHS)
+        if keys is not None and path not in OPEN_PATHS and not is_page:
             try:
                 keys.authenticate(dict(scope["headers"]), "admin" if is_admin else "classify")
             except RequestError as error:

@@ -22,7 +22,7 @@ from ladabert_serve.errors import (
     UnknownModelError,
     UnknownVersionError,
 )
-from ladabert_serve.http.gates import OPEN_PATHS
+from ladabert_serve.http.gates import OPEN_PATHS, PLAYGROUND_PATH
 from ladabert_serve.http.inference_route import InferenceRoute
 from ladabert_serve.http.problem import MEDIA_TYPE
 from ladabert_serve.http.schemas import Problem
@@ -108,8 +108,13 @@ def _add_routes(schema: dict[str, Any], routes: Iterable[InferenceRoute]) -> Non
 def _add_keys(schema: dict[str, Any]) -> None:
     """Let every operation but the open ones ask for a key, and answer 401 without."""
     schema["components"]["securitySchemes"] = SECURITY_SCHEMES
-    closed = (operations for path, operations in schema["paths"].items() if path not in OPEN_PATHS)
-    for operation in (operation for operations in closed for operation in operations.values()):
+    closed = [
+        operation
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
+        if path not in OPEN_PATHS and (path, method) != (PLAYGROUND_PATH, "get")
+    ]
+    for operation in closed:
         operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
         operation["responses"].setdefault("401", problem_responses([UnauthenticatedError])[401])
 
