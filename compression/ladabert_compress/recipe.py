@@ -56,6 +56,8 @@ class FactorisationRecipe:
 class StructureRecipe:
     """The student's shape beside its ranks; the defaults are the teacher's own."""
 
+    layers: Share = 1.0
+    """Share of the layers that stay, evenly spread, the last one among them; each learns from the one it was."""
     heads: Share = 1.0
     """Share of every layer's attention heads that stay; the others are taken out whole."""
     neurons: Share = 1.0
@@ -140,6 +142,8 @@ class DistillationRecipe:
     """Weight of the layer outputs' MSE."""
     prediction_weight: Weight = 1.0
     """Weight of the logits' soft cross-entropy."""
+    relation_weight: Weight = 0.0
+    """Weight of the divergence of the last layer's relations between tokens, by query, key and value (MiniLMv2)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The student's dropout; the teacher has none."""
 

@@ -151,7 +151,7 @@ def random_student(
         RecipeError: the budget cannot be met.
     """
     parameters = count_parameters(model).total
-    narrowed = narrow(model, recipe.structure, {})
+    narrowed = narrow(model, recipe.structure)
     shaped = narrowed.model
     set_activation(shaped, recipe.structure)
     set_dropout(shaped, recipe.distillation.dropout)
