@@ -39,7 +39,8 @@ def relation_divergence(student: Tensor, teacher: Tensor, token_mask: Tensor) ->
         for vectors in (student, teacher)
     )
     divergence = (expected.exp() * (expected - logs)).sum(dim=-1)  # (B, heads, T)
-    return (divergence * token_mask[:, None, :]).sum() / (token_mask.sum() * student.shape[1])
+    total: Tensor = (divergence * token_mask[:, None, :]).sum() / (token_mask.sum() * student.shape[1])
+    return total
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
