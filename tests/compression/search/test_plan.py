@@ -76,9 +76,10 @@ def test_without_rows_the_bytes_are_within_5_percent_of_what_a_run_made(name: st
 
 def random_minilm(labels: int) -> BertForSequenceClassification:
     """The shape of the bundled students' teachers, with biases that are not zero: they would take no bytes."""
-    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    config.id2label = {label: str(label) for label in range(labels)}
     torch.manual_seed(0)
-    model = new_classifier(BertConfig(**sizes, id2label={label: str(label) for label in range(labels)}))
+    model = new_classifier(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
