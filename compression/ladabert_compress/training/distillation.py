@@ -28,6 +28,7 @@ from ladabert_compress.training.losses import (
     soft_binary_cross_entropy,
     soft_cross_entropy,
 )
+from ladabert_compress.training.processes import ALONE, Processes
 
 # What the losses compare, layer by layer.
 LAYERS = {"output_hidden_states": True, "output_attentions": True}
@@ -53,10 +54,16 @@ class LadaBertLearner:
     """Distils the teacher into a student that shrinks as the timetable says."""
 
     def __init__(
-        self, teacher: BertForSequenceClassification, recipe: Recipe, epoch_steps: int, data: EncodedTexts
+        self,
+        teacher: BertForSequenceClassification,
+        recipe: Recipe,
+        epoch_steps: int,
+        data: EncodedTexts,
+        processes: Processes = ALONE,
     ) -> None:
         self.teacher = teacher.eval()
         self.recipe = recipe
+        self.processes = processes
         shaped, self.statistics = narrow_and_observe(teacher, data, recipe)
         parameters = count_parameters(teacher).total
         self.layers, self.heads = shaped.layers, shaped.heads
@@ -79,6 +86,7 @@ class LadaBertLearner:
         iteration = self.timetable.starts.index(step) + 1
         shares = shares_at(iteration, self.target, self.recipe.schedule)
         replaced = self.student.shrink(shares, self.recipe, self.statistics, optimiser.state)
+        self.processes.check_alike(self.module, f"iteration {iteration}")
         tqdm.write(
             f"iteration {iteration}/{self.recipe.schedule.iterations}: ×{self.student.ratio():.2f}, "
             f"P_svd {shares['encoder'].svd:.3f}, P_weight {shares['encoder'].mask_share:.3f}, "

@@ -129,6 +129,7 @@ def train(
     if saved is not None:
         learner.restore_structure(saved["structure"])
         learner.module.load_state_dict(saved["model"])
+    processes.start_alike(learner.module)
     optimiser = make_optimiser(learner.module, config)
     if saved is not None:
         optimiser.load_state_dict(saved["optimiser"])

@@ -122,9 +122,8 @@ def compress(
     epoch_steps = steps_per_epoch(len(rows.train), recipe.training.batch_size)
     rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(
-        teacher.model, recipe, epoch_steps, rows.train if rows_of_epoch is None else rows_of_epoch(0)
-    )
+    observed = rows.train if rows_of_epoch is None else rows_of_epoch(0)
+    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, observed, processes)
     curve: list[dict[str, float]] = []
     history = train(
         learner,
