@@ -165,7 +165,7 @@ class ExportRecipe:
     """What int8 may lose on dev: accuracy, or where labels are rare, macro_f1 or matthews."""
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
     """What int8 may lose of the metric against fp32, on the labels of dev or, where it has none, the teacher's; beyond
-    it int8 is refused."""
+    it by more than a standard error, int8 is refused."""
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
     """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
     fp32."""

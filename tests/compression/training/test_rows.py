@@ -21,7 +21,7 @@ from ladabert_compress.data.labels import NO_LABEL
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import DataError
 from ladabert_compress.measure.inference import predict_logits
-from ladabert_compress.measure.scores import Scores
+from ladabert_compress.measure.scores import Scores, score, standard_error_of_loss
 from ladabert_compress.recipe import AugmentRecipe, ExportRecipe, Recipe
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.training.distillation import LadaBertLearner
@@ -179,7 +179,26 @@ def test_the_manifest_says_that_the_teacher_labelled_the_rows(
 def test_int8_stays_as_near_to_the_teacher_as_the_recipe_says(dev_labels: str, int8: Scores, is_accurate: bool) -> None:
     fp32 = Scores(0.95, 0, 0, 0.95, 0.01)
     recipe = ExportRecipe(int8_accuracy_loss=0.003, int8_divergence=0.01)
-    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, dev_labels) == is_accurate
+    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, 0.0, recipe, dev_labels) == is_accurate
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "matthews"])
+@pytest.mark.parametrize(
+    ("rows", "lost", "is_accurate"),
+    [(200, 1, True), (200, 10, False), (2000, 6, True), (2000, 20, False), (20000, 100, False)],
+)
+def test_int8_is_refused_for_what_it_loses_beyond_a_standard_error_not_for_one_row(
+    metric: Any, rows: int, lost: int, is_accurate: bool
+) -> None:
+    truth = [row % 2 for row in range(rows)]
+    right = np.eye(2, dtype=np.float32)[truth]
+    fp32, int8 = right.copy(), right.copy()
+    fp32[: rows // 10] = int8[: rows // 10] = right[: rows // 10, ::-1]  # what neither knows
+    int8[rows - lost :] = right[rows - lost :, ::-1]
+    scores = {"fp32": score(fp32, truth), "int8": score(int8, truth)}
+    error = standard_error_of_loss(metric, fp32, int8, truth)
+    recipe = ExportRecipe(int8_metric=metric, int8_accuracy_loss=0.003 if metric != "matthews" else 0.006)
+    assert _int8_is_accurate(scores, error, recipe, "data") == is_accurate
 
 
 @pytest.mark.parametrize(("metric", "is_accurate"), [("accuracy", True), ("macro_f1", False), ("matthews", False)])
@@ -188,8 +207,8 @@ def test_int8_is_judged_by_the_metric_of_the_recipe(
 ) -> None:
     fp32, int8 = Scores(0.95, 0, 0, macro_f1=0.70, matthews=0.5), Scores(0.95, 0, 0, macro_f1=0.60, matthews=0.4)
     recipe = ExportRecipe(int8_metric=metric, int8_accuracy_loss=0.01)
-    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, recipe, "data") == is_accurate
-    assert is_accurate or f"int8 refused: it loses 0.1000 of {metric} on dev" in capsys.readouterr().out
+    assert _int8_is_accurate({"fp32": fp32, "int8": int8}, 0.0, recipe, "data") == is_accurate
+    assert is_accurate or f"int8 refused: it loses 0.1000 ± 0.0000 of {metric} on dev" in capsys.readouterr().out
 
 
 @pytest.mark.slow
