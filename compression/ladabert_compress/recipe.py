@@ -155,6 +155,9 @@ class AugmentRecipe:
     joined_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the rows that get one or two others appended, drawn anew in each pass; steps take longer, as rows do.
     A search does without."""
+    replaced_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the words of one token that give way to near ones in the teacher's word embeddings, drawn anew in each
+    pass. A search does without."""
 
 
 @dataclass(frozen=True, config=STRICT)

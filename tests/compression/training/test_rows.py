@@ -26,7 +26,7 @@ from ladabert_compress.recipe import AugmentRecipe, ExportRecipe, Recipe
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import train
-from ladabert_compress.training.rows import RunRows, Sources, divide_rows, joined_rows
+from ladabert_compress.training.rows import RunRows, Sources, augmented_rows, divide_rows
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts, models_folder
 
@@ -49,7 +49,7 @@ def weights(
     folder: Path, recipe: Recipe, rows: RunRows, teacher: Teacher, *, stops_at: int = 10**9
 ) -> dict[str, Tensor]:
     """The student's weights; ``stops_at`` ends the process after that many steps, the first time."""
-    rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
+    rows_of_epoch = augmented_rows(teacher, recipe, rows.train_texts)
     assert rows_of_epoch is not None
 
     class Mortal(LadaBertLearner):
@@ -86,13 +86,13 @@ def test_joined_rows_are_learnt_from_alone_and_every_other_set_keeps_its_rows(
     sources = Sources(labelled_texts(100), labelled_texts(30))
     plain, rows = (divide_rows(teacher, one.training, sources) for one in (tiny_recipe, recipe))
     assert rows == plain  # so the temperature is fitted on rows as they are
-    rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
+    rows_of_epoch = augmented_rows(teacher, recipe, rows.train_texts)
     assert rows_of_epoch is not None
     joined = rows_of_epoch(0)
     assert len(joined) == len(rows.train)
     longer = [len(new) > len(old) for new, old in zip(joined.input_ids, rows.train.input_ids, strict=True)]
     assert 0.3 < np.mean(longer) < 0.7
-    assert joined_rows(teacher, tiny_recipe, plain.train_texts) is None
+    assert augmented_rows(teacher, tiny_recipe, plain.train_texts) is None
 
 
 @pytest.mark.slow
@@ -182,6 +182,23 @@ def test_int8_stays_as_near_to_the_teacher_as_the_recipe_says(dev_labels: str, i
     assert _int8_is_accurate({"fp32": fp32, "int8": int8}, 0.0, recipe, dev_labels) == is_accurate
 
 
+def test_words_are_replaced_in_rows_that_keep_their_lengths_and_others_in_each_pass(
+    teacher: Teacher, tiny_recipe: Recipe
+) -> None:
+    recipe = replace(tiny_recipe, augment=AugmentRecipe(replaced_share=0.4))
+    rows = divide_rows(teacher, recipe.training, Sources(labelled_texts(100), labelled_texts(30)))
+    rows_of_epoch = augmented_rows(teacher, recipe, rows.train_texts)
+    assert rows_of_epoch is not None
+    first, second = rows_of_epoch(0), rows_of_epoch(1)
+    assert first.input_ids != second.input_ids
+    assert rows_of_epoch(0) == first
+    assert [len(row) for row in first.input_ids] == [len(row) for row in rows.train.input_ids]
+    assert all(row[0] == teacher.tokenizer.cls_token_id for row in first.input_ids)
+    pairs = zip(first.input_ids, rows.train.input_ids, strict=True)
+    changed = [new != old for row, was in pairs for new, old in zip(row[1:-1], was[1:-1], strict=True)]
+    assert 0.3 < np.mean(changed) < 0.5
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "matthews"])
 @pytest.mark.parametrize(
     ("rows", "lost", "is_accurate"),
@@ -221,5 +238,5 @@ def test_one_command_compresses_with_text_files_alone(
     main(["compress", *options, "--unlabelled", "one.txt", "two.txt", "--joined-share", "0.5"])
     manifest = json.loads((folder / "models/tiny/manifest.json").read_text(encoding="utf-8"))
     assert manifest["evaluation"]["labels"] == "teacher"
-    assert manifest["compression"]["recipe"]["augment"] == {"joined_share": 0.5}
+    assert manifest["compression"]["recipe"]["augment"] == {"joined_share": 0.5, "replaced_share": 0.0}
     assert "agreement with the teacher" in capsys.readouterr().out
