@@ -87,6 +87,8 @@ class LadaBertLearner:
         shares = shares_at(iteration, self.target, self.recipe.schedule)
         replaced = self.student.shrink(shares, self.recipe, self.statistics, optimiser.state)
         self.processes.check_alike(self.module, f"iteration {iteration}")
+        if iteration >= self.recipe.schedule.factorise_iterations:
+            self.statistics.moments.clear()  # the ranks are final; those of BERT-base take a gigabyte
         tqdm.write(
             f"iteration {iteration}/{self.recipe.schedule.iterations}: ×{self.student.ratio():.2f}, "
             f"P_svd {shares['encoder'].svd:.3f}, P_weight {shares['encoder'].mask_share:.3f}, "
