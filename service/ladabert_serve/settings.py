@@ -229,6 +229,13 @@ class Settings(BaseSettings):
         description="Longest run of the graph. A longer one counts as hung: its callers get 503 and its runner is "
         "replaced.",
     )
+    drift_window: int = Field(
+        default=10000,
+        ge=0,
+        le=1000000,
+        description="Last answers, per worker and model, that ladabert_drift compares with the evaluation's rows. "
+        "0: no comparison.",
+    )
     max_body_bytes: int = Field(
         default=2097152, ge=1, description="Largest request body, in bytes; a larger one gets 413."
     )

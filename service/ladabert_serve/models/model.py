@@ -259,6 +259,8 @@ class Model:
         metrics.predictions[best["label"]].inc()
         metrics.prediction_score.observe(best["score"])
         metrics.input_tokens.observe(length)
+        if metrics.live is not None:
+            metrics.live.observe(logits.index(max(logits)), self._served_score(function, best["score"], logits), length)
         return {
             "label": best["label"],
             "score": best["score"],
@@ -266,6 +268,11 @@ class Model:
             "tokens": length,
             "truncated": tokens.truncated,
         }
+
+    def _served_score(self, function: FunctionToApply, score: float, logits: Logits) -> float:
+        """Return the best label's score by the model's own function, whatever function was asked for."""
+        own = self._default_function
+        return score if function == own else max(apply_function(logits, own, self.artefact.temperature))
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

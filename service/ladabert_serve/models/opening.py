@@ -9,6 +9,7 @@ from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
 from ladabert_serve.models.model_settings import settings_of
+from ladabert_serve.observability.drift import Reference
 from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import RunnerPool
@@ -77,6 +78,8 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         provider=provider,
         labels=artefact.labels,
         memory_bytes=inference.memory_bytes,
+        reference=_reference(artefact) if settings.drift_window else None,
+        drift_window=settings.drift_window,
     )
     return Model(
         inference,
@@ -94,6 +97,12 @@ def runner_count(opened: list[Opened], settings: Settings) -> int:
     """Return the runners that these models share unless the setting says."""
     only_cuda = bool(opened) and all(each.provider == "cuda" for each in opened)
     return settings.runners or (1 if only_cuda else cores_per_worker(settings.workers))
+
+
+def _reference(artefact: Artefact) -> Reference | None:
+    """Return what the model's answers are compared with; None where its manifest says nothing."""
+    distributions = artefact.manifest.get("evaluation", {}).get("distributions")
+    return None if distributions is None else Reference(distributions)
 
 
 def _most_runs(provider: str, settings: Settings) -> int | None:

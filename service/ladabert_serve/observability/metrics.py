@@ -17,6 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
+from ladabert_serve.observability.drift import LIVE, Drift, LiveWindow, Reference
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
@@ -80,6 +81,10 @@ KINDS: dict[str, Kind] = {
     ),
     "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
     "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
+    "ladabert_drift": Kind(
+        GAUGE, "Distance of the last answers from those on the evaluation's rows.", ("model", "of", "distance")
+    ),
+    "ladabert_drift_answers": Kind(GAUGE, "Answers that ladabert_drift compares, in all workers.", ("model",)),
     "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
     "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
     "ladabert_runners_busy": Kind(GAUGE, "Runners that run a batch.", ()),
@@ -165,6 +170,8 @@ class ModelMetrics:
         provider: str,
         labels: Sequence[str],
         memory_bytes: int = 0,
+        reference: Reference | None = None,
+        drift_window: int = 0,
     ) -> None:
         with metrics.noting() as keys:
             steps = ("tokenize", "queue", "inference")
@@ -177,6 +184,9 @@ class ModelMetrics:
             self.ready_changed: Callable[[float], None] = metrics.gauge("ladabert_model_ready", name).set
             self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
             self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
+            self.live: LiveWindow | None = None
+            if reference is not None:
+                self.live = metrics.live_window(name, version, reference, drift_window)
             metrics.gauge("ladabert_model_memory_bytes", name).set(memory_bytes)
             metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
             metrics.add_requests_series(name)
@@ -210,6 +220,7 @@ class Metrics(Collector):
         self._series: dict[Key, Any] = {}  # counters, gauges and histograms
         self._noted: set[Key] = set()
         self._answered: dict[tuple[str, str, int, str | None], tuple[Counter, Histogram]] = {}
+        self._references: dict[Key, Reference] = {}  # by the keys of live windows
         self._begun = Counter(self._own, BEGUN)
         self._forget_earlier_process()
         self.add_requests_series(UNKNOWN_MODEL)
@@ -253,6 +264,14 @@ class Metrics(Collector):
         found: Histogram = self._find((name, *labels), lambda own, key: Histogram(own, key, bounds))
         return found
 
+    def live_window(self, model: str, version: str, reference: Reference, answers: int) -> LiveWindow:
+        """Return what counts the last answers of a model's version, to be compared with the reference."""
+        key = (LIVE, model, version, reference.digest)
+        self._references.pop(key, None)  # the model's last one is the one that is collected
+        self._references[key] = reference
+        found: LiveWindow = self._find(key, lambda own, key: LiveWindow(own, key, reference, answers))
+        return found
+
     def _find(self, key: Key, make: Callable[[Tallies, Key], Any]) -> Any:
         self._noted.add(key)
         if key not in self._series:
@@ -272,6 +291,7 @@ class Metrics(Collector):
             self._begun.inc(-answered)
         for key in keys:
             del self._series[key]
+            self._references.pop(key, None)
         models = {key[1] for key in keys if key[0] == ANSWERED}
         self._answered = {key: series for key, series in self._answered.items() if key[0] not in models}
 
@@ -326,12 +346,25 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every family over all workers."""
         series: dict[str, dict[Key, list[Sequence[float]]]] = {name: {} for name in KINDS}
+        live: dict[Key, list[Sequence[float]]] = {}
         for tallies in self._everyone:
-            for (name, *labels), numbers in _read(tallies):
-                if not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
+            for key, numbers in _read(tallies):
+                name, *labels = key
+                if name == LIVE:
+                    live.setdefault(key, []).append(numbers)
+                elif not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
                     series[name].setdefault(tuple(labels), []).append(numbers)
+        for (_, model, *_), drift in self._drift(live).items():
+            series["ladabert_drift_answers"][model,] = [[drift.answers]]
+            for properties, distance in drift.distances.items():
+                series["ladabert_drift"][model, *properties] = [[distance]]
         for name, kind in KINDS.items():
             yield _family(name, kind, series[name])
+
+    def _drift(self, live: dict[Key, list[Sequence[float]]]) -> dict[Key, Drift]:
+        """Return the drift of each model, whose versions' live counts are given; of several, that of the last."""
+        last = {key[1]: (key, reference) for key, reference in list(self._references.items())}
+        return {key: reference.distances(live[key]) for key, reference in last.values() if key in live}
 
 
 def _read(tallies: Tallies) -> Sequence[tuple[Key, Sequence[float]]]:
