@@ -35,6 +35,7 @@ MEASURES = {
     "commits": "commits",
     "repository": "repository",
     "routes": "routes",
+    "cache": "cache",
     "scoring": "scoring",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",

@@ -229,6 +229,13 @@ class Settings(BaseSettings):
         description="Longest run of the graph. A longer one counts as hung: its callers get 503 and its runner is "
         "replaced.",
     )
+    cache_mib: int = Field(
+        default=0,
+        ge=0,
+        le=1048576,
+        description="Memory in MiB, per worker and model, for the answers to inputs that come again. It holds keyed "
+        "hashes and no text, but a caller can tell by the time whether an input was sent before. 0: no cache.",
+    )
     drift_window: int = Field(
         default=10000,
         ge=0,

@@ -3,10 +3,12 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
+from ladabert_serve.models.cache import AnswerCache, Known
 from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
 from ladabert_serve.models.tokenizer import TextInput, TokenInput, Tokens, TruncationDirection
@@ -32,6 +34,7 @@ class Question(NamedTuple):
     paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
     max_tokens: int | None = None  # of an input, special ones included; the model may read fewer
     add_special_tokens: bool = True
+    known: Mapping[int, Known] = MappingProxyType({})  # inputs that need not be computed
 
 
 class Prediction(TypedDict):
@@ -64,6 +67,7 @@ class Model:
         max_run_s: float,
         weight: float = 1.0,
         most_runs: int | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         artefact = inference.artefact
         self.artefact = artefact
@@ -86,6 +90,7 @@ class Model:
             report=self._report_health,
             max_run_s=max_run_s,
         )
+        self._cache = cache
         self._questions = 0  # that are being answered
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
@@ -171,14 +176,43 @@ class Model:
         admitted: Callable[[ModelTicket, ModelBatcher], None],
         flow: str | None,
     ) -> list[Prediction]:
+        if any((value.text_pair is None) is self._reads_pairs for value in question.inputs):
+            raise self._wrong_task(question)
+        keys: Sequence[bytes] = ()
+        if self._cache is not None:
+            keys = [self._key(self._cache, question, value) for value in question.inputs]
+            question = self._recall(self._cache, question, keys)
+        if len(question.known) == len(question.inputs):
+            ticket = self.batcher.settled(question)
+            admitted(ticket, self.batcher)
+        else:
+            ticket = await self._compute(question, deadline, admitted, flow)
+        computed = map(_known, ticket.payloads, ticket.results)
+        predictions: list[Prediction] = []
+        for index in range(len(question.inputs)):
+            known = question.known.get(index) or next(computed)
+            if self._cache is not None:
+                self._cache.put(keys[index], known)
+            predictions.append(self._predict(question, known))
+            if len(predictions) % TEXTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # other requests get their turn
+        return predictions
+
+    async def _compute(
+        self,
+        question: Question,
+        deadline: float,
+        admitted: Callable[[ModelTicket, ModelBatcher], None],
+        flow: str | None,
+    ) -> ModelTicket:
+        """Return the ticket with the results of what is not known; raises RequestError."""
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
         tokens = preparation_bytes = 0
-        for value in question.inputs:
-            if (value.text_pair is None) is self._reads_pairs:
-                raise self._wrong_task(question)
-            tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
-            tokens += tokens_of_value
-            preparation_bytes += bytes_of_value
+        for index, value in enumerate(question.inputs):
+            if index not in question.known:
+                tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
+                tokens += tokens_of_value
+                preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
         ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled, flow)
         try:
@@ -191,12 +225,19 @@ class Model:
             self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
             raise ticket.error
-        predictions: list[Prediction] = []
-        for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
-            predictions.append(self._predict(question, encoded, logits))
-            if len(predictions) % TEXTS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # other requests get their turn
-        return predictions
+        return ticket
+
+    @staticmethod
+    def _key(cache: AnswerCache, question: Question, value: TextInput | TokenInput) -> bytes:
+        return cache.key(value, question.truncation_direction, question.max_tokens, question.add_special_tokens)
+
+    def _recall(self, cache: AnswerCache, question: Question, keys: Sequence[bytes]) -> Question:
+        """Return the question with what is known of its inputs; a cut text that may not be cut is to be refused."""
+        found = {index: known for index, key in enumerate(keys) if (known := cache.get(key)) is not None}
+        found = {index: known for index, known in found.items() if question.truncate or not known.truncated}
+        self.metrics.cache["hit"].inc(len(found))
+        self.metrics.cache["miss"].inc(len(keys) - len(found))
+        return question._replace(known=found)
 
     def _report_health(self, healthy: bool) -> None:
         if not self._draining:
@@ -225,9 +266,13 @@ class Model:
         encoded: list[tuple[Tokens, int]] = []
         errors: list[FieldError] = []
         try:
+            last: TextInput | TokenInput | None = None
             for index, value in enumerate(question.inputs):
-                if encoded:
-                    yield self.tokenizer.upper_bounds(question.inputs[index - 1])[1]
+                if index in question.known:
+                    continue
+                if last is not None:
+                    yield self.tokenizer.upper_bounds(last)[1]
+                last = value
                 tokens = self.tokenizer.tokenize(
                     value, question.truncation_direction, question.max_tokens, question.add_special_tokens
                 )
@@ -249,30 +294,35 @@ class Model:
             f"{self.artefact.max_length}; shorten it or allow truncation"
         )
 
-    def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
+    def _predict(self, question: Question, known: Known) -> Prediction:
+        logits = known.logits
         artefact = self.artefact
         metrics = self.metrics
         function = question.function_to_apply or self._default_function
         scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
         best = scores[0]
-        length = len(tokens.ids)
         metrics.predictions[best["label"]].inc()
         metrics.prediction_score.observe(best["score"])
-        metrics.input_tokens.observe(length)
+        metrics.input_tokens.observe(known.tokens)
         if metrics.live is not None:
-            metrics.live.observe(logits.index(max(logits)), self._served_score(function, best["score"], logits), length)
+            score = self._served_score(function, best["score"], logits)
+            metrics.live.observe(logits.index(max(logits)), score, known.tokens)
         return {
             "label": best["label"],
             "score": best["score"],
             "scores": scores,
-            "tokens": length,
-            "truncated": tokens.truncated,
+            "tokens": known.tokens,
+            "truncated": known.truncated,
         }
 
-    def _served_score(self, function: FunctionToApply, score: float, logits: Logits) -> float:
+    def _served_score(self, function: FunctionToApply, score: float, logits: Sequence[float]) -> float:
         """Return the best label's score by the model's own function, whatever function was asked for."""
         own = self._default_function
         return score if function == own else max(apply_function(logits, own, self.artefact.temperature))
+
+
+def _known(tokens: Tokens, logits: Logits) -> Known:
+    return Known(logits, len(tokens.ids), tokens.truncated)
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

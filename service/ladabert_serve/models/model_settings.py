@@ -24,6 +24,7 @@ KEYS = (
     "max_queue_tokens",
     "max_queue_ms",
     "max_run_ms",
+    "cache_mib",
 )
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ladabert_serve.cores import cores_per_worker
 from ladabert_serve.models.artefact import Artefact
+from ladabert_serve.models.cache import AnswerCache
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
@@ -80,6 +81,7 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         memory_bytes=inference.memory_bytes,
         reference=_reference(artefact) if settings.drift_window else None,
         drift_window=settings.drift_window,
+        has_cache=settings.cache_mib > 0,
     )
     return Model(
         inference,
@@ -90,6 +92,7 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         max_run_s=settings.max_run_ms / 1000,
         weight=settings.weight,
         most_runs=_most_runs(provider, settings),
+        cache=AnswerCache(settings.cache_mib << 20) if settings.cache_mib else None,
     )
 
 

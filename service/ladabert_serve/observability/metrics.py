@@ -62,6 +62,7 @@ KINDS: dict[str, Kind] = {
     "ladabert_requests_total": Kind(COUNTER, "Requests to inference routes.", ("model", "route", "status")),
     "ladabert_rejected_total": Kind(COUNTER, "Requests given up, by reason.", ("model", "reason")),
     "ladabert_predictions_total": Kind(COUNTER, "Predictions by best label.", ("model", "label")),
+    "ladabert_cache_total": Kind(COUNTER, "Inputs looked up in the cache of answers.", ("model", "result")),
     "ladabert_request_duration_seconds": Kind(
         HISTOGRAM, "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
     ),
@@ -172,6 +173,7 @@ class ModelMetrics:
         memory_bytes: int = 0,
         reference: Reference | None = None,
         drift_window: int = 0,
+        has_cache: bool = False,
     ) -> None:
         with metrics.noting() as keys:
             steps = ("tokenize", "queue", "inference")
@@ -184,6 +186,8 @@ class ModelMetrics:
             self.ready_changed: Callable[[float], None] = metrics.gauge("ladabert_model_ready", name).set
             self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
             self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
+            results = ("hit", "miss") if has_cache else ()
+            self.cache = {result: metrics.counter("ladabert_cache_total", name, result) for result in results}
             self.live: LiveWindow | None = None
             if reference is not None:
                 self.live = metrics.live_window(name, version, reference, drift_window)
