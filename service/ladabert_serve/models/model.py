@@ -237,7 +237,7 @@ class Model:
         found = {index: known for index, known in found.items() if question.truncate or not known.truncated}
         self.metrics.cache["hit"].inc(len(found))
         self.metrics.cache["miss"].inc(len(keys) - len(found))
-        return question._replace(known=found)
+        return question._replace(known=found) if found else question
 
     def _report_health(self, healthy: bool) -> None:
         if not self._draining:
