@@ -236,6 +236,18 @@ class Settings(BaseSettings):
         description="Memory in MiB, per worker and model, for the answers to inputs that come again. It holds keyed "
         "hashes and no text, but a caller can tell by the time whether an input was sent before. 0: no cache.",
     )
+    shadow_model: str | None = Field(
+        default=None,
+        description="Another served model, the shadow, which computes a share of the default model's texts as well, in "
+        "idle time; the metrics say how far the two agree. Its labels have to be the same. The file of model_settings "
+        "can name the shadows of other models. Unset: none.",
+    )
+    shadow_rate: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the texts that the shadow computes, too, as far as there is time.",
+    )
     drift_window: int = Field(
         default=10000,
         ge=0,
@@ -304,7 +316,11 @@ class Settings(BaseSettings):
     access_log: bool = Field(
         default=False, description="Write one log line for each request: its id, status and the time of each step."
     )
-    log_texts: bool = Field(default=False, description="Also write the texts of a request into its log line.")
+    log_texts: bool = Field(
+        default=False,
+        description="Also write the texts of a request into its log line, and keep those on which model and shadow "
+        "disagree.",
+    )
     trace_endpoint: str | None = Field(
         default=None,
         description="OTLP/HTTP address for OpenTelemetry traces, as in http://collector:4318/v1/traces (needs the "

@@ -5,7 +5,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from ladabert_serve.models.cache import AnswerCache, Known
@@ -21,6 +21,9 @@ from ladabert_serve.scheduling.turns import Lane
 from ladabert_serve.scheduling.workload import Workload
 
 logger = logging.getLogger(__name__)
+
+# Of what is computed in idle time: one text a run, so that a caller who comes meanwhile waits for one text at most.
+IDLE_LIMITS = BatchLimits(1, 1 << 20, 0.0, 1 << 20, 1 << 30, float("inf"), 1)
 
 
 class Question(NamedTuple):
@@ -51,6 +54,21 @@ ModelTicket = Ticket[Question, Tokens, Logits]
 ModelBatcher = Batcher[Question, Tokens, Logits]
 
 
+class Sampler(Protocol):
+    """Looks at answers beside the callers; all of it is quick."""
+
+    name: str  # of the model that it compares them with
+
+    def offer(self, question: Question, index: int, known: Known) -> None:
+        """Get one input of a question with what was answered."""
+
+    def close(self) -> None:
+        """Get nothing more."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was found, as JSON."""
+
+
 class Model:
     """Answers questions with one artefact; started and stopped by the repository.
 
@@ -68,6 +86,7 @@ class Model:
         weight: float = 1.0,
         most_runs: int | None = None,
         cache: AnswerCache | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         artefact = inference.artefact
         self.artefact = artefact
@@ -90,7 +109,10 @@ class Model:
             report=self._report_health,
             max_run_s=max_run_s,
         )
+        self.sampler = sampler
         self._cache = cache
+        self._idle_batcher: ModelBatcher | None = None
+        self._idle_workload: Workload[Tokens, Logits] | None = None
         self._questions = 0  # that are being answered
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
@@ -99,6 +121,11 @@ class Model:
     def name(self) -> str:
         """The model's name in requests."""
         return self.artefact.name
+
+    @property
+    def shadow_name(self) -> str | None:
+        """The name of the model that it is compared with."""
+        return None if self.sampler is None else self.sampler.name
 
     @property
     def precision(self) -> str:
@@ -127,9 +154,36 @@ class Model:
         self._loop = asyncio.get_running_loop()
         self._pool.add(self._workload)
 
+    def in_idle_time(self) -> ModelBatcher:
+        """Return the queue of questions that run while no caller of any model waits.
+
+        A ticket's `waiter` is called with the ticket once it is settled, by any thread. Called on the event loop.
+        """
+        if self._idle_batcher is None:
+            lane = Lane(self._pool.turns, most_runs=1, background=True)
+            self._idle_batcher = Batcher(IDLE_LIMITS, self._tokenize, _call_waiters, _Unobserved(), lane)
+            callers = self._workload
+            self._idle_workload = Workload(
+                f"{self.name} in idle time",
+                lane,
+                callers.run,
+                callers.probe,
+                callers.failure,
+                _ignore,
+                callers.max_run_s,
+            )
+            self._pool.add(self._idle_workload)
+            if self._draining:
+                self._idle_batcher.drain()
+        return self._idle_batcher
+
     def drain(self) -> None:
-        """Admit nothing from now on."""
+        """Admit nothing from now on, and drop what no caller waits for."""
         self._draining = True
+        if self.sampler is not None:
+            self.sampler.close()
+        if self._idle_batcher is not None:
+            self._idle_batcher.abort()
         self.metrics.ready_changed(0)
         self.batcher.drain()
 
@@ -142,6 +196,8 @@ class Model:
         self.drain()
         self.abort()
         self._pool.remove(self._workload)
+        if self._idle_workload is not None:
+            self._pool.remove(self._idle_workload)
 
     def free(self) -> None:
         """Give back graph and tokenizer after the last answer.
@@ -150,6 +206,8 @@ class Model:
         there at the start.
         """
         del self.batcher.lane.work, self.batcher, self._workload, self.tokenizer
+        if self._idle_batcher is not None:
+            del self._idle_batcher.lane.work, self._idle_batcher, self._idle_workload
 
     async def classify(
         self,
@@ -194,6 +252,8 @@ class Model:
             if self._cache is not None:
                 self._cache.put(keys[index], known)
             predictions.append(self._predict(question, known))
+            if self.sampler is not None:
+                self.sampler.offer(question, index, known)
             if len(predictions) % TEXTS_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # other requests get their turn
         return predictions
@@ -323,6 +383,25 @@ class Model:
 
 def _known(tokens: Tokens, logits: Logits) -> Known:
     return Known(logits, len(tokens.ids), tokens.truncated)
+
+
+class _Unobserved:
+    """Observes a batcher that no metric is about."""
+
+    def queue_depth_changed(self, depth: int) -> None:
+        """Ignore."""
+
+    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
+        """Ignore."""
+
+
+def _ignore(_: bool) -> None:
+    """Ignore the health of runs in idle time: whoever waits for them counts those that failed."""
+
+
+def _call_waiters(tickets: Sequence[ModelTicket]) -> None:
+    for ticket in tickets:
+        ticket.waiter(ticket)
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

@@ -25,6 +25,8 @@ KEYS = (
     "max_queue_ms",
     "max_run_ms",
     "cache_mib",
+    "shadow_model",
+    "shadow_rate",
 )
 
 

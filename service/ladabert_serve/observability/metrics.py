@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
 from ladabert_serve.observability.drift import LIVE, Drift, LiveWindow, Reference
+from ladabert_serve.observability.shadow_metrics import ShadowMetrics
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
@@ -37,6 +38,7 @@ DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms
 COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
 TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
 RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+DIVERGENCE_BUCKETS_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 
 
@@ -82,6 +84,20 @@ KINDS: dict[str, Kind] = {
     ),
     "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
     "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
+    "ladabert_shadow_agreement_total": Kind(
+        COUNTER, "Texts compared, by the model's label.", ("model", "shadow", "label", "agrees")
+    ),
+    "ladabert_shadow_confusion_total": Kind(
+        COUNTER, "Texts compared, by both labels.", ("model", "shadow", "label", "shadow_label")
+    ),
+    "ladabert_shadow_dropped_total": Kind(COUNTER, "Texts sampled and not compared.", ("model", "reason")),
+    "ladabert_shadow_waiting": Kind(GAUGE, "Texts sampled that wait for the shadow.", ("model",)),
+    "ladabert_shadow_divergence_nats": Kind(
+        HISTOGRAM,
+        "KL divergence of the model's scores from the shadow's.",
+        ("model", "shadow"),
+        DIVERGENCE_BUCKETS_NATS,
+    ),
     "ladabert_drift": Kind(
         GAUGE, "Distance of the last answers from those on the evaluation's rows.", ("model", "of", "distance")
     ),
@@ -174,6 +190,7 @@ class ModelMetrics:
         reference: Reference | None = None,
         drift_window: int = 0,
         has_cache: bool = False,
+        shadow: str | None = None,
     ) -> None:
         with metrics.noting() as keys:
             steps = ("tokenize", "queue", "inference")
@@ -188,6 +205,7 @@ class ModelMetrics:
             self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
             results = ("hit", "miss") if has_cache else ()
             self.cache = {result: metrics.counter("ladabert_cache_total", name, result) for result in results}
+            self.shadow = None if shadow is None else ShadowMetrics(metrics, name, shadow, labels)
             self.live: LiveWindow | None = None
             if reference is not None:
                 self.live = metrics.live_window(name, version, reference, drift_window)
@@ -199,6 +217,9 @@ class ModelMetrics:
     def leave_gauges(self) -> None:
         """Leave the gauges to the model that has replaced this one."""
         self.queue_depth_changed = self.ready_changed = _ignore
+        if self.shadow is not None:
+            self.shadow.waiting_changed(0)
+            self.shadow.waiting_changed = _ignore
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
         """Count a batch that a runner took."""
