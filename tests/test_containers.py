@@ -50,7 +50,19 @@ def labels_of_each_metric() -> dict[str, set[str]]:
     """Return every sample name that a server with one model exposes, and its labels."""
     metrics = Metrics(["/classify"])
     reference = Reference({"labels": [1, 1], "scores": [1] * 20, "lengths": [1] * 16})
-    ModelMetrics(metrics, "a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"), reference=reference, drift_window=1)
+    ModelMetrics(
+        metrics,
+        "a",
+        "1",
+        "fp32",
+        2.0,
+        "cpu",
+        ("NEGATIVE", "POSITIVE"),
+        reference=reference,
+        drift_window=1,
+        has_cache=True,
+        shadow="b",
+    )
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

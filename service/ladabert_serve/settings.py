@@ -136,8 +136,8 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="A second port for /metrics, /docs, /openapi.json and /v2/repository, which then leave the main "
-        "one; health answers on both. 0 picks a free one. Unset: no second port.",
+        description="A second port for /metrics, /docs, /openapi.json, /v2/repository and /models/{name}/shadow, which "
+        "then leave the main one; health answers on both. 0 picks a free one. Unset: no second port.",
     )
     admin_host: str = Field(default="127.0.0.1", description="Address of the second port.")
     root_path: Annotated[str | None, AfterValidator(_check_root_path)] = Field(
