@@ -36,6 +36,7 @@ MEASURES = {
     "repository": "repository",
     "routes": "routes",
     "cache": "cache",
+    "shadow": "shadow",
     "scoring": "scoring",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",
