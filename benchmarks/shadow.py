@@ -102,8 +102,8 @@ def sections(results: Results) -> dict[str, str]:
     model, shadow, rate, seconds = (results.settings[name] for name in ("model", "shadow", "rate", "seconds"))
     told = (
         f"Model `{model}`, shadow `{shadow}`, rate {rate:g}, {len(ratios)} rounds of {seconds:g} s. "
-        f"p99 with a shadow over without: **{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f} by "
-        f"round). Measured by {results.told()}, on {results.origin['machine']}, which also made the load.\n\n"
+        f"p99 with a shadow over without: **{statistics.median(ratios):.2f}** ({min(ratios):.2f} to "
+        f"{max(ratios):.2f} by round). Measured by {results.told()}, on {results.origin['machine']}, which also made the load.\n\n"
     )
     return {"shadow": told + table(["server", "requests/s offered", "p50 ms", "p99 ms", "compared", "dropped"], lines)}
 
