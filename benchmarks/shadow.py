@@ -1,4 +1,4 @@
-"""What a shadow costs callers: the p99 of servers with and without one, at 80 % of what the server can answer.
+"""What a shadow costs callers: the p99 of servers with and without one, at four fifths of what the server can answer.
 
 python -m benchmarks shadow [--rounds 9] [--seconds 10] [--quick] [--write]
 
@@ -103,7 +103,8 @@ def sections(results: Results) -> dict[str, str]:
     told = (
         f"Model `{model}`, shadow `{shadow}`, rate {rate:g}, {len(ratios)} rounds of {seconds:g} s. "
         f"p99 with a shadow over without: **{statistics.median(ratios):.2f}** ({min(ratios):.2f} to "
-        f"{max(ratios):.2f} by round). Measured by {results.told()}, on {results.origin['machine']}, which also made the load.\n\n"
+        f"{max(ratios):.2f} by round). Measured by {results.told()}, on {results.origin['machine']}, which also made "
+        "the load.\n\n"
     )
     return {"shadow": told + table(["server", "requests/s offered", "p50 ms", "p99 ms", "compared", "dropped"], lines)}
 
