@@ -107,7 +107,7 @@ def cut(
 ) -> BertForSequenceClassification:
     """Return a student of random weights."""
     torch.manual_seed(0)
-    shaped = narrow(teacher, structure, {}).model
+    shaped = narrow(teacher, structure).model
     set_activation(shaped, structure)
     student = Student(shaped, teacher_parameters=count_parameters(teacher).total)
     student.cut_at_random(shares(shaped), structure.rank_multiple)

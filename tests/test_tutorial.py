@@ -1,4 +1,4 @@
-"""The tutorial, executed: a tiny teacher and made-up rows become an answer over HTTP, by the page's own commands."""
+"""The tutorial, executed: a tiny DistilBERT and a CSV of Excel's become an answer over HTTP, by the page's commands."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from ladabert_compress.teacher.folder import TeacherCard, save_teacher
-from tests.compression.conftest import labelled_texts, one_thread, tiny_config, tokenizer  # noqa: F401 - fixtures
+from tests.compression.conftest import labelled_texts, one_thread  # noqa: F401 - a fixture
+from tests.compression.teacher.families import FAMILIES, family_tokenizer
 from tests.service.test_server import started
 from tests.test_docs import REPOSITORY
 
@@ -40,30 +40,35 @@ def block(language: str) -> str:
     return str(found)
 
 
-def write_teacher(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:  # noqa: F811
-    """A random BERT of two layers, after a few steps in which it learns the labels."""
+def write_teacher(folder: Path) -> None:
+    """A random DistilBERT of two layers, after a few steps in which it learns the labels, as its users have it."""
     torch.manual_seed(0)
-    config = tiny_config()
-    config.max_position_embeddings = 128  # the recipes read as many tokens
-    model = BertForSequenceClassification(config)
+    tokenizer = family_tokenizer("distilbert")
+    names = {0: "negative", 1: "positive"}
+    positions = 128  # which the recipes read
+    sizes = FAMILIES["distilbert"] | {"vocab_size": len(tokenizer), "max_position_embeddings": positions}
+    model = DistilBertForSequenceClassification(DistilBertConfig(**sizes, id2label=names))
     data = labelled_texts(100)
-    encoded = tokenizer(list(data.texts), padding=True, return_tensors="pt", return_token_type_ids=True)
+    encoded = tokenizer(list(data.texts), padding=True, return_tensors="pt", return_token_type_ids=False)
     labels = torch.tensor([int(label == "positive") for label in data.labels])
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(60):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(**encoded).logits, labels).backward()
         optimiser.step()
-    save_teacher(folder, model, tokenizer, TeacherCard("tiny", "random", "Apache-2.0"), {})
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_rows(path: Path) -> None:
-    """Rows under the header that the page shows."""
-    data = labelled_texts(ROWS)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(block("csv").splitlines()[0].split(","))
+    """Rows under the header that the page shows, with what Excel adds: a byte order mark, CRLF, lines without text."""
+    data, header = labelled_texts(ROWS), block("csv").splitlines()[0].split(";")
+    assert header == ["Text", "Label"]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(header)
         writer.writerows(zip(data.texts, data.labels, strict=True))
+        file.write(";\r\n\r\n")
 
 
 def run_in(folder: Path, command: str) -> str:
@@ -93,19 +98,14 @@ def run_in(folder: Path, command: str) -> str:
     return done.stdout
 
 
-def test_the_tutorial_leads_from_a_folder_and_a_csv_to_an_answer_over_http(
-    tmp_path: Path,
-    tokenizer: PreTrainedTokenizerFast,  # noqa: F811
-) -> None:
-    write_teacher(tmp_path / "teacher", tokenizer)
+def test_three_commands_lead_from_a_folder_and_a_csv_to_an_answer_over_http(tmp_path: Path) -> None:
+    write_teacher(tmp_path / "teacher")
     write_rows(tmp_path / "reviews.csv")
-    *before, serve, curl = (command for command in commands() if not command.startswith(INSTALLS))
-    printed = [run_in(tmp_path, command) for command in before]
-
-    lines = {name: (tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("train.csv", "dev.csv")}
-    assert all(rows[0] == "text,label" for rows in lines.values())
-    assert sum(map(len, lines.values())) == ROWS + 2
-    assert "all as the manifest says" in printed[-1]
+    compress, serve, curl, *looks = (command for command in commands() if not command.startswith(INSTALLS))
+    printed = run_in(tmp_path, compress)
+    assert f"--train: {ROWS} rows; columns Text, Label" in printed
+    assert "ladabert-serve --models my-models" in printed.splitlines()[-1]
+    assert "all as the manifest says" in [run_in(tmp_path, command) for command in looks][-1]
 
     program, *options = shlex.split(serve)
     assert (program, options[0]) == ("ladabert-serve", "--models")

@@ -87,6 +87,9 @@ class ScratchLearner:
             "hidden": torch.stack(hidden).sum(),
         }
 
+    def after_backward(self) -> None:
+        """Nothing is masked."""
+
     def after_update(self) -> None:
         """Nothing is masked."""
 

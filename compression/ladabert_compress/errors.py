@@ -6,7 +6,7 @@ CompressionError        the command ends with exit code 2 and this one line
 ├── TeacherError        the teacher's folder is missing, of another architecture, or not in safetensors
 ├── RecipeError         a recipe has an unknown key, a value out of range, or a budget that cannot be met
 ├── CheckpointError     an interrupted run cannot be continued from what is on disk
-├── DivergenceError     a loss is no number any more
+├── DivergenceError     a loss is no number any more, or processes that share a run have other weights
 ├── StoppedError        Ctrl-C or SIGTERM ended a run, which can be continued; not an error, but the end of the command
 └── ExportError         the exported graph does not compute what the student computes
 """
@@ -39,7 +39,7 @@ class CheckpointError(CompressionError):
 
 
 class DivergenceError(CompressionError):
-    """A loss is no number any more."""
+    """A loss is no number any more, or the processes of a run have other weights than one another."""
 
 
 class StoppedError(CompressionError):

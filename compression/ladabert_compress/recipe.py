@@ -56,6 +56,8 @@ class FactorisationRecipe:
 class StructureRecipe:
     """The student's shape beside its ranks; the defaults are the teacher's own."""
 
+    layers: Share = 1.0
+    """Share of the layers that stay, evenly spread, the last one among them; each learns from the one it was."""
     heads: Share = 1.0
     """Share of every layer's attention heads that stay; the others are taken out whole."""
     neurons: Share = 1.0
@@ -140,6 +142,8 @@ class DistillationRecipe:
     """Weight of the layer outputs' MSE."""
     prediction_weight: Weight = 1.0
     """Weight of the logits' soft cross-entropy."""
+    relation_weight: Weight = 0.0
+    """Weight of the divergence of the last layer's relations between tokens, by query, key and value (MiniLMv2)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The student's dropout; the teacher has none."""
 
@@ -151,6 +155,9 @@ class AugmentRecipe:
     joined_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the rows that get one or two others appended, drawn anew in each pass; steps take longer, as rows do.
     A search does without."""
+    replaced_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the words of one token that give way to near ones in the teacher's word embeddings, drawn anew in each
+    pass. A search does without."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -161,7 +168,7 @@ class ExportRecipe:
     """What int8 may lose on dev: accuracy, or where labels are rare, macro_f1 or matthews."""
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
     """What int8 may lose of the metric against fp32, on the labels of dev or, where it has none, the teacher's; beyond
-    it int8 is refused."""
+    it by more than a standard error, int8 is refused."""
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
     """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
     fp32."""

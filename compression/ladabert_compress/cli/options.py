@@ -140,6 +140,7 @@ def _number(kind: type[Number], fits: Callable[[Number], bool], expected: str) -
 
 positive = _number(int, lambda value: value >= 1, "a whole number from 1")
 whole = _number(int, lambda value: value >= 0, "a whole number from 0")
+not_negative = _number(float, lambda value: 0 <= value < float("inf"), "a number from 0")
 positive_number = _number(float, lambda value: 0 < value < float("inf"), "a number over 0")
 share = _number(float, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 

@@ -33,6 +33,11 @@ class Batch:
         tensors = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
         return Batch(*(tensor.to(device) for tensor in tensors))
 
+    def twice(self) -> Batch:
+        """All rows, and then all of them again."""
+        tensors = (self.input_ids, self.attention_mask, self.token_type_ids, self.labels)
+        return Batch(*(torch.cat([tensor, tensor]) for tensor in tensors))
+
 
 @dataclass(frozen=True)
 class EncodedTexts:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ladabert_compress.data.batches import Labels
-from ladabert_compress.measure.predictions import Logits, decide, divergence, macro_f1, matthews, share_of_equal_rows
+from ladabert_compress.measure.predictions import (
+    Logits,
+    Predictions,
+    decide,
+    divergence,
+    macro_f1,
+    matthews,
+    share_of_equal_rows,
+)
 from ladabert_compress.measure.reliability import expected_calibration_error
+
+METRICS: Mapping[str, Callable[[Predictions, Predictions], float]] = {
+    "accuracy": share_of_equal_rows,
+    "macro_f1": macro_f1,
+    "matthews": matthews,
+}
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -41,3 +57,17 @@ def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, 
         macro_f1(predictions, truth),
         matthews(predictions, truth),
     )
+
+
+def standard_error_of_loss(metric: str, before: Logits, after: Logits, labels: Labels) -> float:
+    """Of what ``after`` loses of the metric against ``before`` on these rows, by the bootstrap (Efron 1979).
+
+    Both are measured on the same rows each time, since they are right and wrong together.
+    """
+    truth, measure, generator = np.array(labels), METRICS[metric], np.random.default_rng(0)
+    one, other = decide(before, truth), decide(after, truth)
+    losses = []
+    for _ in range(RESAMPLES):
+        rows = generator.integers(len(truth), size=len(truth))
+        losses.append(measure(one[rows], truth[rows]) - measure(other[rows], truth[rows]))
+    return float(np.std(losses))

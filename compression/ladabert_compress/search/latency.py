@@ -54,7 +54,7 @@ def largest_within(
         narrowed, statistics = narrow_and_observe(teacher, data, recipe)
         shaped, energies = narrowed.model, statistics.energies
     else:
-        shaped, energies = narrow(teacher, recipe.structure, {}).model, {}
+        shaped, energies = narrow(teacher, recipe.structure).model, {}
     set_activation(shaped, recipe.structure)
     counts, parameters = count_parameters(shaped), count_parameters(teacher).total
     encoder = [matrix for matrix, _ in walk_matrices(shaped) if matrix.group == "encoder"]

@@ -70,14 +70,26 @@ def apply_masks(model: nn.Module) -> None:
         model.get_parameter(name).mul_(mask)
 
 
+def mask_gradients(model: nn.Module) -> None:
+    """Sets the gradients to zero of what the masks do not keep."""
+    for name, mask in masks_of(model).items():
+        gradient = model.get_parameter(name).grad
+        if gradient is not None:
+            gradient.mul_(mask)
+
+
 def keep_largest(score: Tensor, keep: int) -> Tensor:
     """True at the ``keep`` entries of largest score: exactly that many.
 
     Of equal scores, those that come first in memory order are kept.
     """
-    order = score.detach().flatten().sort(descending=True, stable=True).indices
-    mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-    mask[order[:keep]] = True
+    values = score.detach().flatten()
+    if keep == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    threshold = values.kthvalue(len(values) - keep + 1).values
+    mask = values > threshold
+    equal = (values == threshold).nonzero().flatten()
+    mask[equal[: keep - int(mask.sum())]] = True
     return mask.view(score.shape)
 
 

@@ -39,14 +39,13 @@ class Statistics:
 def narrow_and_observe(
     teacher: BertForSequenceClassification, data: EncodedTexts, recipe: Recipe
 ) -> tuple[Shaped, Statistics]:
-    """A copy of the teacher with the recipe's heads and neurons, and what training rows show of that copy.
+    """A copy of the teacher with the recipe's layers, heads and neurons, and what training rows show of that copy.
 
     Both are functions of the arguments alone, so that a run can resume.
     """
     seed, power = recipe.training.seed, recipe.pruning.embedding_frequency_power
     batches = [batch.to(teacher.device) for batch in sample_batches(data, SAMPLE_BATCHES, seed)]
-    is_narrower = min(recipe.structure.heads, recipe.structure.neurons) < 1
-    shaped = narrow(teacher, recipe.structure, input_moments(teacher, batches) if is_narrower else {})
+    shaped = narrow(teacher, recipe.structure, lambda model: input_moments(model, batches))
     model = shaped.model
     moments = input_moments(model, batches) if recipe.factorisation.error == "outputs" else {}
     counts = count_embedding_rows(model, data) if power else {}

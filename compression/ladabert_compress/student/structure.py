@@ -1,7 +1,7 @@
-"""The student's shape before its matrices are cut: its attention heads, its feed-forward neurons, their activation.
+"""The student's shape before its matrices are cut: its layers, their attention heads, neurons and activation.
 
-Low ranks do not make a layer narrower: it still computes every head's scores and every neuron's activation. Only taking
-heads and neurons out saves that work.
+Low ranks make no layer narrower, and no network shallower: it still computes every head's scores and every neuron's
+activation, one layer after the other. Only taking layers, heads and neurons out saves that work.
 
 The configuration keeps the teacher's number of heads, from which the size of a head follows. How many heads a layer has
 follows from its matrices.
@@ -10,7 +10,7 @@ follows from its matrices.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,23 @@ from ladabert_compress.student.factors import InputMoments, damped_covariance
 
 @dataclass(frozen=True)
 class Shaped:
-    """A narrower copy of the teacher; ``heads`` are, layer by layer, which of the teacher's heads stayed."""
+    """A smaller copy of the teacher.
+
+    ``layers`` are those of the teacher's that stayed, and ``heads``, for each of them, which of its heads did.
+    """
 
     model: BertForSequenceClassification
+    layers: tuple[int, ...]
     heads: tuple[tuple[int, ...], ...]
+
+
+Observe = Callable[[BertForSequenceClassification], Mapping[str, InputMoments]]
+
+
+def layers_kept(layers: int, recipe: StructureRecipe) -> tuple[int, ...]:
+    """Which of the teacher's layers stay, counted from 0: evenly spread, the last one among them."""
+    kept = max(1, round(recipe.layers * layers))
+    return tuple(index * layers // kept - 1 for index in range(1, kept + 1))
 
 
 def heads_kept(heads: int, recipe: StructureRecipe) -> int:
@@ -43,25 +56,29 @@ def neurons_kept(intermediate_size: int, recipe: StructureRecipe) -> int:
 
 
 @torch.no_grad()
-def narrow(
-    teacher: BertForSequenceClassification, recipe: StructureRecipe, moments: Mapping[str, InputMoments]
-) -> Shaped:
-    """A copy of the teacher with the recipe's share of every layer's attention heads and feed-forward neurons.
+def narrow(teacher: BertForSequenceClassification, recipe: StructureRecipe, observe: Observe | None = None) -> Shaped:
+    """A copy of the teacher with the recipe's share of layers, and of each one's attention heads and neurons.
 
-    The ones that change the layer's output most stay. The matrix that reads them is fitted anew by least squares, which
-    makes up for the others.
+    The heads and neurons that change their layer's output most stay. The matrix that reads them is fitted anew by least
+    squares, which makes up for the others.
 
     Args:
         teacher: stays as it is.
         recipe: the shares.
-        moments: of the inputs of every layer's ``attention.output.dense`` and ``output.dense``. A layer without them
-            keeps its first heads and neurons as they are, which is enough to time a student.
+        observe: finds the moments of the inputs of every layer's ``attention.output.dense`` and ``output.dense`` in the
+            model whose layers are out already. Without it the first heads and neurons stay as they are, which is
+            enough to time a student.
     """
     model = copy.deepcopy(teacher)
     config = model.config
+    layers = layers_kept(config.num_hidden_layers, recipe)
+    model.bert.encoder.layer = nn.ModuleList(model.bert.encoder.layer[index] for index in layers)
+    config.num_hidden_layers = len(layers)
+    is_narrower = min(recipe.heads, recipe.neurons) < 1
+    moments = observe(model) if observe is not None and is_narrower else {}
     heads, neurons = config.num_attention_heads, config.intermediate_size
     fewer_heads, fewer_neurons = heads_kept(heads, recipe), neurons_kept(neurons, recipe)
-    chosen = [tuple(range(heads))] * config.num_hidden_layers
+    chosen = [tuple(range(heads))] * len(layers)
     for index, layer in enumerate(_layers(model)):
         name = f"bert.encoder.layer.{index}"
         if fewer_heads < heads:
@@ -70,7 +87,7 @@ def narrow(
         if fewer_neurons < neurons:
             _take_neurons_out(layer, fewer_neurons, moments.get(f"{name}.output.dense"))
     config.intermediate_size = min(neurons, fewer_neurons)
-    return Shaped(model, tuple(chosen))
+    return Shaped(model, layers, tuple(chosen))
 
 
 def set_activation(model: BertForSequenceClassification, recipe: StructureRecipe) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from transformers import BertForSequenceClassification
+from torch import nn
 
 from ladabert_compress.errors import OptionError
 from ladabert_compress.teacher.folder import Teacher
 
 
-def weights_digest(model: BertForSequenceClassification) -> str:
+def weights_digest(model: nn.Module) -> str:
     """The sha256 over every parameter's bytes in the model's order, in hexadecimal."""
     digest = hashlib.sha256()
     for parameter in model.parameters():

@@ -46,6 +46,9 @@ class Learner(Protocol):
     def before_step(self, step: int, optimiser: torch.optim.Optimizer) -> bool:
         """Changes the module at the steps of its plan; true when parameters were replaced."""
 
+    def after_backward(self) -> None:
+        """Takes out of the gradients what they must not change, before their norm is measured."""
+
     def after_update(self) -> None:
         """Restores what an optimiser step must not change, such as masked weights."""
 
@@ -83,7 +86,6 @@ def train(
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     resume: bool = False,
     run_id: str = "",
-    keep_best: bool = False,
     description: str = "train",
     curve: list[dict[str, float]] | None = None,
     rows_of_epoch: RowsOfEpoch | None = None,
@@ -104,7 +106,6 @@ def train(
         checkpoint_every_s: seconds between two of them, by ``clock``; the last step always has one.
         resume: continue from ``checkpoint`` where it exists.
         run_id: names the run's settings; a checkpoint of another run is refused.
-        keep_best: end with the weights of the best evaluation instead of the last.
         description: the progress bar's title.
         curve: filled with the running means of the losses at about 200 steps.
         rows_of_epoch: the rows of each epoch, as many as ``train_data`` has, in their place.
@@ -122,20 +123,20 @@ def train(
     history: list[dict[str, float]] = []
     curve = [] if curve is None else curve
     curve_every = max(1, total_steps // CURVE_POINTS)
-    best: dict[str, Tensor] = {}
     averages: dict[str, float] = {}
     start = 0
     saved = load_checkpoint(checkpoint, run_id, device, resume=resume) if checkpoint is not None else None
     if saved is not None:
         learner.restore_structure(saved["structure"])
         learner.module.load_state_dict(saved["model"])
+    processes.start_alike(learner.module)
     optimiser = make_optimiser(learner.module, config)
     if saved is not None:
         optimiser.load_state_dict(saved["optimiser"])
         restore_generators(saved["rng"], device)
         history, averages = saved["evaluations"], saved["averages"]
         curve[:] = saved["curve"]
-        best, start = saved["best"], saved["step"]
+        start = saved["step"]
     else:
         torch.manual_seed(config.seed)
 
@@ -165,6 +166,7 @@ def train(
             loss = torch.stack(list(losses.values())).sum()
             (weight * loss).backward()
             processes.sum_gradients(learner.module)
+            learner.after_backward()
             norm = nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
             optimiser.step()
             optimiser.zero_grad()
@@ -185,8 +187,6 @@ def train(
                 right = evaluate_accuracy(learner.result, dev_data, device)
                 history.append({"step": done, "accuracy": right, **averages})
                 tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
-                if keep_best and right >= max(entry["accuracy"] for entry in history):
-                    best = {name: value.clone() for name, value in learner.result.state_dict().items()}
             stopping = processes.anywhere(stop.signal_number > 0, device)
             due = stopping or done == total_steps or clock() - written_at >= checkpoint_every_s
             if checkpoint is not None and processes.is_first and due:
@@ -202,7 +202,6 @@ def train(
                         "evaluations": history,
                         "curve": curve,
                         "averages": averages,
-                        "best": best,
                     },
                 )
                 written_at = clock()
@@ -211,8 +210,6 @@ def train(
                     f"{description}: stopped after step {done:,} of {total_steps:,}",
                     stop.signal_number or signal.SIGTERM,  # it reached another process
                 )
-    if best:
-        learner.result.load_state_dict(best)
     learner.result.eval()
     return history
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ladabert_compress.errors import DivergenceError
+from ladabert_compress.teacher.identity import weights_digest
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -40,6 +43,30 @@ class Processes:
         torch.distributed.all_reduce(flat)
         for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
+
+    @torch.no_grad()
+    def start_alike(self, module: nn.Module) -> None:
+        """Gives every process the first one's weights, of which all must have the shapes."""
+        if self.count > 1:
+            for weight in (*module.parameters(), *module.buffers()):
+                torch.distributed.broadcast(weight.data, src=0)
+
+    def check_alike(self, module: nn.Module, where: str) -> None:
+        """Compares a digest of the weights: gradients of models that differ must not be added up.
+
+        Raises:
+            DivergenceError: in every process, where one has other weights than the first; it begins with ``where``.
+        """
+        if self.count == 1:
+            return
+        digests = [""] * self.count
+        torch.distributed.all_gather_object(digests, weights_digest(module))
+        others = [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]
+        if others:
+            raise DivergenceError(
+                f"{where}: process {', '.join(others)} has other weights than process 0; run all of them on machines "
+                "of one kind, with the same versions and files"
+            )
 
     def anywhere(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any of the processes: all of them learn it at the same step."""

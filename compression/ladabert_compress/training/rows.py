@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TypeVar
 
 import numpy as np
 
-from ladabert_compress.data.augmentation import join_rows
+from ladabert_compress.data.augmentation import WordNeighbours, join_rows, replace_words, word_neighbours
 from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.labels import no_targets, targets_of
 from ladabert_compress.data.overlaps import hold_out, hold_out_without_overlaps
@@ -106,16 +106,25 @@ def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) ->
     return RunRows(train_texts, train_data, dev_data, dev_labels, calibration_data)
 
 
-def joined_rows(teacher: Teacher, recipe: Recipe, texts: Texts) -> RowsOfEpoch | None:
-    """The training rows of each epoch, as the recipe joins them; ``None`` where it joins none."""
-    share, training = recipe.augment.joined_share, recipe.training
-    if not share:
+def augmented_rows(teacher: Teacher, recipe: Recipe, texts: Texts) -> RowsOfEpoch | None:
+    """The training rows of each epoch, as the recipe joins them and replaces words; ``None`` where it leaves them."""
+    joined, replaced, training = recipe.augment.joined_share, recipe.augment.replaced_share, recipe.training
+    if not joined and not replaced:
         return None
+
+    @cache
+    def neighbours() -> WordNeighbours:
+        rows, tokenizer = encode_unlabelled(teacher, texts, training.max_length), teacher.tokenizer
+        table = teacher.model.bert.embeddings.word_embeddings.weight
+        return word_neighbours(rows, tokenizer.get_vocab(), tokenizer.all_special_ids, table)
 
     @lru_cache(maxsize=1)  # the statistics read the first epoch before the loop does
     def rows_of_epoch(epoch: int) -> EncodedTexts:
-        joined = join_rows(texts, share, seed=training.seed, epoch=epoch)
-        return encode_unlabelled(teacher, joined, training.max_length)
+        longer = join_rows(texts, joined, seed=training.seed, epoch=epoch) if joined else texts
+        rows = encode_unlabelled(teacher, longer, training.max_length)
+        if not replaced:
+            return rows
+        return replace_words(rows, neighbours(), replaced, seed=training.seed, epoch=epoch)
 
     return rows_of_epoch
 

@@ -34,7 +34,7 @@ from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
-from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, Sources, divide_rows, joined_rows
+from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, Sources, augmented_rows, divide_rows
 
 HISTORY_FILE = "history.json"
 
@@ -120,11 +120,10 @@ def compress(
         ratio = processes.from_first(partial(find_ratio, teacher, rows.train))
         recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))
     epoch_steps = steps_per_epoch(len(rows.train), recipe.training.batch_size)
-    rows_of_epoch = joined_rows(teacher, recipe, rows.train_texts)
+    rows_of_epoch = augmented_rows(teacher, recipe, rows.train_texts)
     teacher.model.to(device)  # type: ignore[arg-type]
-    learner = LadaBertLearner(
-        teacher.model, recipe, epoch_steps, rows.train if rows_of_epoch is None else rows_of_epoch(0)
-    )
+    observed = rows.train if rows_of_epoch is None else rows_of_epoch(0)
+    learner = LadaBertLearner(teacher.model, recipe, epoch_steps, observed, processes)
     curve: list[dict[str, float]] = []
     history = train(
         learner,

@@ -101,6 +101,12 @@ def test_sts_b_has_scores(tmp_path: Path) -> None:
     assert (texts.texts, texts.pairs, scores_of("--train", texts)) == (("a",), ("b",), [3.75])
 
 
+def test_sts_b_with_three_columns_is_a_pair_with_scores(tmp_path: Path) -> None:
+    rows = (("sentence1", "sentence2", "score"), ("a", "b", "3.750"), ("c", "d", "0"))
+    texts = read_labelled_texts(file_of(tmp_path, "a.tsv", *rows))
+    assert (texts.texts, texts.pairs, scores_of("--train", texts)) == (("a", "c"), ("b", "d"), [3.75, 0.0])
+
+
 def test_cola_without_a_header_is_refused_with_the_names_to_add(tmp_path: Path) -> None:
     source = file_of(tmp_path, "a.tsv", ("x1", "1", "", "the film is warm"), ("x1", "0", "*", "film the warm is"))
     with pytest.raises(DataError, match="CoLA's files lack it: source, label, star, sentence"):

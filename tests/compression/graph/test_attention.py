@@ -30,7 +30,7 @@ def student(ranks: list[int], heads: float = 1.0) -> BertForSequenceClassificati
     model: BertForSequenceClassification = BertForSequenceClassification._from_config(
         tiny_config(), attn_implementation="eager"
     )
-    model = narrow(model, StructureRecipe(heads=heads), {}).model
+    model = narrow(model, StructureRecipe(heads=heads)).model
     for layer in model.bert.encoder.layer:
         for part, rank in zip(PARTS, ranks, strict=True):
             if rank:

@@ -21,7 +21,14 @@ from ladabert_compress.recipe import Recipe, StructureRecipe
 from ladabert_compress.student.factors import InputMoments, damped_covariance
 from ladabert_compress.student.moments import input_moments
 from ladabert_compress.student.saved import load_student
-from ladabert_compress.student.structure import choose_heads, heads_kept, narrow, neurons_kept, set_activation
+from ladabert_compress.student.structure import (
+    choose_heads,
+    heads_kept,
+    layers_kept,
+    narrow,
+    neurons_kept,
+    set_activation,
+)
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts, models_folder
@@ -46,7 +53,7 @@ def test_neurons_are_taken_out_whole_and_the_rest_stand_in_for_them(tiny_bert: B
             outer = tiny_bert.get_parameter(f"bert.encoder.layer.{index}.output.dense.weight")
             outer[:, :32] *= 3  # the first of each pair is the one that moves the output more
     batch = random_batch(tiny_bert, 64)
-    narrowed = narrow(tiny_bert, StructureRecipe(neurons=0.5), input_moments(tiny_bert, [batch])).model
+    narrowed = narrow(tiny_bert, StructureRecipe(neurons=0.5), lambda model: input_moments(model, [batch])).model
     assert narrowed.config.intermediate_size == 32
     assert narrowed.get_parameter("bert.encoder.layer.0.intermediate.dense.weight").shape == (32, 32)
     expected, actual = logits_of(tiny_bert, batch), logits_of(narrowed, batch)
@@ -61,7 +68,7 @@ def test_heads_are_taken_out_whole_and_the_rest_stand_in_for_them(tiny_bert: Ber
                 parameter = tiny_bert.get_parameter(f"bert.encoder.layer.{index}.attention.self.{part}.{name}")
                 parameter[16:] = parameter[:16]
     batch = random_batch(tiny_bert, 64)
-    narrowed = narrow(tiny_bert, StructureRecipe(heads=0.5), input_moments(tiny_bert, [batch]))
+    narrowed = narrow(tiny_bert, StructureRecipe(heads=0.5), lambda model: input_moments(model, [batch]))
     assert [{head % 2 for head in heads} for heads in narrowed.heads] == [{0, 1}, {0, 1}]
     for part, shape in (("self.query", (16, 32)), ("self.value", (16, 32)), ("output.dense", (32, 16))):
         assert narrowed.model.get_parameter(f"bert.encoder.layer.1.attention.{part}.weight").shape == shape
@@ -92,10 +99,40 @@ def test_no_other_single_head_is_missed_less(seed: int, count: int, size: int) -
 
 
 def test_a_whole_share_leaves_everything_as_it_is(tiny_bert: BertForSequenceClassification) -> None:
-    same = narrow(tiny_bert, StructureRecipe(), {})
+    same = narrow(tiny_bert, StructureRecipe())
     for name, parameter in tiny_bert.named_parameters():
         assert torch.equal(parameter, same.model.get_parameter(name))
-    assert same.heads == ((0, 1, 2, 3),) * 2
+    assert (same.layers, same.heads) == ((0, 1), ((0, 1, 2, 3),) * 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "share", "kept"),
+    [(6, 0.5, (1, 3, 5)), (6, 0.34, (2, 5)), (12, 0.5, (1, 3, 5, 7, 9, 11)), (6, 0.67, (0, 2, 3, 5)), (2, 0.01, (1,))],
+)
+def test_layers_that_stay_are_spread_evenly_and_the_last_is_among_them(
+    layers: int, share: float, kept: tuple[int, ...]
+) -> None:
+    assert layers_kept(layers, StructureRecipe(layers=share)) == kept
+
+
+def test_a_layer_that_stays_is_the_teachers_and_learns_from_it(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts
+) -> None:
+    with torch.no_grad():  # the first layer hands on what it reads: a network without it computes the same
+        for name, parameter in tiny_bert.named_parameters():
+            if name.startswith(("bert.embeddings.LayerNorm", "bert.encoder.layer.0.")):
+                parameter.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
+    recipe = replace(
+        tiny_recipe,
+        structure=StructureRecipe(layers=0.5),
+        budget=replace(tiny_recipe.budget, ratio=5.0),
+        distillation=replace(tiny_recipe.distillation, relation_weight=1.0),
+    )
+    learner = LadaBertLearner(tiny_bert, recipe, 4, encoded)
+    assert (learner.layers, learner.module.config.num_hidden_layers) == ((1,), 1)
+    losses = learner.losses(encoded.batch(range(8)))
+    assert all(losses[name].item() < 1e-8 for name in ("attention", "hidden", "relation")), losses
+    assert tiny_bert.config.num_hidden_layers == 2
 
 
 @pytest.mark.parametrize(("size", "share", "kept"), [(1536, 0.25, 384), (1536, 0.3, 464), (64, 0.25, 16), (6, 0.5, 3)])
@@ -137,8 +174,12 @@ def latency_recipe(recipe: Recipe, structure: StructureRecipe) -> Recipe:
 
 @pytest.mark.parametrize(
     "structure",
-    [StructureRecipe(neurons=0.5, activation="relu"), StructureRecipe(heads=0.25, neurons=0.5, rank_multiple=2)],
-    ids=["neurons", "heads and neurons"],
+    [
+        StructureRecipe(neurons=0.5, activation="relu"),
+        StructureRecipe(heads=0.25, neurons=0.5, rank_multiple=2),
+        StructureRecipe(layers=0.5, neurons=0.5),
+    ],
+    ids=["neurons", "heads and neurons", "layers and neurons"],
 )
 def test_a_narrow_student_reaches_its_ratio_and_is_loaded_and_exported_as_it_was(
     teacher_folder: Path, tiny_recipe: Recipe, tmp_path: Path, structure: StructureRecipe

@@ -197,3 +197,18 @@ def test_tokens_that_occur_more_often_keep_more_of_their_embedding(
     kept = masks_of(learner.module)["bert.embeddings.word_embeddings.left"].sum(dim=1).float()
     counts = learner.statistics.row_weights["bert.embeddings.word_embeddings"]
     assert kept[counts > 1].mean() > 2 * kept[counts == 1].mean()
+
+
+def test_the_moments_are_freed_when_the_ranks_are_final_and_not_before(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts
+) -> None:
+    learner = LadaBertLearner(tiny_bert, changed(tiny_recipe, factorisation={"error": "outputs"}), 4, encoded)
+    optimiser = torch.optim.AdamW(learner.module.parameters())
+    first, second, third = learner.timetable.starts  # in the first two of them ranks fall
+    learner.before_step(first, optimiser)
+    assert learner.statistics.moments
+    learner.before_step(second, optimiser)
+    assert not learner.statistics.moments
+    ranks = dict(learner.student.ranks)
+    learner.before_step(third, optimiser)
+    assert learner.student.ranks == ranks

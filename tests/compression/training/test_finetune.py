@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from ladabert_compress.data.batches import encode
+from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.labels import label_ids_of
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
@@ -13,7 +13,8 @@ from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.student.bert import head_activation
 from ladabert_compress.teacher.folder import load_teacher
-from ladabert_compress.training.finetune import FinetuneConfig, finetune, growing_average
+from ladabert_compress.training.finetune import FinetuneConfig, FinetuneLearner, finetune, growing_average
+from ladabert_compress.training.loop import set_dropout
 from tests.compression.conftest import WORDS, labelled_texts
 from tests.compression.teacher.families import save_family
 
@@ -27,7 +28,6 @@ def config(base: Path, **changes: object) -> FinetuneConfig:
         "source": "",
         "licence": "Apache-2.0",
         "epochs": 3,
-        "evaluations_per_epoch": 2,
         "average_decay": 0.99,
         "dropout": 0.1,
         "label_names": (),
@@ -81,6 +81,23 @@ def test_a_short_run_with_the_default_average_learns_as_much_as_its_last_weights
     )
     assert last > 0.8
     assert averaged >= last - 0.03
+
+
+def test_r_drop_weighs_how_far_two_passes_with_other_dropout_are_apart(
+    tiny_bert: BertForSequenceClassification, encoded: EncodedTexts
+) -> None:
+    batch = encoded.batch(range(16))
+
+    def terms(weight: float, dropout: float) -> dict[str, float]:
+        set_dropout(tiny_bert, dropout)
+        torch.manual_seed(0)
+        learner = FinetuneLearner(tiny_bert.train(), 0.9, weight)
+        return {name: loss.item() for name, loss in learner.losses(batch).items()}
+
+    assert terms(1.0, 0.3)["r_drop"] > 0
+    assert terms(4.0, 0.3)["r_drop"] == pytest.approx(4 * terms(1.0, 0.3)["r_drop"])
+    assert terms(4.0, 0.0)["r_drop"] == pytest.approx(0, abs=1e-7)
+    assert terms(4.0, 0.0)["loss"] == pytest.approx(terms(0.0, 0.0)["loss"])
 
 
 def test_rows_of_one_label_are_refused(teacher_folder: Path, tmp_path: Path) -> None:

@@ -153,6 +153,58 @@ def test_all_processes_stop_after_the_step_in_which_one_of_them_is_asked_to(
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
+ONE_DIFFERS = """
+import os, sys
+from pathlib import Path
+import torch
+from ladabert_compress.errors import DivergenceError
+from ladabert_compress.recipe import load_recipe
+from ladabert_compress.teacher.identity import weights_digest
+from ladabert_compress.training import run
+from ladabert_compress.training.distillation import LadaBertLearner
+from tests.compression.training.test_processes import texts_of_four_words
+
+rank, at_step = int(os.environ["RANK"]), int(sys.argv[1])
+
+class Different(LadaBertLearner):
+    step = 0
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.change(0)
+    def change(self, step):
+        if rank == 1 and step == at_step:
+            with torch.no_grad():
+                self.module.classifier.weight.add_(1.0)
+    def after_update(self):
+        super().after_update()
+        self.step += 1
+        self.change(self.step)
+
+run.LadaBertLearner = Different
+try:
+    result = run.compress(
+        Path("teacher"), load_recipe("tiny.toml"), texts_of_four_words(60), texts_of_four_words(24), Path("run"),
+        device_name="cpu",
+    )
+    Path(f"end-{rank}").write_text(weights_digest(result.student.model))
+except DivergenceError as error:
+    Path(f"end-{rank}").write_text(str(error))
+"""
+
+
+@pytest.mark.parametrize("at_step", [0, 3])
+def test_processes_start_with_the_weights_of_the_first_and_compare_them_at_each_shrink(
+    at_step: int, teacher_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_RECIPE, encoding="utf-8")
+    (tmp_path / "script.py").write_text(ONE_DIFFERS, encoding="utf-8")
+    finished = launch(tmp_path, "script.py", str(at_step))
+    assert finished.returncode == 0, finished.stderr
+    first, second = ((tmp_path / f"end-{rank}").read_text(encoding="utf-8") for rank in (0, 1))
+    assert first == second
+    assert first.startswith("iteration 2: process 1 has other weights than process 0") == (at_step == 3)
+
+
 def test_a_process_that_is_not_the_first_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
