@@ -16,9 +16,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from PIL import Image
 
-from tests.service.test_api_keys import KEY, UNKNOWN, hash_key
+from ladabert_serve.http.api_keys import format_line
+from tests.service.test_api_keys import KEY, UNKNOWN
 from tests.service.test_server import Process, started
 from tests.service.tiny_artefact import REPOSITORY, write_artefact
 
@@ -257,7 +257,7 @@ def test_a_server_that_is_gone_is_said_to_be_so(visit: Visit) -> None:
 @pytest.fixture(scope="module")
 def keyed(models: Path) -> Iterator[Process]:
     """Return a server that asks for keys, lets three requests through, and has its metrics on another port."""
-    line = f"team {hash_key(KEY.encode()).hex()} requests_per_second=0.001 burst=3"
+    line = format_line("team", KEY, ["classify"]) + " requests_per_second=0.001 burst=3"
     with started(models, "--admin-port", "0", "--root-path", "/api", LADABERT_API_KEYS=line) as process:
         yield process
 
@@ -399,6 +399,8 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
 
 def take_pictures() -> None:
     """Write the pictures of docs/how-to/playground.md, with the bundled models."""
+    from PIL import Image  # comes with matplotlib, which the oldest versions are tested without
+
     views: dict[str, dict[str, Any]] = {
         "light": {"color_scheme": "light", "viewport": {"width": 1100, "height": 980}},
         "dark": {"color_scheme": "dark", "viewport": {"width": 1100, "height": 980}},
@@ -415,6 +417,7 @@ def take_pictures() -> None:
                 page.get_by_role("button", name="Classify").click()
                 expect(page.locator("tbody tr")).to_have_count(2)
                 expect(page.locator("[data-gauge]").nth(1)).to_contain_text("ms")
+                page.evaluate("scrollTo(0, 0)")
                 picture = Image.open(io.BytesIO(page.screenshot(full_page=name != "narrow")))
                 picture.quantize().save(REPOSITORY / f"docs/images/playground-{name}.png", optimize=True)
 
