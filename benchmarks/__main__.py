@@ -44,7 +44,11 @@ MEASURES = {
     "bert-base-sizes": "bert_base_sizes",
 }
 PREPARES = {"artefact": "artefact", "environments": "serving.environments"}  # add_options(parser) and prepare(options)
-KEPT = {"attacks": "attacks", "frontier-scout": "frontier"}  # sections(results) alone: measured by other programs
+KEPT = {
+    "attacks": "attacks",
+    "frontier-scout": "frontier",
+    "frontier-levers": "frontier_levers",
+}  # sections(results) alone: measured by other programs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
