@@ -11,6 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PYTEST := -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
 OLDEST := .lower-bounds
 export ORT_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: help serve test test-fast check attack lower-bounds format clean
 
