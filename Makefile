@@ -10,6 +10,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Tests of one group, such as those that start servers, follow each other; everything else runs beside them.
 PYTEST := -m pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
 OLDEST := .lower-bounds
+KUBECTL := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(BIN)/kubectl)
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -21,7 +22,7 @@ help:  ## list what make can do
 serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
 	$(BIN)/ladabert-serve --host $(HOST) --port $(PORT) --workers $(WORKERS) --models $(MODELS)
 
-test: $(VENV)/development check  ## all checks and tests
+test: $(VENV)/development check $(KUBECTL)  ## all checks and tests
 	$(BIN)/python $(PYTEST)
 
 test-fast: $(VENV)/development  ## the tests that start no server and train nothing, under a minute
@@ -60,6 +61,10 @@ $(VENV)/development: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(PIP) install --constraint constraints.txt --editable '.[compression,dev]'
 	touch $@ $(VENV)/serving
+
+# kubectl builds the overlays of deploy/kubernetes. Without it, elsewhere than on Linux on x86-64, these tests are skipped.
+$(BIN)/kubectl: tests/kubectl.py | $(BIN)/python
+	$(BIN)/python -m tests.kubectl $@
 
 # numpy's oldest version has no build for Python 3.13 and newer.
 $(OLDEST)/installed: pyproject.toml tests/lower_bounds.py
