@@ -35,6 +35,8 @@ MEASURES = {
     "commits": "commits",
     "repository": "repository",
     "routes": "routes",
+    "cache": "cache",
+    "shadow": "shadow",
     "scoring": "scoring",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",

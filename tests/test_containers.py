@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ladabert_serve.observability.drift import Reference
 from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.routes.metrics import router as metrics_router
 from ladabert_serve.server.server import HARD_STOP_S
@@ -48,7 +49,20 @@ def image_environment() -> dict[str, str]:
 def labels_of_each_metric() -> dict[str, set[str]]:
     """Return every sample name that a server with one model exposes, and its labels."""
     metrics = Metrics(["/classify"])
-    ModelMetrics(metrics, "a", "1", "fp32", 2.0, "cpu", ("NEGATIVE", "POSITIVE"))
+    reference = Reference({"labels": [1, 1], "scores": [1] * 20, "lengths": [1] * 16})
+    ModelMetrics(
+        metrics,
+        "a",
+        "1",
+        "fp32",
+        2.0,
+        "cpu",
+        ("NEGATIVE", "POSITIVE"),
+        reference=reference,
+        drift_window=1,
+        has_cache=True,
+        shadow="b",
+    )
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

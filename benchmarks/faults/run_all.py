@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import callers, connections, load, runs, scrapes, signals
+from benchmarks.faults import callers, connections, load, runs, scrapes, shadow, signals
 from benchmarks.faults.report import Options, Report
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, origin
@@ -31,6 +31,7 @@ FAULTS: dict[str, Callable[[Options], Coroutine[Any, Any, Report]]] = {
     "soak": load.soak,
     "sizes": load.sizes,
     "metrics": scrapes.metrics,
+    "shadow": shadow.shadow,
 }
 
 

@@ -136,8 +136,8 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="A second port for /metrics, /docs, /openapi.json and /v2/repository, which then leave the main "
-        "one; health answers on both. 0 picks a free one. Unset: no second port.",
+        description="A second port for /metrics, /docs, /openapi.json, /v2/repository and /models/{name}/shadow, which "
+        "then leave the main one; health answers on both. 0 picks a free one. Unset: no second port.",
     )
     admin_host: str = Field(default="127.0.0.1", description="Address of the second port.")
     root_path: Annotated[str | None, AfterValidator(_check_root_path)] = Field(
@@ -229,6 +229,32 @@ class Settings(BaseSettings):
         description="Longest run of the graph. A longer one counts as hung: its callers get 503 and its runner is "
         "replaced.",
     )
+    cache_mib: int = Field(
+        default=0,
+        ge=0,
+        le=1048576,
+        description="Memory in MiB, per worker and model, for the answers to inputs that come again. It holds keyed "
+        "hashes and no text, but a caller can tell by the time whether an input was sent before. 0: no cache.",
+    )
+    shadow_model: str | None = Field(
+        default=None,
+        description="Another served model, the shadow, which computes a share of the default model's texts as well, in "
+        "idle time; the metrics say how far the two agree. Its labels have to be the same. The file of model_settings "
+        "can name the shadows of other models. Unset: none.",
+    )
+    shadow_rate: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the texts that the shadow computes, too, as far as there is time.",
+    )
+    drift_window: int = Field(
+        default=10000,
+        ge=0,
+        le=1000000,
+        description="Last answers, per worker and model, that ladabert_drift compares with the evaluation's rows. "
+        "0: no comparison.",
+    )
     max_body_bytes: int = Field(
         default=2097152, ge=1, description="Largest request body, in bytes; a larger one gets 413."
     )
@@ -290,7 +316,11 @@ class Settings(BaseSettings):
     access_log: bool = Field(
         default=False, description="Write one log line for each request: its id, status and the time of each step."
     )
-    log_texts: bool = Field(default=False, description="Also write the texts of a request into its log line.")
+    log_texts: bool = Field(
+        default=False,
+        description="Also write the texts of a request into its log line, and keep those on which model and shadow "
+        "disagree.",
+    )
     trace_endpoint: str | None = Field(
         default=None,
         description="OTLP/HTTP address for OpenTelemetry traces, as in http://collector:4318/v1/traces (needs the "

@@ -87,6 +87,7 @@ def test_openapi_is_complete(server: Server) -> None:
     assert statuses == {
         "/models": {"200"},
         "/models/{name}": {"200", "404"},
+        "/models/{name}/shadow": {"200", "403", "404"},
         "/health/live": {"200", "503"},
         "/health/ready": {"200", "503"},
         "/metrics": {"200", "503"},

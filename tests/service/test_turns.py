@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.ticket import Preparation, Ticket
-from ladabert_serve.scheduling.turns import ACTIVE_S, SLOW_FACTOR, Lane, Turn, Turns
+from ladabert_serve.scheduling.turns import ACTIVE_S, PAUSE_FACTOR, SLOW_FACTOR, Lane, Turn, Turns
 
 LIMITS = BatchLimits(1, 100, 0.5, 100000, 1000000, 1e9, 100)
 NumberTicket = Ticket[int, int, int]
@@ -25,9 +25,9 @@ def prepare(number: int) -> Preparation[int]:
 class Fake:
     """A model each of whose runs takes as long; it remembers when its texts were answered."""
 
-    def __init__(self, site: "Site", run_s: float, weight: float, most_runs: int | None) -> None:
+    def __init__(self, site: "Site", run_s: float, weight: float, most_runs: int | None, background: bool) -> None:
         self.run_s = run_s
-        self.lane = Lane(site.turns, weight, most_runs)
+        self.lane = Lane(site.turns, weight, most_runs, background)
         self.batcher: Batcher[int, int, int] = Batcher(LIMITS, prepare, self._deliver, self, self.lane)
         self.answers: list[int] = []
         self.waits_s: list[float] = []
@@ -63,9 +63,9 @@ class Site:
         self._ends: list[tuple[float, int, Turn, Fake]] = []  # a heap
         self._numbers = itertools.count()
 
-    def add(self, run_s: float, weight: float = 1.0, most_runs: int | None = None) -> Fake:
+    def add(self, run_s: float, weight: float = 1.0, most_runs: int | None = None, background: bool = False) -> Fake:
         """Serve one more model."""
-        self.models.append(Fake(self, run_s, weight, most_runs))
+        self.models.append(Fake(self, run_s, weight, most_runs, background))
         return self.models[-1]
 
     def running(self, model: Fake) -> int:
@@ -270,3 +270,78 @@ def test_a_trial_run_is_due_once_after_its_time() -> None:
     assert turn is not None
     assert turn.batch is None
     assert site.turns.take(wait=False) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    requests=st.lists(st.tuples(st.floats(0, 0.05), st.integers(1, 4)), max_size=30),
+    shadow_s=st.floats(0.001, 0.1),
+    runners=st.integers(1, 4),
+)
+def test_a_background_run_begins_only_while_nothing_else_waits_or_runs(
+    requests: list[tuple[float, int]], shadow_s: float, runners: int
+) -> None:
+    site = Site(runners)
+    callers, shadow = site.add(0.01), site.add(shadow_s, background=True)
+    began = shadow.lane._charge  # called when a run begins, too
+
+    def charge(seconds: float) -> None:
+        if not shadow.lane._running:
+            assert site.running(callers) == 0
+            assert not callers.batcher.waits
+        began(seconds)
+
+    shadow.lane._charge = charge  # type: ignore[method-assign]
+    shadow.ask(10)
+    for pause_s, texts in requests:
+        site.pass_time(pause_s)
+        callers.ask(texts)
+        site.start_runs()
+        assert site.running(shadow) <= 1
+    for _ in range(len(requests) + 10):  # a runner that waits looks again after a pause
+        site.pass_time(shadow_s * (PAUSE_FACTOR + 1))
+    assert len(callers.answers) == sum(texts for _, texts in requests)
+    assert sorted(shadow.answers) == list(range(10))
+
+
+@pytest.mark.parametrize("runners", [1, 2])
+def test_callers_wait_for_background_runs_in_a_small_share_of_the_time(runners: int) -> None:
+    site = Site(runners)
+    callers, shadow = site.add(0.001), site.add(0.02, background=True)
+    shadow.again = True
+    shadow.ask(5)
+    callers.ask()
+    for _ in range(20_000):  # there is a gap after each burst
+        site.pass_time(0.005)
+        callers.ask(2)
+    site.pass_time(1)
+    late = sum(wait_s > 0.002 for wait_s in callers.waits_s)
+    assert shadow.answers
+    assert late / len(callers.waits_s) < 0.01
+
+
+def test_a_runner_looks_again_once_the_pause_is_over() -> None:
+    site = Site(1)
+    callers, shadow = site.add(0.001), site.add(0.01, background=True)
+    shadow.ask(2)
+    site.start_runs()
+    callers.ask()
+    site.pass_time(0.02)
+    assert (len(callers.answers), len(shadow.answers)) == (1, 1)
+    assert site.turns._wait_s(site.now) == pytest.approx(0.01 * PAUSE_FACTOR - 0.01)
+
+
+def test_an_idle_server_runs_what_is_in_the_background_without_a_pause() -> None:
+    site = Site(1)
+    site.add(0.001)
+    shadow = site.add(0.02, background=True)
+    shadow.ask(50)
+    site.pass_time(50 * 0.02 + 0.001)
+    assert len(shadow.answers) == 50
+
+
+def test_background_work_makes_no_caller_expect_a_longer_wait() -> None:
+    site = Site(2)
+    callers, shadow = site.add(0.01), site.add(0.01, weight=100, background=True)
+    shadow.ask(50)
+    assert callers.lane.runners == 2

@@ -12,6 +12,7 @@ import onnx
 import torch
 from tqdm import tqdm
 
+from ladabert_compress.artefact.distributions import distributions
 from ladabert_compress.artefact.manifest import GRAPH_FILES
 from ladabert_compress.artefact.temperature import fit_calibration
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
@@ -138,6 +139,9 @@ def export_artefact(
             "rows": len(dev),
             "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
             "student_accuracy": score(student_logits, dev.labels).accuracy,
+            "distributions": distributions(
+                logits[default], [*map(len, dev.input_ids)], np.array(dev.labels), calibration.temperature
+            ),
             "files": {
                 GRAPH_FILES[name]: {
                     "accuracy": scores[name].accuracy,

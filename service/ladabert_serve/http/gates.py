@@ -1,5 +1,7 @@
 """What a request passes on its way to a route, where a setting asks for it; without these settings nothing is there."""
 
+import re
+
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -17,6 +19,7 @@ OPEN_PATHS = HEALTH_PATHS | {"/metrics"}  # of machines that have no key, and kn
 REPOSITORY_PATH = "/v2/repository"
 DOCUMENT_PATHS = ("/docs", "/openapi.json")  # the same for everybody, and public anyway
 CORS_HEADERS = ("Authorization", "X-API-Key", "X-Request-ID")
+SHADOW_PATH = re.compile(r"/models/[^/]+/shadow")  # may show texts of any caller
 CORS_EXPOSED_HEADERS = ("X-Request-ID", "Retry-After")
 
 
@@ -28,7 +31,8 @@ def is_below(path: str, *parents: str) -> bool:
 class KeyGate:
     """Asks for an API key before the routes that FastAPI serves; an inference route asks itself.
 
-    The model repository needs the scope `admin`, and does not exist where no key has it.
+    The model repository and what a shadow found need the scope `admin`; the repository does not exist where no key
+    has it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,12 +43,13 @@ class KeyGate:
         services: Services = scope["app"].state.services
         keys = services.keys
         path = scope["path"]
-        is_admin = is_below(path, REPOSITORY_PATH)
-        if is_admin and (keys is None or not keys.has_admin):
+        is_repository = is_below(path, REPOSITORY_PATH)
+        if is_repository and (keys is None or not keys.has_admin):
             await _not_found(scope)(scope, receive, send)
             return
         if keys is not None and path not in OPEN_PATHS and not is_below(path, *DOCUMENT_PATHS):
             try:
+                is_admin = is_repository or SHADOW_PATH.fullmatch(path)
                 keys.authenticate(dict(scope["headers"]), "admin" if is_admin else "classify")
             except RequestError as error:
                 await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
@@ -62,7 +67,7 @@ class PortGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 404."""
         path = scope["path"]
-        is_operators = is_below(path, "/metrics", REPOSITORY_PATH, *DOCUMENT_PATHS)
+        is_operators = is_below(path, "/metrics", REPOSITORY_PATH, *DOCUMENT_PATHS) or bool(SHADOW_PATH.fullmatch(path))
         is_admin_port = scope["server"] is not None and scope["server"][1] == self._admin_port
         if path in HEALTH_PATHS or is_operators == is_admin_port:
             await self.app(scope, receive, send)

@@ -186,6 +186,34 @@ class ModelDetail(ModelSummary):
     manifest: dict[str, Any]
 
 
+class Disagreement(BaseModel):
+    """One text to which a model and its shadow gave different labels."""
+
+    label: str
+    score: float
+    shadow_label: str
+    shadow_score: float
+    shadow_version: str
+    divergence_nats: float = Field(description="KL divergence of the model's scores from the shadow's.")
+    tokens: int
+    text: str | None = Field(description="Only where the server may log texts.")
+    text_pair: str | None
+
+
+class ShadowReport(BaseModel):
+    """How far a model and its shadow agree, as the worker that answers has counted."""
+
+    model: str
+    version: str
+    shadow: str | None = Field(description="The model that also computes a share of the texts; null for none.")
+    rate: float = Field(description="The share that is sampled; each such text is compared, dropped or waits.")
+    compared: int
+    agreed: int
+    dropped: dict[str, int] = Field(description="By reason.")
+    waiting: int
+    disagreements: list[Disagreement] = Field(description="The last 1,000, newest first.")
+
+
 class IndexRequest(_Body):
     """Which models to list."""
 

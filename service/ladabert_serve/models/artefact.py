@@ -116,6 +116,11 @@ def read_artefact(folder: Path) -> Artefact:
         raise ArtefactError(f"{path}: says name {manifest['name']!r} but the folder is {name!r}")
     if manifest["default_file"] not in manifest["files"]:
         raise ArtefactError(f"{path}: default_file {manifest['default_file']!r} is not among its files")
+    counted = manifest.get("evaluation", {}).get("distributions", manifest)["labels"]
+    if len(counted) != len(manifest["labels"]):
+        raise ArtefactError(
+            f"{path}: evaluation.distributions counts {len(counted)} labels of {len(manifest['labels'])}"
+        )
     for file, listed in manifest["files"].items():
         _check_file(folder / stored_name(file, listed), listed["bytes"], listed["sha256"])
     return artefact_of(folder, manifest)

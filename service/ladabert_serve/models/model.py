@@ -3,10 +3,12 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
+from ladabert_serve.models.cache import AnswerCache, Known
 from ladabert_serve.models.inference import Inference, Logits
 from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
 from ladabert_serve.models.tokenizer import TextInput, TokenInput, Tokens, TruncationDirection
@@ -20,6 +22,9 @@ from ladabert_serve.scheduling.workload import Workload
 
 logger = logging.getLogger(__name__)
 
+# Of what is computed in idle time: one text a run, so that a caller who comes meanwhile waits for one text at most.
+IDLE_LIMITS = BatchLimits(1, 1 << 20, 0.0, 1 << 20, 1 << 30, float("inf"), 1)
+
 
 class Question(NamedTuple):
     """A request to a model, independent of its route."""
@@ -32,6 +37,7 @@ class Question(NamedTuple):
     paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
     max_tokens: int | None = None  # of an input, special ones included; the model may read fewer
     add_special_tokens: bool = True
+    known: Mapping[int, Known] = MappingProxyType({})  # inputs that need not be computed
 
 
 class Prediction(TypedDict):
@@ -46,6 +52,21 @@ class Prediction(TypedDict):
 
 ModelTicket = Ticket[Question, Tokens, Logits]
 ModelBatcher = Batcher[Question, Tokens, Logits]
+
+
+class Sampler(Protocol):
+    """Looks at answers beside the callers; all of it is quick."""
+
+    name: str  # of the model that it compares them with
+
+    def offer(self, question: Question, index: int, known: Known) -> None:
+        """Get one input of a question with what was answered."""
+
+    def close(self) -> None:
+        """Get nothing more."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was found, as JSON."""
 
 
 class Model:
@@ -64,6 +85,8 @@ class Model:
         max_run_s: float,
         weight: float = 1.0,
         most_runs: int | None = None,
+        cache: AnswerCache | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         artefact = inference.artefact
         self.artefact = artefact
@@ -86,6 +109,10 @@ class Model:
             report=self._report_health,
             max_run_s=max_run_s,
         )
+        self.sampler = sampler
+        self._cache = cache
+        self._idle_batcher: ModelBatcher | None = None
+        self._idle_workload: Workload[Tokens, Logits] | None = None
         self._questions = 0  # that are being answered
         self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
@@ -94,6 +121,11 @@ class Model:
     def name(self) -> str:
         """The model's name in requests."""
         return self.artefact.name
+
+    @property
+    def shadow_name(self) -> str | None:
+        """The name of the model that it is compared with."""
+        return None if self.sampler is None else self.sampler.name
 
     @property
     def precision(self) -> str:
@@ -122,9 +154,36 @@ class Model:
         self._loop = asyncio.get_running_loop()
         self._pool.add(self._workload)
 
+    def in_idle_time(self) -> ModelBatcher:
+        """Return the queue of questions that run while no caller of any model waits.
+
+        A ticket's `waiter` is called with the ticket once it is settled, by any thread. Called on the event loop.
+        """
+        if self._idle_batcher is None:
+            lane = Lane(self._pool.turns, most_runs=1, background=True)
+            self._idle_batcher = Batcher(IDLE_LIMITS, self._tokenize, _call_waiters, _Unobserved(), lane)
+            callers = self._workload
+            self._idle_workload = Workload(
+                f"{self.name} in idle time",
+                lane,
+                callers.run,
+                callers.probe,
+                callers.failure,
+                _ignore,
+                callers.max_run_s,
+            )
+            self._pool.add(self._idle_workload)
+            if self._draining:
+                self._idle_batcher.drain()
+        return self._idle_batcher
+
     def drain(self) -> None:
-        """Admit nothing from now on."""
+        """Admit nothing from now on, and drop what no caller waits for."""
         self._draining = True
+        if self.sampler is not None:
+            self.sampler.close()
+        if self._idle_batcher is not None:
+            self._idle_batcher.abort()
         self.metrics.ready_changed(0)
         self.batcher.drain()
 
@@ -137,6 +196,8 @@ class Model:
         self.drain()
         self.abort()
         self._pool.remove(self._workload)
+        if self._idle_workload is not None:
+            self._pool.remove(self._idle_workload)
 
     def free(self) -> None:
         """Give back graph and tokenizer after the last answer.
@@ -145,6 +206,8 @@ class Model:
         there at the start.
         """
         del self.batcher.lane.work, self.batcher, self._workload, self.tokenizer
+        if self._idle_batcher is not None:
+            del self._idle_batcher.lane.work, self._idle_batcher, self._idle_workload
 
     async def classify(
         self,
@@ -171,14 +234,45 @@ class Model:
         admitted: Callable[[ModelTicket, ModelBatcher], None],
         flow: str | None,
     ) -> list[Prediction]:
+        if any((value.text_pair is None) is self._reads_pairs for value in question.inputs):
+            raise self._wrong_task(question)
+        keys: Sequence[bytes] = ()
+        if self._cache is not None:
+            keys = [self._key(self._cache, question, value) for value in question.inputs]
+            question = self._recall(self._cache, question, keys)
+        if len(question.known) == len(question.inputs):
+            ticket = self.batcher.settled(question)
+            admitted(ticket, self.batcher)
+        else:
+            ticket = await self._compute(question, deadline, admitted, flow)
+        computed = map(_known, ticket.payloads, ticket.results)
+        predictions: list[Prediction] = []
+        for index in range(len(question.inputs)):
+            known = question.known.get(index) or next(computed)
+            if self._cache is not None:
+                self._cache.put(keys[index], known)
+            predictions.append(self._predict(question, known))
+            if self.sampler is not None:
+                self.sampler.offer(question, index, known)
+            if len(predictions) % TEXTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # other requests get their turn
+        return predictions
+
+    async def _compute(
+        self,
+        question: Question,
+        deadline: float,
+        admitted: Callable[[ModelTicket, ModelBatcher], None],
+        flow: str | None,
+    ) -> ModelTicket:
+        """Return the ticket with the results of what is not known; raises RequestError."""
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
         tokens = preparation_bytes = 0
-        for value in question.inputs:
-            if (value.text_pair is None) is self._reads_pairs:
-                raise self._wrong_task(question)
-            tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
-            tokens += tokens_of_value
-            preparation_bytes += bytes_of_value
+        for index, value in enumerate(question.inputs):
+            if index not in question.known:
+                tokens_of_value, bytes_of_value = self.tokenizer.upper_bounds(value)
+                tokens += tokens_of_value
+                preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
         ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled, flow)
         try:
@@ -191,12 +285,19 @@ class Model:
             self.metrics.steps[name].observe(end - begin)
         if ticket.error is not None:
             raise ticket.error
-        predictions: list[Prediction] = []
-        for encoded, logits in zip(ticket.payloads, ticket.results, strict=True):
-            predictions.append(self._predict(question, encoded, logits))
-            if len(predictions) % TEXTS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # other requests get their turn
-        return predictions
+        return ticket
+
+    @staticmethod
+    def _key(cache: AnswerCache, question: Question, value: TextInput | TokenInput) -> bytes:
+        return cache.key(value, question.truncation_direction, question.max_tokens, question.add_special_tokens)
+
+    def _recall(self, cache: AnswerCache, question: Question, keys: Sequence[bytes]) -> Question:
+        """Return the question with what is known of its inputs; a cut text that may not be cut is to be refused."""
+        found = {index: known for index, key in enumerate(keys) if (known := cache.get(key)) is not None}
+        found = {index: known for index, known in found.items() if question.truncate or not known.truncated}
+        self.metrics.cache["hit"].inc(len(found))
+        self.metrics.cache["miss"].inc(len(keys) - len(found))
+        return question._replace(known=found) if found else question
 
     def _report_health(self, healthy: bool) -> None:
         if not self._draining:
@@ -225,9 +326,13 @@ class Model:
         encoded: list[tuple[Tokens, int]] = []
         errors: list[FieldError] = []
         try:
+            last: TextInput | TokenInput | None = None
             for index, value in enumerate(question.inputs):
-                if encoded:
-                    yield self.tokenizer.upper_bounds(question.inputs[index - 1])[1]
+                if index in question.known:
+                    continue
+                if last is not None:
+                    yield self.tokenizer.upper_bounds(last)[1]
+                last = value
                 tokens = self.tokenizer.tokenize(
                     value, question.truncation_direction, question.max_tokens, question.add_special_tokens
                 )
@@ -249,23 +354,54 @@ class Model:
             f"{self.artefact.max_length}; shorten it or allow truncation"
         )
 
-    def _predict(self, question: Question, tokens: Tokens, logits: Logits) -> Prediction:
+    def _predict(self, question: Question, known: Known) -> Prediction:
+        logits = known.logits
         artefact = self.artefact
         metrics = self.metrics
         function = question.function_to_apply or self._default_function
         scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
         best = scores[0]
-        length = len(tokens.ids)
         metrics.predictions[best["label"]].inc()
         metrics.prediction_score.observe(best["score"])
-        metrics.input_tokens.observe(length)
+        metrics.input_tokens.observe(known.tokens)
+        if metrics.live is not None:
+            score = self._served_score(function, best["score"], logits)
+            metrics.live.observe(logits.index(max(logits)), score, known.tokens)
         return {
             "label": best["label"],
             "score": best["score"],
             "scores": scores,
-            "tokens": length,
-            "truncated": tokens.truncated,
+            "tokens": known.tokens,
+            "truncated": known.truncated,
         }
+
+    def _served_score(self, function: FunctionToApply, score: float, logits: Sequence[float]) -> float:
+        """Return the best label's score by the model's own function, whatever function was asked for."""
+        own = self._default_function
+        return score if function == own else max(apply_function(logits, own, self.artefact.temperature))
+
+
+def _known(tokens: Tokens, logits: Logits) -> Known:
+    return Known(logits, len(tokens.ids), tokens.truncated)
+
+
+class _Unobserved:
+    """Observes a batcher that no metric is about."""
+
+    def queue_depth_changed(self, depth: int) -> None:
+        """Ignore."""
+
+    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
+        """Ignore."""
+
+
+def _ignore(_: bool) -> None:
+    """Ignore the health of runs in idle time: whoever waits for them counts those that failed."""
+
+
+def _call_waiters(tickets: Sequence[ModelTicket]) -> None:
+    for ticket in tickets:
+        ticket.waiter(ticket)
 
 
 def _wake(tickets: Sequence[ModelTicket]) -> None:

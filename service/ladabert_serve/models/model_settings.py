@@ -24,6 +24,9 @@ KEYS = (
     "max_queue_tokens",
     "max_queue_ms",
     "max_run_ms",
+    "cache_mib",
+    "shadow_model",
+    "shadow_rate",
 )
 
 

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 from ladabert_serve.cores import cores_per_worker
 from ladabert_serve.models.artefact import Artefact
+from ladabert_serve.models.cache import AnswerCache
 from ladabert_serve.models.inference import Inference
 from ladabert_serve.models.loading import load_inference
 from ladabert_serve.models.model import Model
 from ladabert_serve.models.model_settings import settings_of
+from ladabert_serve.models.shadow import Shadow
+from ladabert_serve.observability.drift import Reference
 from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.scheduling.fair_queue import BatchLimits
 from ladabert_serve.scheduling.runner import RunnerPool
@@ -55,8 +58,8 @@ def open_artefact(artefact: Artefact, general: Settings, load: Loader | None = N
     return Opened(inference, graph_file, settings)
 
 
-def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
-    """Return the model, not started yet."""
+def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics, find: Callable[[str], Model | None]) -> Model:
+    """Return the model, not started yet; `find` returns the one that is served under a name."""
     inference, graph_file, settings = opened
     artefact, provider = opened.artefact, opened.provider
     limits = BatchLimits(
@@ -77,7 +80,15 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         provider=provider,
         labels=artefact.labels,
         memory_bytes=inference.memory_bytes,
+        reference=_reference(artefact) if settings.drift_window else None,
+        drift_window=settings.drift_window,
+        has_cache=settings.cache_mib > 0,
+        shadow=settings.shadow_model,
     )
+    shadow: Shadow | None = None
+    if settings.shadow_model is not None and model_metrics.shadow is not None:
+        rate, keeps_texts = settings.shadow_rate, settings.log_texts
+        shadow = Shadow(artefact, settings.shadow_model, rate, keeps_texts, find, model_metrics.shadow)
     return Model(
         inference,
         graph_file,
@@ -87,6 +98,8 @@ def make_model(opened: Opened, pool: RunnerPool, metrics: Metrics) -> Model:
         max_run_s=settings.max_run_ms / 1000,
         weight=settings.weight,
         most_runs=_most_runs(provider, settings),
+        sampler=shadow,
+        cache=AnswerCache(settings.cache_mib << 20) if settings.cache_mib else None,
     )
 
 
@@ -94,6 +107,12 @@ def runner_count(opened: list[Opened], settings: Settings) -> int:
     """Return the runners that these models share unless the setting says."""
     only_cuda = bool(opened) and all(each.provider == "cuda" for each in opened)
     return settings.runners or (1 if only_cuda else cores_per_worker(settings.workers))
+
+
+def _reference(artefact: Artefact) -> Reference | None:
+    """Return what the model's answers are compared with; None where its manifest says nothing."""
+    distributions = artefact.manifest.get("evaluation", {}).get("distributions")
+    return None if distributions is None else Reference(distributions)
 
 
 def _most_runs(provider: str, settings: Settings) -> int | None:

@@ -18,6 +18,7 @@ from ladabert_serve.models.model import Model
 from ladabert_serve.models.model_settings import check_models
 from ladabert_serve.models.naming import DEFAULT, choose_default, log_alias, names_and_aliases
 from ladabert_serve.models.opening import Loader, Opened, make_model, open_artefact, runner_count
+from ladabert_serve.models.shadow import check_shadows
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.scheduling.runner import RunnerPool
 from ladabert_serve.settings import Settings
@@ -125,8 +126,11 @@ class Repository:
             self._loading.add(name)
             try:
                 opened = await in_thread(lambda: self._open(folder))
-                others = [model.artefact for model in self.models.values() if model.name != name]
-                names_and_aliases([*others, opened.artefact])
+                others = [model for model in self.models.values() if model.name != name]
+                artefacts = [*(model.artefact for model in others), opened.artefact]
+                names_and_aliases(artefacts)
+                shadows = {model.name: model.shadow_name for model in others}
+                check_shadows(artefacts, {**shadows, name: opened.settings.shadow_model}, absent_is_fine=True)
                 self._opened[name] = opened
             except StartError as error:
                 self._reasons[name] = str(error)
@@ -140,7 +144,9 @@ class Repository:
 
     def _open(self, folder: Path) -> Opened:
         try:
-            return open_artefact(read_artefact(folder), self._settings, self._load)
+            return open_artefact(
+                read_artefact(folder), settings_for(self._settings, folder.name, self.default), self._load
+            )
         except StartError:
             raise
         except Exception as error:
@@ -167,7 +173,7 @@ class Repository:
 
     def serve(self, opened: Opened) -> None:
         """Make a model of what was opened, and serve it."""
-        model = make_model(opened, self._pool, self._metrics)
+        model = make_model(opened, self._pool, self._metrics, self.find)
         model.start()
         self.models[model.name] = model
         self._find_aliases()
@@ -242,13 +248,20 @@ def load_repository(
     artefacts = read_artefacts(settings, unloaded)
     check_models(settings, [*unloaded, *(artefact.name for artefact in artefacts)])
     default = choose_default(settings, artefacts, unloaded)
-    opened = [open_artefact(artefact, settings, load) for artefact in artefacts]
+    opened = [open_artefact(artefact, settings_for(settings, artefact.name, default), load) for artefact in artefacts]
+    shadows = {each.artefact.name: each.settings.shadow_model for each in opened}
+    check_shadows(artefacts, shadows, absent_is_fine=bool(unloaded))
     pool = RunnerPool(runner_count(opened, settings), metrics.gauge("ladabert_runners_busy").set)
     repository = Repository(settings, metrics, pool, default, load)
     pool.start()
     for each in opened:
         repository.serve(each)
     return repository
+
+
+def settings_for(settings: Settings, name: str, default: str) -> Settings:
+    """Return the general settings as they hold for one model: only the default model has their shadow."""
+    return settings if name == default else settings.model_copy(update={"shadow_model": None})
 
 
 def read_artefacts(settings: Settings, unloaded: Collection[str] = ()) -> list[Artefact]:

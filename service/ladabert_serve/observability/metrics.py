@@ -17,6 +17,8 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
+from ladabert_serve.observability.drift import LIVE, Drift, LiveWindow, Reference
+from ladabert_serve.observability.shadow_metrics import ShadowMetrics
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
@@ -36,6 +38,7 @@ DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms
 COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
 TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
 RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+DIVERGENCE_BUCKETS_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
 
 
@@ -61,6 +64,7 @@ KINDS: dict[str, Kind] = {
     "ladabert_requests_total": Kind(COUNTER, "Requests to inference routes.", ("model", "route", "status")),
     "ladabert_rejected_total": Kind(COUNTER, "Requests given up, by reason.", ("model", "reason")),
     "ladabert_predictions_total": Kind(COUNTER, "Predictions by best label.", ("model", "label")),
+    "ladabert_cache_total": Kind(COUNTER, "Inputs looked up in the cache of answers.", ("model", "result")),
     "ladabert_request_duration_seconds": Kind(
         HISTOGRAM, "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
     ),
@@ -80,6 +84,24 @@ KINDS: dict[str, Kind] = {
     ),
     "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
     "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
+    "ladabert_shadow_agreement_total": Kind(
+        COUNTER, "Texts compared, by the model's label.", ("model", "shadow", "label", "agrees")
+    ),
+    "ladabert_shadow_confusion_total": Kind(
+        COUNTER, "Texts compared, by both labels.", ("model", "shadow", "label", "shadow_label")
+    ),
+    "ladabert_shadow_dropped_total": Kind(COUNTER, "Texts sampled and not compared.", ("model", "reason")),
+    "ladabert_shadow_waiting": Kind(GAUGE, "Texts sampled that wait for the shadow.", ("model",)),
+    "ladabert_shadow_divergence_nats": Kind(
+        HISTOGRAM,
+        "KL divergence of the model's scores from the shadow's.",
+        ("model", "shadow"),
+        DIVERGENCE_BUCKETS_NATS,
+    ),
+    "ladabert_drift": Kind(
+        GAUGE, "Distance of the last answers from those on the evaluation's rows.", ("model", "of", "distance")
+    ),
+    "ladabert_drift_answers": Kind(GAUGE, "Answers that ladabert_drift compares, in all workers.", ("model",)),
     "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
     "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
     "ladabert_runners_busy": Kind(GAUGE, "Runners that run a batch.", ()),
@@ -165,6 +187,10 @@ class ModelMetrics:
         provider: str,
         labels: Sequence[str],
         memory_bytes: int = 0,
+        reference: Reference | None = None,
+        drift_window: int = 0,
+        has_cache: bool = False,
+        shadow: str | None = None,
     ) -> None:
         with metrics.noting() as keys:
             steps = ("tokenize", "queue", "inference")
@@ -177,6 +203,12 @@ class ModelMetrics:
             self.ready_changed: Callable[[float], None] = metrics.gauge("ladabert_model_ready", name).set
             self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
             self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
+            results = ("hit", "miss") if has_cache else ()
+            self.cache = {result: metrics.counter("ladabert_cache_total", name, result) for result in results}
+            self.shadow = None if shadow is None else ShadowMetrics(metrics, name, shadow, labels)
+            self.live: LiveWindow | None = None
+            if reference is not None:
+                self.live = metrics.live_window(name, version, reference, drift_window)
             metrics.gauge("ladabert_model_memory_bytes", name).set(memory_bytes)
             metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
             metrics.add_requests_series(name)
@@ -185,6 +217,9 @@ class ModelMetrics:
     def leave_gauges(self) -> None:
         """Leave the gauges to the model that has replaced this one."""
         self.queue_depth_changed = self.ready_changed = _ignore
+        if self.shadow is not None:
+            self.shadow.waiting_changed(0)
+            self.shadow.waiting_changed = _ignore
 
     def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
         """Count a batch that a runner took."""
@@ -210,6 +245,7 @@ class Metrics(Collector):
         self._series: dict[Key, Any] = {}  # counters, gauges and histograms
         self._noted: set[Key] = set()
         self._answered: dict[tuple[str, str, int, str | None], tuple[Counter, Histogram]] = {}
+        self._references: dict[Key, Reference] = {}  # by the keys of live windows
         self._begun = Counter(self._own, BEGUN)
         self._forget_earlier_process()
         self.add_requests_series(UNKNOWN_MODEL)
@@ -253,6 +289,14 @@ class Metrics(Collector):
         found: Histogram = self._find((name, *labels), lambda own, key: Histogram(own, key, bounds))
         return found
 
+    def live_window(self, model: str, version: str, reference: Reference, answers: int) -> LiveWindow:
+        """Return what counts the last answers of a model's version, to be compared with the reference."""
+        key = (LIVE, model, version, reference.digest)
+        self._references.pop(key, None)  # the model's last one is the one that is collected
+        self._references[key] = reference
+        found: LiveWindow = self._find(key, lambda own, key: LiveWindow(own, key, reference, answers))
+        return found
+
     def _find(self, key: Key, make: Callable[[Tallies, Key], Any]) -> Any:
         self._noted.add(key)
         if key not in self._series:
@@ -272,6 +316,7 @@ class Metrics(Collector):
             self._begun.inc(-answered)
         for key in keys:
             del self._series[key]
+            self._references.pop(key, None)
         models = {key[1] for key in keys if key[0] == ANSWERED}
         self._answered = {key: series for key, series in self._answered.items() if key[0] not in models}
 
@@ -326,12 +371,25 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every family over all workers."""
         series: dict[str, dict[Key, list[Sequence[float]]]] = {name: {} for name in KINDS}
+        live: dict[Key, list[Sequence[float]]] = {}
         for tallies in self._everyone:
-            for (name, *labels), numbers in _read(tallies):
-                if not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
+            for key, numbers in _read(tallies):
+                name, *labels = key
+                if name == LIVE:
+                    live.setdefault(key, []).append(numbers)
+                elif not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
                     series[name].setdefault(tuple(labels), []).append(numbers)
+        for (_, model, *_), drift in self._drift(live).items():
+            series["ladabert_drift_answers"][model,] = [[drift.answers]]
+            for properties, distance in drift.distances.items():
+                series["ladabert_drift"][model, *properties] = [[distance]]
         for name, kind in KINDS.items():
             yield _family(name, kind, series[name])
+
+    def _drift(self, live: dict[Key, list[Sequence[float]]]) -> dict[Key, Drift]:
+        """Return the drift of each model, whose versions' live counts are given; of several, that of the last."""
+        last = {key[1]: (key, reference) for key, reference in list(self._references.items())}
+        return {key: reference.distances(live[key]) for key, reference in last.values() if key in live}
 
 
 def _read(tallies: Tallies) -> Sequence[tuple[Key, Sequence[float]]]:

@@ -6,14 +6,23 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ladabert_serve.errors import UnknownModelError
+from ladabert_serve.errors import ForbiddenError, UnknownModelError
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.problem import problem_response
-from ladabert_serve.http.schemas import ModelDetail, ModelList
+from ladabert_serve.http.schemas import ModelDetail, ModelList, ShadowReport
 from ladabert_serve.models.model import Model
 from ladabert_serve.models.repository import Repository
 
 router = APIRouter(tags=["models"])
+NO_SHADOW: dict[str, Any] = {
+    "shadow": None,
+    "rate": 0,
+    "compared": 0,
+    "agreed": 0,
+    "dropped": {},
+    "waiting": 0,
+    "disagreements": [],
+}
 NAME_PARAMETER = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}
 
 
@@ -48,6 +57,24 @@ async def show_model(request: Request) -> Response:
         "manifest": model.artefact.manifest,
     }
     return JSONResponse(detail)
+
+
+@router.get(
+    "/models/{name}/shadow",
+    summary="Compare one model with its shadow",
+    response_model=ShadowReport,
+    responses=problem_responses([UnknownModelError, ForbiddenError]),
+    openapi_extra=NAME_PARAMETER,
+)
+async def show_shadow(request: Request) -> Response:
+    """Show how far a model and its shadow agree, and the last texts on which they do not, as this worker counted."""
+    registry: Repository = request.app.state.services.registry
+    try:
+        model = registry.get(request.path_params["name"])
+    except UnknownModelError as error:
+        return problem_response(error, request.state.request_id)
+    report = NO_SHADOW if model.sampler is None else model.sampler.describe()
+    return JSONResponse({"model": model.name, "version": model.artefact.version, **report})
 
 
 def _summary(registry: Repository, model: Model) -> dict[str, Any]:

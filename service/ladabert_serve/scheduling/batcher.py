@@ -124,6 +124,16 @@ class Batcher(Generic[Request, Payload, Result]):
             self._changed.notify()
             return ticket
 
+    def settled(self, request: Request) -> Ticket[Request, Payload, Result]:
+        """Return the settled ticket of a request of which nothing has to be computed; raises DrainingError."""
+        if self._draining:
+            raise DrainingError
+        now = self.clock()
+        ticket: Ticket[Request, Payload, Result] = Ticket(request, now, None, now, Flow(None, self._limits))
+        ticket.queued_at = ticket.started_at = ticket.settled_at = now
+        ticket.settled = True
+        return ticket
+
     def _refuse_when_full(self, name: Hashable, tokens: int, is_long: bool) -> None:
         flow = self._flows.get(name)
         if flow is None or not flow.waiting.requests:

@@ -4,12 +4,16 @@ Virtual time is the least tag of the models that have work. A model's tag advanc
 it, divided by its weight; a model that had no work starts at the present, so that nobody saves up turns. A run's time
 is known at its end only. Until then its mean is charged, so that runners that are free together do not all choose the
 same model.
+
+Background lanes hold what no caller waits for. Their runs begin only while nothing else waits or runs, one at a time.
+When callers came to need the runner meanwhile, a pause follows that is many times as long, so that such runs get in
+the way for a small share of the time.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from ladabert_serve.scheduling.condition import LifoCondition
@@ -17,6 +21,7 @@ from ladabert_serve.scheduling.speed import Speed
 from ladabert_serve.scheduling.ticket import Batch
 
 SLOW_FACTOR = 4.0  # a model whose runs take this many times as long as another's may not have every runner
+PAUSE_FACTOR = 200  # after a background run that was in the way
 ACTIVE_S = 1.0  # after a request another is expected: callers in a closed loop pause for less
 
 
@@ -36,8 +41,11 @@ class Lane:
 
     work: Work
 
-    def __init__(self, turns: "Turns", weight: float = 1.0, most_runs: int | None = None) -> None:
+    def __init__(
+        self, turns: "Turns", weight: float = 1.0, most_runs: int | None = None, background: bool = False
+    ) -> None:
         self.turns = turns
+        self.background = background
         self._weight = weight
         self._most_runs = math.inf if most_runs is None else most_runs
         self._tag = 0.0  # seconds of virtual time
@@ -50,7 +58,9 @@ class Lane:
     @property
     def runners(self) -> float:
         """Runners that the model can count on: all that it may have, or its share while others have work, too."""
-        others = (lane._weight for lane in self.turns.lanes if lane is not self and (lane._running or lane.work.waits))
+        others = (
+            lane._weight for lane in self.turns.foreground if lane is not self and (lane._running or lane.work.waits)
+        )
         return min(self._most_runs, self.turns.runners * self._weight / (self._weight + sum(others)))
 
     def asked(self, now: float) -> None:
@@ -112,8 +122,14 @@ class Turns:
         self.virtual_time = 0.0
         self.free = 0  # threads in `take`: each waits, or prepares texts
         self._busy = 0
+        self._resumes_at = -math.inf  # background runs
         self._report_busy = report_busy
         self._closed = False
+
+    @property
+    def foreground(self) -> Iterator[Lane]:
+        """The lanes for which callers wait."""
+        return (lane for lane in self.lanes if not lane.background)
 
     def add(self, lane: Lane) -> None:
         """Let the runners work for a model from now on."""
@@ -154,7 +170,8 @@ class Turns:
                     return None
                 self.changed.wait(self._wait_s(began))
                 continue
-            self.virtual_time = max(self.virtual_time, lane._tag)
+            if not lane.background:
+                self.virtual_time = max(self.virtual_time, lane._tag)
             if not lane.work.waits:
                 lane._trial_at = math.inf
                 return self._begin(lane, None)
@@ -175,7 +192,14 @@ class Turns:
             turn.lane._running -= 1
             if timed:
                 turn.lane._speed.measure(1, seconds)
+            if turn.lane.background and self._is_needed:
+                self._resumes_at = self.clock() + PAUSE_FACTOR * seconds
             self._count_busy(-1)
+
+    @property
+    def _is_needed(self) -> bool:
+        """Whether callers wait for a runner, or the next one would."""
+        return self._busy == self.runners > 1 or any(lane.work.waits for lane in self.foreground)
 
     def _begin(self, lane: Lane, batch: Batch[Any, Any, Any] | None) -> Turn:
         now = self.clock()
@@ -198,6 +222,8 @@ class Turns:
         if due and len(self.lanes) > 1:
             held_back = self._held_back(now)
             due = [lane for lane in due if lane not in held_back]
+            if self._busy or now < self._resumes_at or any(not lane.background for lane in due):
+                due = [lane for lane in due if not lane.background]
         return min(due, key=lambda lane: lane._tag, default=None)
 
     def _held_back(self, now: float) -> list[Lane]:
@@ -207,15 +233,17 @@ class Turns:
         """
         if self.runners == 1 or self._busy < self.runners - 1:
             return []
-        active = [lane._speed.seconds_per_unit for lane in self.lanes if lane._is_active(now)]
+        active = [lane._speed.seconds_per_unit for lane in self.foreground if lane._is_active(now)]
         fastest = min((seconds for seconds in active if seconds), default=math.inf)
-        slow = [lane for lane in self.lanes if lane._speed.seconds_per_unit > SLOW_FACTOR * fastest]
+        slow = [lane for lane in self.foreground if lane._speed.seconds_per_unit > SLOW_FACTOR * fastest]
         return slow if sum(lane._running for lane in slow) >= self.runners - 1 else []
 
     def _wait_s(self, now: float) -> float | None:
         """Return the seconds until somebody's turn may come without further notice; None for never."""
         moments = [lane._trial_at for lane in self.lanes if not lane._suspended]
-        if any(lane._is_due(now) for lane in self.lanes):  # held back, until a faster model is idle
-            moments += [lane._asked_at + ACTIVE_S for lane in self.lanes]
+        if any(lane._is_due(now) for lane in self.foreground):  # held back, until a faster model is idle
+            moments += [lane._asked_at + ACTIVE_S for lane in self.foreground]
+        if not self._busy and any(lane.background and lane._is_due(now) for lane in self.lanes):
+            moments.append(self._resumes_at)
         soonest = min((moment for moment in moments if moment > now), default=math.inf)
         return None if soonest == math.inf else soonest - now

@@ -42,6 +42,10 @@ def test_an_artefact_predicts_as_the_pytorch_student(result: CompressionResult, 
         found = entry["batch_invariance"]
         assert (found["rows"], found["changed_labels"]) == (40, 0)
         assert found["largest_score_change"] < 1e-3
+    counted = figures["distributions"]
+    best = expected.argmax(axis=1)
+    assert counted["labels"] == np.bincount(best, minlength=expected.shape[1]).tolist()
+    assert sum(counted["scores"]) == sum(counted["lengths"]) == len(expected)
     assert "target" not in manifest["latency"]
     session = OnnxSession(read_graph(models / "tiny", manifest, "model.onnx"))
     actual = np.concatenate([session.logits(result.dev_data.batch([row])) for row in range(len(expected))])
