@@ -32,6 +32,7 @@ MEASURES = {
     "footprint": "footprint",
     "serving": "serving.compare",
     "workers": "workers",
+    "ray": "ray_serve",
     "commits": "commits",
     "repository": "repository",
     "routes": "routes",

@@ -26,7 +26,8 @@ from ladabert_serve.cores import available_cores
 from ladabert_serve.models.artefact import read_artefact
 from ladabert_serve.models.opening import open_artefact
 from ladabert_serve.models.tokenizer import TextInput
-from ladabert_serve.scoring.score import ROWS_PER_PART, divide
+from ladabert_serve.scoring.score import ROWS_PER_PART
+from ladabert_serve.scoring.scorer import divide
 from ladabert_serve.settings import Settings
 
 MODEL = "sst2-latency-x8.5"

@@ -70,17 +70,6 @@ def labels_of_each_metric() -> dict[str, set[str]]:
     return found
 
 
-def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((ROOT / "docker/grafana/dashboards/ladabert.json").read_text())
-    return found
-
-
-def dashboard_queries() -> list[str]:
-    found = dashboard()
-    queries = [target["expr"] for panel in found["panels"] for target in panel["targets"]]
-    return queries + [variable["definition"] for variable in found["templating"]["list"]]
-
-
 def test_compose_starts_service_prometheus_and_grafana(services: dict[str, dict[str, Any]]) -> None:
     assert set(services) == {"ladabert", "prometheus", "grafana", "alertmanager"}
     assert services["alertmanager"]["profiles"] == ["alerts"]
@@ -206,52 +195,6 @@ def test_grafana_finds_the_dashboard_where_compose_mounts_it(services: dict[str,
     targets = {volume.split(":")[1]: volume.split(":")[0] for volume in services["grafana"]["volumes"]}
     home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert (ROOT / targets[folder] / Path(home).relative_to(folder)).is_file()
-
-
-def test_every_panel_reads_the_provisioned_data_source() -> None:
-    (source,) = read_yaml("docker/grafana/provisioning/datasources/prometheus.yml")["datasources"]
-    for panel in dashboard()["panels"]:
-        assert {target["datasource"]["uid"] for target in panel["targets"]} == {source["uid"]}
-
-
-@pytest.mark.parametrize("query", dashboard_queries())
-def test_the_dashboard_asks_only_for_metrics_and_labels_that_the_service_exposes(query: str) -> None:
-    exposed = labels_of_each_metric()
-    names = re.findall(r"\bladabert_\w+", query)
-    assert names
-    for name in names:
-        assert name in exposed
-    groups = ",".join(re.findall(r"\bby \(([^)]*)\)", query)).split(",")
-    matched = re.findall(r'(\w+)=~?"', query)
-    for label in {label.strip() for label in groups if label.strip()} | set(matched):
-        assert all(label in exposed[name] for name in names if name.endswith("_bucket") or label != "le")
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        "ladabert_requests_total",
-        "ladabert_request_duration_seconds_bucket",
-        "ladabert_queue_duration_seconds_bucket",
-        "ladabert_inference_duration_seconds_bucket",
-        "ladabert_queue_depth",
-        "ladabert_batch_size_sum",
-        "ladabert_batch_padding_ratio_sum",
-        "ladabert_rejected_total",
-        "ladabert_predictions_total",
-    ],
-)
-def test_the_dashboard_shows(metric: str) -> None:
-    assert any(metric in query for query in dashboard_queries())
-
-
-def test_no_two_panels_overlap() -> None:
-    taken: set[tuple[int, int]] = set()
-    for panel in dashboard()["panels"]:
-        place = panel["gridPos"]
-        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
-        assert not cells & taken
-        taken |= cells
 
 
 def test_the_image_never_installs_torch() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.harness.pages import figure, table
 from benchmarks.harness.plots import IMAGES, draw_line, new_figure, save
 from benchmarks.harness.results import Results, Row
+from benchmarks.serving import capacity
 from benchmarks.serving.contenders import LIMIT, OURS, OURS_OPENVINO, PIPELINE, TITLES
 
 SAME_FILE = tuple(name for name in TITLES if name not in (LIMIT, OURS, OURS_OPENVINO, PIPELINE))
@@ -67,7 +68,7 @@ def sections(results: Results) -> dict[str, str]:
                 parts.append(f"### {title}: {name}\n\n" + _levels(results, graph, load))
     alone = ([title, *(figure(_alone(results, graph, name)) for graph in GRAPHS)] for name, title in ALONE.items())
     parts.append("### Our service alone\n\n" + table(["", *GRAPHS.values()], alone))
-    return {"serving": "\n".join(parts)}
+    return {"serving": "\n".join(parts), **capacity.sections(results)}
 
 
 def promises(results: Results) -> list[Promise]:

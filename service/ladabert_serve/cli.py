@@ -220,14 +220,13 @@ def _check(folder: Path) -> int:
 
 def _score(arguments: dict[str, Any]) -> int:
     from ladabert_serve.scoring.score import Job, score
+    from ladabert_serve.scoring.scorer import Columns
 
     job = Job(
         arguments.pop("input"),
         arguments.pop("output"),
         arguments.pop("model") or (),
-        arguments.pop("text_column"),
-        arguments.pop("text_pair_column"),
-        arguments.pop("prefix"),
+        Columns(arguments.pop("text_column"), arguments.pop("text_pair_column"), arguments.pop("prefix")),
     )
     settings = read_settings(arguments)
     if settings is None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
@@ -13,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from ladabert_serve.observability.metrics import DURATION_BUCKETS_S
+from ladabert_serve.observability.processes import usage_of
 from tests.service.conftest import Server, serving
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -80,7 +84,11 @@ def test_a_fixed_traffic_is_counted_exactly(fresh: Server) -> None:
 
 def test_every_series_exists_from_the_start_and_none_appears_later(fresh: Server) -> None:
     before = scrape(fresh)
-    counters = {key: count for key, count in before.items() if key[0].endswith(("_total", "_count", "_sum"))}
+    counters = {
+        key: count
+        for key, count in before.items()
+        if key[0].endswith(("_total", "_count", "_sum")) and key[0] != "ladabert_worker_cpu_seconds_total"
+    }
     assert counters
     assert not any(counters.values())
     fresh.classify({"inputs": "a"})
@@ -108,6 +116,8 @@ def test_the_names_and_labels_are_those_of_the_contract(fresh: Server) -> None:
         "ladabert_queue_depth": {"model"},
         "ladabert_requests_in_progress": set(),
         "ladabert_runners_busy": set(),
+        "ladabert_worker_cpu_seconds": {"worker"},
+        "ladabert_worker_resident_memory_bytes": {"worker"},
         "ladabert_model_memory_bytes": {"model"},
         "ladabert_model_ready": {"model"},
         "ladabert_rejected": {"model", "reason"},
@@ -122,6 +132,24 @@ def test_duration_buckets_are_geometric_from_a_quarter_millisecond_to_sixteen_se
     assert 16 <= DURATION_BUCKETS_S[-1] < 17
     ratios = {later / earlier for earlier, later in itertools.pairwise(DURATION_BUCKETS_S)}
     assert ratios == {2.0}
+
+
+def test_a_worker_tells_what_it_uses(fresh: Server) -> None:
+    ours = psutil.Process()
+    times = ours.cpu_times()
+    series = scrape(fresh)
+    cpu_s = value(series, "ladabert_worker_cpu_seconds_total", worker="0")
+    later = ours.cpu_times()
+    tick_s = 0.02
+    assert times.user + times.system - tick_s <= cpu_s <= later.user + later.system + tick_s
+    resident = value(series, "ladabert_worker_resident_memory_bytes", worker="0")
+    assert resident == pytest.approx(ours.memory_info().rss, rel=0.1)
+
+
+def test_nothing_is_told_of_a_process_that_has_ended() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert usage_of(ended.pid) is None
 
 
 def test_what_is_served_can_be_read(fresh: Server) -> None:

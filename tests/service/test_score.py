@@ -13,7 +13,7 @@ import pytest
 
 from ladabert_serve.cli import main
 from ladabert_serve.errors import StartError
-from ladabert_serve.scoring import score as scoring
+from ladabert_serve.scoring import scorer as scoring
 from ladabert_serve.scoring.parts import Parts
 from ladabert_serve.scoring.score import Job, score
 from ladabert_serve.settings import Settings

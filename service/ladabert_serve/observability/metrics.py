@@ -4,6 +4,7 @@ import asyncio
 import bisect
 import contextlib
 import math
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
 from ladabert_serve.observability.drift import LIVE, Drift, LiveWindow, Reference
+from ladabert_serve.observability.processes import PROCESS, usage_of
 from ladabert_serve.observability.shadow_metrics import ShadowMetrics
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
@@ -105,6 +107,10 @@ KINDS: dict[str, Kind] = {
     "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
     "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
     "ladabert_runners_busy": Kind(GAUGE, "Runners that run a batch.", ()),
+    "ladabert_worker_cpu_seconds_total": Kind(COUNTER, "CPU time of a worker since its start.", ("worker",)),
+    "ladabert_worker_resident_memory_bytes": Kind(
+        GAUGE, "Memory of a worker, pages that it shares with others included.", ("worker",)
+    ),
     "ladabert_model_memory_bytes": Kind(
         GAUGE, "Bytes of the model's graph and tokenizer, each copy counted, in all workers.", ("model",)
     ),
@@ -249,6 +255,7 @@ class Metrics(Collector):
         self._begun = Counter(self._own, BEGUN)
         self._forget_earlier_process()
         self.add_requests_series(UNKNOWN_MODEL)
+        self._own.numbers[self._own.row((PROCESS,), 1)] = os.getpid()
         self._own.begin()
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -266,7 +273,7 @@ class Metrics(Collector):
         numbers[rows[BEGUN].start] = sum(numbers[row.start] for key, row in rows.items() if key[0] == ANSWERED)
 
     def start(self) -> None:
-        """Start the thread that answers scrapes; from then on a scrape opens no file and starts no thread."""
+        """Start the thread that answers scrapes; from then on a scrape needs no file and starts no thread."""
         self._renderer.submit(self._openmetrics).result()
 
     def stop(self) -> None:
@@ -372,11 +379,16 @@ class Metrics(Collector):
         """Return every family over all workers."""
         series: dict[str, dict[Key, list[Sequence[float]]]] = {name: {} for name in KINDS}
         live: dict[Key, list[Sequence[float]]] = {}
-        for tallies in self._everyone:
+        for worker, tallies in enumerate(self._everyone):
             for key, numbers in _read(tallies):
                 name, *labels = key
                 if name == LIVE:
                     live.setdefault(key, []).append(numbers)
+                elif name == PROCESS:
+                    usage = usage_of(int(numbers[0])) if tallies.counting else None
+                    if usage is not None:
+                        series["ladabert_worker_cpu_seconds_total"][str(worker),] = [[usage.cpu_s]]
+                        series["ladabert_worker_resident_memory_bytes"][str(worker),] = [[usage.resident_bytes]]
                 elif not KINDS[name].is_gauge or (tallies.counting and not math.isnan(numbers[0])):
                     series[name].setdefault(tuple(labels), []).append(numbers)
         for (_, model, *_), drift in self._drift(live).items():
