@@ -152,7 +152,7 @@ def test_the_plot_is_the_same_file_for_the_same_figures(tmp_path: Path, monkeypa
 def test_a_server_is_shown_with_its_medians_and_what_was_not_measured_is_a_dash() -> None:
     costs = {"p50_ms": 2.0, "cpu_ms": 3.0, "client_cpu_ms": 0.1, "peak_mib": 250.0, "refused": 1, "errors": 0}
     points = [point("ladabert", rate, number, **costs) for number, rate in ((1, 100), (2, 300), (3, 200))]
-    about = {"command": "c", "commit": "c", "date": "d", "machine": "m", "versions": {}}
+    about = {"command": "c", "commit": "c", "date": "d", "machine": "m", "cores": 2, "versions": {}}
     settings = {"rounds": 3, "seconds": 1, "texts": "made up", "graphs": {}}
     text = sections(Results("serving", about, settings, {"points": points, "alone": []}))["serving"]
     assert "| LadaBERT | **200** (2 / 1) | 3, 0.1 | 250 (3, 0) |" in text

@@ -292,6 +292,17 @@ def test_workers_share_one_port_and_one_metrics_page(models: Path) -> None:
         assert process.stop() == 0
 
 
+def test_a_worker_that_somebody_stops_is_replaced_and_the_others_still_get_callers(models: Path) -> None:
+    with started(models, "--workers", "2") as process:
+        wait_until(lambda: len(process.workers()) == 2)
+        stopped = min(process.workers())
+        os.kill(stopped, signal.SIGTERM)
+        wait_until(lambda: stopped not in process.workers())
+        assert {process.classify("a") for _ in range(20)} == {200}
+        wait_until(lambda: len(process.workers()) == 2)
+        assert process.stop() == 0
+
+
 def break_hash(folder: Path) -> None:
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")

@@ -42,6 +42,7 @@ class Ending:
                 site.connections,
                 self.grace_period_s,
                 lambda: None,
+                lambda: None,
                 drain_s=self.drain_s,
             )
             server.server_state = site.state

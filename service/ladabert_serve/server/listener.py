@@ -6,7 +6,7 @@ import os
 import socket
 import stat
 import struct
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +49,26 @@ class Listeners:
 
     main: socket.socket
     admin: socket.socket | None = None
-    file: SocketFile | None = None  # of a main socket that is a Unix socket, in the process that removes it
+    file: SocketFile | None = None  # of a main socket that is a Unix socket
+    shared: bool = False  # whether other processes may go on serving on them when this one ends
 
     @property
     def sockets(self) -> list[socket.socket]:
         """All of them."""
         return [self.main] if self.admin is None else [self.main, self.admin]
 
+    def refuse(self) -> None:
+        """Let nobody new in, while those who have begun to come in still can; does nothing to shared sockets."""
+        if self.shared:
+            return
+        if self.file is not None:
+            self.file.remove()
+        for listener in self.sockets:
+            refuse_handshakes(listener)
+
     def close(self) -> None:
         """Close them, and remove what they leave."""
-        if self.file is not None:
+        if self.file is not None and not self.shared:
             self.file.remove()
         for listener in self.sockets:
             listener.close()
@@ -144,9 +154,9 @@ def _remove_stale(path: Path) -> None:
 def refuse_handshakes(listener: socket.socket) -> None:
     """Let no new TCP handshake begin, while those that have begun can still be finished and accepted.
 
-    Closing a listener resets every connection in its backlog. The filter drops segments that carry SYN alone: their
-    senders try again in a second, and are refused once the listener is closed. Other systems than Linux filter nothing,
-    and a Unix socket has no handshakes.
+    The filter drops segments that carry SYN alone: their senders try again in a second, and are refused once the
+    listener is closed. Other systems than Linux filter nothing, nor do kernels that let no ordinary user; there, a
+    caller whose handshake is under way when the listener is closed is reset. A Unix socket has no handshakes.
     """
     if listener.family == socket.AF_UNIX:
         return
@@ -156,10 +166,10 @@ def refuse_handshakes(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
 
-def backlog(listener: socket.socket) -> int:
-    """Return how many connections wait to be accepted, 0 where that is not known."""
-    try:
-        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
-    except OSError:
-        return 0
-    return int.from_bytes(info[24:28], sys.byteorder)  # tcpi_unacked, which counts them on a listening socket
+def accept_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Take every connection that waits to be accepted: closing a listener resets those."""
+    with contextlib.suppress(OSError):  # there is none left
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection

@@ -1,6 +1,7 @@
 """Runs the application on a socket until a signal asks it to stop, then lets it finish."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -19,7 +20,7 @@ from ladabert_serve.models.repository import Repository
 from ladabert_serve.observability.tallies import WorkerTallies
 from ladabert_serve.server.connection import bounded_protocol
 from ladabert_serve.server.connections import Connections
-from ladabert_serve.server.listener import Listeners, SocketFile, backlog, refuse_handshakes
+from ladabert_serve.server.listener import Listeners, accept_waiting
 from ladabert_serve.settings import Settings
 
 GC_THRESHOLDS = (20000, 20, 50)  # requests leave few cycles, and a collection holds every request up
@@ -41,7 +42,7 @@ class Server(uvicorn.Server):
         connections: Connections,
         grace_period_s: float,
         started: Callable[[], None],
-        file: SocketFile | None = None,
+        refuse: Callable[[], None],
         drain_s: float = 0.0,
     ) -> None:
         super().__init__(config)
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
         self._work_s = max(grace_period_s / 2, grace_period_s - ENDING_S)  # to finish what was admitted
         config.timeout_graceful_shutdown = self._work_s + HARD_STOP_S  # type: ignore[assignment]
         self._on_started = started
-        self._file = file  # of a Unix socket that ends with this server
+        self._refuse = refuse  # new callers
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then report the start; after a signal meanwhile, uvicorn would leave without a shutdown."""
@@ -65,7 +66,7 @@ class Server(uvicorn.Server):
         """Turn readiness off, stop accepting, finish what was admitted, and be done within the grace period.
 
         With `drain_s` the server goes on accepting and answering for so long, until those who ask for readiness know.
-        Every caller that completed a handshake is answered: the sockets close only once their backlog is empty, and a
+        Every caller that completed a handshake is answered: the sockets close once all who wait are accepted, and a
         caller on an idle connection has a moment to send one more request, whose answer closes the connection.
         """
         loop = asyncio.get_running_loop()
@@ -74,20 +75,28 @@ class Server(uvicorn.Server):
         while loop.time() < leaves_at and not self.force_exit:
             await asyncio.sleep(POLL_S)
         began = loop.time()
-        self._registry.drain()
-        self._connections.drain()
         alarm = loop.call_later(self._work_s, self._registry.abort)
-        if self._file is not None:
-            self._file.remove()
-        for listener in sockets or []:
-            refuse_handshakes(listener)
+        self._connections.drain()
+        self._refuse()
         await asyncio.sleep(ACCEPT_S)
-        while any(map(backlog, sockets or [])) and loop.time() < began + self._work_s:
-            await asyncio.sleep(POLL_S)
+        await self._stop_listening(sockets or [])
         while self._connections.idle and loop.time() < began + min(IDLE_S, self._grace_period_s / 4):
             await asyncio.sleep(POLL_S)
+        self._registry.drain()
         await super().shutdown(sockets)
         alarm.cancel()
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        waiting = [connection for listener in sockets for connection in accept_waiting(listener)]
+        for server in self.servers:  # in the same turn, so that hardly anybody can come in between
+            server.close()
+        for connection in waiting:
+            with contextlib.suppress(OSError):  # it has left
+                await asyncio.get_running_loop().connect_accepted_socket(self._new_protocol, connection)
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        protocol = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal's contract
         """Ask the main loop to stop; a second Ctrl-C stops without waiting.
@@ -153,7 +162,7 @@ async def _serve(
             connections,
             settings.grace_period_s,
             lambda: started(registry),
-            listeners.file,
+            listeners.refuse,
             settings.drain_s,
         )
         # What was made until here lives as long as the process: the collector need not look at it again.

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -96,6 +97,7 @@ class Supervisor:
         self._served = False  # whether a worker ever did
         self._signalled = False
         self._kill_at: float | None = None  # once it stops
+        self._refuse_at = math.inf  # then, while workers still accept who has come
         self._exit_code = 0
 
     @property
@@ -116,6 +118,7 @@ class Supervisor:
                 self._wait(woken)
                 self._step()
             signal.set_wakeup_fd(-1)
+        self._listeners.close()
         return self._exit_code
 
     def _note_signal(self, *_: object) -> None:
@@ -130,7 +133,7 @@ class Supervisor:
                 waiting.append(worker.messages)
         now = time.monotonic()
         if self._kill_at is not None:
-            moments = [self._kill_at - now]
+            moments = [min(self._kill_at, self._refuse_at) - now]
         else:
             moments = [wait_s for wait_s in (self._restarts.wait_s(now),) if wait_s is not None]
             moments += [self._look_at - now] if self._watch is not None else []
@@ -151,7 +154,12 @@ class Supervisor:
             for place in self._restarts.take(time.monotonic()):
                 self._start(place)
             self._look()
-        elif time.monotonic() >= self._kill_at:
+            return
+        if time.monotonic() >= self._refuse_at:
+            self._refuse_at = math.inf
+            self._listeners.refuse()
+            self._listeners.close()  # else callers would queue where nobody answers
+        if time.monotonic() >= self._kill_at:
             self._kill()
 
     def _look(self) -> None:
@@ -174,7 +182,7 @@ class Supervisor:
 
     def _start(self, place: int) -> None:
         messages, sender = self._context.Pipe()
-        listeners = replace(self._listeners, file=None)  # it stays while other workers serve
+        listeners = replace(self._listeners, shared=True)
         unloaded = frozenset(self._changes.unloaded)
         arguments = (self._settings, listeners, self._tallies, place, sender, unloaded)
         process = self._context.Process(target=_work, args=arguments, name="worker", daemon=True)
@@ -234,8 +242,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._changes.stop()
+        self._refuse_at = time.monotonic() + self._settings.drain_s
         self._kill_at = time.monotonic() + _longest_end_s(self._settings)
-        self._listeners.close()  # else callers would queue where nobody answers
         for worker in self._workers.values():
             worker.process.terminate()
 
