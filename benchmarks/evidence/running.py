@@ -113,7 +113,8 @@ class Worker:
                     "train_rows": len(self._train),
                     "dev_rows": len(self._dev),
                 }
-        spent = {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time() - cpu_start}
+        cpu_seconds = found.pop("earlier_cpu_seconds", 0.0) + time.process_time() - cpu_start
+        spent = {"seconds": time.monotonic() - start, "cpu_seconds": cpu_seconds}
         result = {"name": run.name, "digest": self._task.digest, **run.settings(), **found, **spent}
         file = self._task.file_of(run)
         try:
@@ -139,6 +140,7 @@ class Worker:
             full_size_from = learner.timetable.starts[-1]
             assert learner.timetable.total_steps == run.steps
         settings = json.dumps(run.settings(), sort_keys=True)
+        spent: dict[str, float] = {}
         history = train(
             learner,
             self._train,
@@ -151,6 +153,7 @@ class Worker:
             resume=True,
             run_id=hashlib.sha256((self._task.digest + settings).encode()).hexdigest(),
             description=run.name,
+            spent=spent,
         )
         module = learner.module
         if isinstance(module, ScratchStudent):
@@ -164,6 +167,7 @@ class Worker:
             "nonzero_parameters": nonzero,
             "full_size_from_step": full_size_from,
             "evaluations": history,
+            **spent,
         }
 
 

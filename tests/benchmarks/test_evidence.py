@@ -168,9 +168,12 @@ def test_a_run_that_broke_off_goes_on_from_its_checkpoint_to_the_same_end(
     assert main([*COMMAND, *only]) == 2
     assert "hybrid-x10-seed0: stopped after step 10 of 20" in capsys.readouterr().err
     left = 10  # ten of the twenty steps are in the checkpoint
+    checkpoint = work / "hybrid-x10-seed0" / "checkpoint.pt"
+    torch.save(torch.load(checkpoint, weights_only=True) | {"cpu_seconds": 1e6}, checkpoint)
     main([*COMMAND, *only])
     again = (work / "hybrid-x10-seed0.json").read_text(encoding="utf-8")
     assert _without_times(again) == _without_times(whole)
+    assert json.loads(whole)["cpu_seconds"] < 1e6 < json.loads(again)["cpu_seconds"]
 
 
 def _without_times(text: str) -> dict[str, object]:

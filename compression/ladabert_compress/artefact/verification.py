@@ -19,11 +19,14 @@ from ladabert_compress.errors import ExportError
 from ladabert_compress.graph.session import OnnxSession
 from ladabert_compress.measure.inference import classify
 from ladabert_compress.measure.predictions import Logits, decide, log_probabilities
+from ladabert_compress.measure.timing import Runner
 
-FP32_TOLERANCE = 1e-4  # of a logit, against PyTorch
+FP32_TOLERANCE = 2e-5  # of a logit against PyTorch, over the spread of the logits
+LEAST_SPREAD = 0.01  # of the logits, over the largest of them: rounding errors are no smaller than that allows
 HALF_TOLERANCE = 0.02  # of a score, fp16 against fp32
 INVARIANCE_TOLERANCE = 1e-3  # of a score, alone against in a batch
 INVARIANCE_BATCH_SIZE = 32
+INVARIANCE_ROWS = 256  # at most: each is a run of its own
 SELF_TEST_ROWS, SELF_TEST_TOKENS, DECIMALS = 4, 12, 4
 
 
@@ -31,17 +34,26 @@ SELF_TEST_ROWS, SELF_TEST_TOKENS, DECIMALS = 4, 12, 4
 def check_parity(model: BertForSequenceClassification, graph: onnx.ModelProto, max_length: int) -> float:
     """The largest difference between the graph's and PyTorch's logits over sizes, lengths and padding.
 
+    Returns:
+        The difference over the logits' spread, which is the largest less the smallest of all that PyTorch computes.
+
     Raises:
-        ExportError: it is over 1e-4.
+        ExportError: it is over 2e-5.
     """
     session = OnnxSession(graph.SerializeToString())
-    worst = 0.0
-    for batch in parity_batches(model.config.vocab_size, max_length):
-        expected = classify(model, batch).numpy()
-        worst = max(worst, float(np.abs(session.logits(batch) - expected).max()))
-    if not worst <= FP32_TOLERANCE:
-        raise ExportError(f"the fp32 graph's logits differ from PyTorch's by {worst:.2g}, allowed {FP32_TOLERANCE:g}")
-    return worst
+    batches = list(parity_batches(model.config.vocab_size, max_length))
+    expected = [classify(model, batch).numpy() for batch in batches]
+    worst = max(
+        float(np.abs(session.logits(batch) - logits).max()) for batch, logits in zip(batches, expected, strict=True)
+    )
+    every = np.concatenate(expected, axis=None)
+    spread = max(float(np.ptp(every)), LEAST_SPREAD * float(np.abs(every).max()))
+    if not worst <= FP32_TOLERANCE * spread:
+        raise ExportError(
+            f"the fp32 graph's logits differ from PyTorch's by {worst:.2g}, allowed {FP32_TOLERANCE * spread:.2g}, "
+            f"{FP32_TOLERANCE:g} of their spread"
+        )
+    return worst / spread if spread else 0.0
 
 
 def check_half(fp32: onnx.ModelProto, fp16: onnx.ModelProto, max_length: int, problem_type: str) -> float:
@@ -69,14 +81,14 @@ def _vocabulary(model: onnx.ModelProto) -> int:
 
 @dataclass(frozen=True)
 class Invariance:
-    """The largest change of a score and the number of changed labels, over all rows and ways to batch them."""
+    """The largest change of a score and the number of changed labels, over the rows and ways to batch them."""
 
     rows: int
     largest_score_change: float
     changed_labels: int
 
 
-def measure_invariance(session: OnnxSession, data: EncodedTexts, max_length: int) -> Invariance:
+def measure_invariance(session: Runner, data: EncodedTexts, max_length: int) -> Invariance:
     """Compares each row alone with batches of 32 in the rows' order, and with those padded to ``max_length``."""
     like = np.array(data.labels)
     alone = np.concatenate([session.logits(data.batch([row])) for row in tqdm(range(len(data)), desc="alone")])
@@ -89,20 +101,22 @@ def measure_invariance(session: OnnxSession, data: EncodedTexts, max_length: int
     return Invariance(len(data), worst, int(changed.sum()))
 
 
-def _in_batches(session: OnnxSession, data: EncodedTexts, pad_to: int) -> Logits:
+def _in_batches(session: Runner, data: EncodedTexts, pad_to: int) -> Logits:
     starts = tqdm(range(0, len(data), INVARIANCE_BATCH_SIZE), desc=f"batches of {INVARIANCE_BATCH_SIZE}")
     rows = (range(start, min(start + INVARIANCE_BATCH_SIZE, len(data))) for start in starts)
     return np.concatenate([session.logits(data.batch(batch, pad_to=pad_to)) for batch in rows])
 
 
-def check_batch_invariance(session: OnnxSession, name: str, data: EncodedTexts, max_length: int) -> Invariance:
-    """By how much the rows' scores change between alone, in batches of 32, and padded to the limit.
+def check_batch_invariance(session: Runner, name: str, data: EncodedTexts, max_length: int) -> Invariance:
+    """By how much the scores of 256 rows, or fewer, change between alone, in batches of 32, and padded to the limit.
+
+    A label may change where its score is as high as the next one's, within the tolerance.
 
     Raises:
-        ExportError: a score changes by more than 1e-3, or a label changes.
+        ExportError: a score changes by more than 1e-3.
     """
-    found = measure_invariance(session, data, max_length)
-    if found.largest_score_change > INVARIANCE_TOLERANCE or found.changed_labels:
+    found = measure_invariance(session, data.sample(INVARIANCE_ROWS), max_length)
+    if not found.largest_score_change <= INVARIANCE_TOLERANCE:
         raise ExportError(f"{name}: a text's scores change by {found.largest_score_change:.2g} with its batch")
     return found
 

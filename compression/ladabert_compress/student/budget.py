@@ -71,8 +71,9 @@ def ratio_at(encoder_share: float, counts: ParameterCounts, budget: BudgetRecipe
 def shares_at(iteration: int, target: Shares, schedule: ScheduleRecipe) -> Shares:
     """The shares after iteration 1, 2, …, ``schedule.iterations``: the last has the target's.
 
-    Every kept share falls by the same factor each time (the paper's Δ); ranks reach their target within
-    ``factorise_iterations``, and a mask never keeps more than the factors have.
+    What a group keeps falls by the same factor each time (the paper's Δ), and what its factors hold by a larger one,
+    so that ranks reach their target within ``factorise_iterations``. A mask keeps all of factors that hold less than
+    the iteration's share: after one large cut, masks begin late.
     """
     progress = iteration / schedule.iterations
     svd_progress = min(1.0, iteration / schedule.factorise_iterations)

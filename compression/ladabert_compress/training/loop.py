@@ -88,9 +88,11 @@ def train(
     run_id: str = "",
     description: str = "train",
     curve: list[dict[str, float]] | None = None,
+    spent: dict[str, float] | None = None,
     rows_of_epoch: RowsOfEpoch | None = None,
     processes: Processes = ALONE,
     clock: Callable[[], float] = time.monotonic,
+    cpu_clock: Callable[[], float] = time.process_time,
 ) -> list[dict[str, float]]:
     """Trains ``learner.module`` in place for ``total_steps`` steps; what comes of it is ``learner.result``.
 
@@ -108,9 +110,11 @@ def train(
         run_id: names the run's settings; a checkpoint of another run is refused.
         description: the progress bar's title.
         curve: filled with the running means of the losses at about 200 steps.
+        spent: filled with ``earlier_cpu_seconds``, which the steps up to the checkpoint took in other processes.
         rows_of_epoch: the rows of each epoch, as many as ``train_data`` has, in their place.
         processes: this process among those that share every batch.
         clock: seconds.
+        cpu_clock: CPU seconds of this process.
 
     Returns:
         The evaluations in order.
@@ -120,6 +124,7 @@ def train(
         DivergenceError: the loss or its gradients are no numbers any more.
         StoppedError: Ctrl-C or SIGTERM ended the run.
     """
+    cpu_start, earlier_cpu_seconds = cpu_clock(), 0.0
     history: list[dict[str, float]] = []
     curve = [] if curve is None else curve
     curve_every = max(1, total_steps // CURVE_POINTS)
@@ -137,6 +142,7 @@ def train(
         history, averages = saved["evaluations"], saved["averages"]
         curve[:] = saved["curve"]
         start = saved["step"]
+        earlier_cpu_seconds = saved.get("cpu_seconds", 0.0)  # checkpoints of earlier versions lack them
     else:
         torch.manual_seed(config.seed)
 
@@ -202,6 +208,7 @@ def train(
                         "evaluations": history,
                         "curve": curve,
                         "averages": averages,
+                        "cpu_seconds": earlier_cpu_seconds + cpu_clock() - cpu_start,
                     },
                 )
                 written_at = clock()
@@ -211,6 +218,8 @@ def train(
                     stop.signal_number or signal.SIGTERM,  # it reached another process
                 )
     learner.result.eval()
+    if spent is not None:
+        spent["earlier_cpu_seconds"] = earlier_cpu_seconds
     return history
 
 

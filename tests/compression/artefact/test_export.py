@@ -52,8 +52,13 @@ def test_an_artefact_predicts_as_the_pytorch_student(result: CompressionResult, 
     assert np.abs(actual - expected).max() < 1e-4
 
 
-def test_int8_that_loses_too_much_is_refused_and_said_so(
-    result: CompressionResult, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("precisions", [("int8", "fp32"), ("int8",)], ids=",".join)
+def test_int8_that_loses_too_much_is_refused_for_the_fastest_fp32_graph(
+    result: CompressionResult,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precisions: tuple[str, ...],
 ) -> None:
     # A student that answers half of the rows either way, rows labelled as it answers, and scales so coarse
     # that nothing of an input is left, which the guard would see.
@@ -70,10 +75,13 @@ def test_int8_that_loses_too_much_is_refused_and_said_so(
 
     monkeypatch.setattr("ladabert_compress.artefact.export.measure_activation_ranges", useless)
     monkeypatch.setattr("ladabert_compress.artefact.export.guard_int8", lambda *_: Guarded(frozenset(), 1.0, 1.0))
-    manifest = export_artefact(result, models / "tiny", data_set="tiny")
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=precisions)
     assert "int8 refused" in capsys.readouterr().out
     assert manifest["default_file"] == "model.onnx"
     assert sorted(manifest["files"]) == ["model.onnx", "tokenizer.json"]
+    candidates = manifest["export"]["files"]["model.onnx"]["candidates"]
+    assert len(candidates) > 1
+    assert all(candidate["median_ms"] for candidate in candidates)
 
 
 def test_a_failed_export_leaves_the_old_artefact_and_nothing_else(

@@ -1,6 +1,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def with_every_lever(recipe: Recipe) -> Recipe:
 
 
 def run(
-    learner: LadaBertLearner, encoded: EncodedTexts, recipe: Recipe, checkpoint: Path, *, resume: bool = False
+    learner: LadaBertLearner, encoded: EncodedTexts, recipe: Recipe, checkpoint: Path, **others: Any
 ) -> dict[str, Tensor]:
     train(
         learner,
@@ -58,8 +59,8 @@ def run(
         checkpoint=checkpoint,
         checkpoint_every_s=2,
         clock=itertools.count().__next__,  # a second for each step
-        resume=resume,
         run_id="one",
+        **others,
     )
     return learner.module.state_dict()
 
@@ -83,6 +84,22 @@ def test_a_resumed_run_ends_with_the_same_student_as_one_that_was_not_killed(
     resumed = run(LadaBertLearner(tiny_bert, recipe, 5, encoded), encoded, recipe, tmp_path / "killed.pt", resume=True)
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_resumed_run_knows_the_cpu_seconds_up_to_its_checkpoint(
+    tiny_bert: BertForSequenceClassification, tiny_recipe: Recipe, encoded: EncodedTexts, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    mortal = MortalLearner(tiny_bert, tiny_recipe, 5, encoded)
+    mortal.dies_at = 3
+    with pytest.raises(KilledError):
+        run(mortal, encoded, tiny_recipe, checkpoint, cpu_clock=itertools.count(50, 7).__next__)
+    spent: dict[str, float] = {}
+    learner = LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded)
+    run(learner, encoded, tiny_recipe, checkpoint, resume=True, spent=spent)
+    assert spent == {"earlier_cpu_seconds": 7}  # read at the start and for the only checkpoint
+    run(LadaBertLearner(tiny_bert, tiny_recipe, 5, encoded), encoded, tiny_recipe, tmp_path / "new.pt", spent=spent)
+    assert spent == {"earlier_cpu_seconds": 0}
 
 
 def test_checkpoints_are_as_far_apart_in_time_as_asked_for(
