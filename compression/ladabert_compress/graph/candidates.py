@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +28,7 @@ REPEATS = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to write a graph, and its median milliseconds at each shape; none where nothing was measured."""
+    """One way to write a graph, and its median milliseconds of CPU time at each shape, if it was measured."""
 
     plan: GraphPlan
     median_ms: Mapping[Shape, float]
@@ -83,12 +84,15 @@ def choose_graph(
     shapes: Sequence[Shape] = LATENCY_SHAPES,
     repeats: int = REPEATS,
 ) -> GraphChoice:
-    """The fastest by the geometric mean over the shapes that ``max_length`` admits; a single one is not measured."""
+    """The fastest by the geometric mean over the shapes that ``max_length`` admits; a single one is not measured.
+
+    What counts is the thread's CPU time, which other work on the machine changes little.
+    """
     shapes = [shape for shape in shapes if shape[1] <= max_length]
     if len(graphs) == 1 or not shapes:
         return GraphChoice(tuple(Candidate(plan, {}) for plan in graphs))
     sessions = {str(index): OnnxSession(graph.SerializeToString()) for index, graph in enumerate(graphs.values())}
-    return rank_candidates(list(graphs), time_in_turns(sessions, shapes, repeats=repeats))
+    return rank_candidates(list(graphs), time_in_turns(sessions, shapes, repeats=repeats, clock=time.thread_time))
 
 
 def rank_candidates(plans: Sequence[GraphPlan], timings: Sequence[Timing]) -> GraphChoice:

@@ -1,4 +1,5 @@
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +118,10 @@ def test_a_students_time_is_that_of_the_fastest_of_the_graphs_that_the_export_ch
 ) -> None:
     seen: list[list[Shape]] = []
 
-    def time_in_turns(runners: Mapping[str, Runner], shapes: Sequence[Shape], *, repeats: int) -> list[Timing]:
+    def time_in_turns(
+        runners: Mapping[str, Runner], shapes: Sequence[Shape], *, repeats: int, clock: Callable[[], float]
+    ) -> list[Timing]:
+        assert clock is time.thread_time  # which other work on the machine does not change
         seen.append(list(shapes))
         return [Timing(name, shapes[0], (5.0 - int(name),) * repeats) for name in runners]
 
