@@ -1,4 +1,7 @@
-"""``ladabert-compress search``: the best split of the budget, by random search under equation 7 (section 3.3)."""
+"""``ladabert-compress search``: the best split of the budget, by random search under equation 7 (section 3.3).
+
+For a time it searches the student's shape in the place of the split.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,26 +21,28 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import CheckpointError, DataError, OptionError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
-from ladabert_compress.recipe import BudgetRecipe, Recipe
-from ladabert_compress.search.space import Space
+from ladabert_compress.recipe import Recipe
+from ladabert_compress.search.latency import Timer, largest_within, onnx_timer
+from ladabert_compress.search.space import Shapes, Space, Splits
 from ladabert_compress.search.trial import TrialTask, become_worker, prepare, score_recipe
-from ladabert_compress.student.matrices import count_parameters
-from ladabert_compress.teacher.folder import load_teacher
+from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.checkpoint import other_settings
 from ladabert_compress.training.run import run_id
 
 JOURNAL_FILE = "search.journal"
+MOST_REFUSED = 30  # points in a row at which there is no student
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to search; ``recipe`` is what every trial shares."""
+    """How to search; ``recipe`` is what every trial shares, and ``target_latency_ms`` the time to fill, if any."""
 
     recipe: Recipe
     trials: int
@@ -46,14 +51,15 @@ class SearchConfig:
     held_out_rows: int
     processes: int
     seed: int
+    target_latency_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best split, and every scored one from best to worst as (accuracy, budget)."""
+    """The best recipe, and every scored one from best to worst with its accuracy and what sets it apart."""
 
     recipe: Recipe
-    scored: list[tuple[float, BudgetRecipe]]
+    scored: list[tuple[float, Recipe, str]]
 
 
 def search(
@@ -63,8 +69,12 @@ def search(
     run_folder: Path,
     *,
     resume: bool = False,
+    timer: Timer | None = None,
 ) -> Found:
     """Scores splits by a short distillation each, on training rows that none of them learns from.
+
+    With a target for the latency it scores shapes instead, each with as many ranks as ``timer``, or else the fastest
+    int8 graph on this machine, allows in that time.
 
     The journal in ``run_folder`` has every split that was scored. A search that was killed continues from it, and the
     splits that were under way are scored again. Random splits depend on seed and number alone.
@@ -72,20 +82,18 @@ def search(
     Raises:
         TeacherError: the teacher cannot be used.
         DataError: the rows' labels are not the teacher's.
-        RecipeError: no split meets the ratio.
+        RecipeError: no split meets the ratio, or no shape the time.
         CheckpointError: there is a journal and ``resume`` is not set, or it is another search's, or the disk is full.
     """
-    for name in ("heads", "neurons"):
-        if getattr(config.recipe.structure, name) < 1:
-            raise RecipeError(f"structure.{name}: search splits the budget of whole layers; leave it out of --recipe")
     teacher = load_teacher(teacher_source)
-    space = Space.of(count_parameters(teacher.model), config.recipe.budget)
     data = teacher.encode("--train", texts, config.recipe.training.max_length)
     task = prepare(teacher_source, data, config.steps, config.held_out_rows, config.recipe.training)
     if not len(task.held_out):
         raise DataError(f"--train: {len(data)} rows are too few to hold any out; ten at least")
+    space = _space(teacher, config, task, timer or onnx_timer(texts.task, config.recipe.training.max_length, "int8"))
     run = run_id(config.recipe, teacher, task.train_data)
-    settings = f"{run} {config.sampler} {config.steps} {len(task.held_out)} {config.seed}"
+    target = config.target_latency_ms
+    settings = f"{run} {config.sampler} {config.steps} {len(task.held_out)} {config.seed} {target}"
     journal = run_folder / JOURNAL_FILE
     try:
         study = _open_study(journal, hashlib.sha256(settings.encode()).hexdigest(), resume=resume)
@@ -95,9 +103,22 @@ def search(
     except OSError as error:
         raise CheckpointError(cannot_be_written(journal, error)) from error
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    scored = [(trial.value or 0.0, space.budget(**trial.params)) for trial in complete]
+    read = TypeAdapter(Recipe).validate_python
+    recipes = [(trial.value or 0.0, read(trial.user_attrs["recipe"])) for trial in complete]
+    scored = [(accuracy, recipe, space.describe(recipe)) for accuracy, recipe in recipes]
     scored.sort(key=lambda entry: -entry[0])
-    return Found(replace(config.recipe, budget=scored[0][1]), scored)
+    return Found(scored[0][1], scored)
+
+
+def _space(teacher: Teacher, config: SearchConfig, task: TrialTask, timer: Timer) -> Space:
+    target_ms, model = config.target_latency_ms, teacher.model
+    if target_ms is None:
+        return Splits.of(model, config.recipe)
+    if config.recipe.budget.objective != "latency":
+        raise RecipeError("--target-latency-ms: needs a recipe with budget.objective = latency")
+    return Shapes(
+        model.config, config.recipe, lambda recipe: largest_within(target_ms, model, recipe, task.train_data, timer)
+    )
 
 
 def _open_study(journal: Path, settings: str, *, resume: bool) -> optuna.Study:
@@ -132,25 +153,21 @@ def _repeat_unfinished(study: optuna.Study) -> None:
     """Queues the splits that were under way when the search was killed."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-        if len(trial.params) == 2:
+        if trial.params:
             study.enqueue_trial(trial.params)
 
 
 def _run_trials(study: optuna.Study, space: Space, config: SearchConfig, executor: Executor) -> None:
     """Keeps every worker busy until as many splits as asked for are scored."""
-    running: dict[Future[float], optuna.Trial] = {}
+    running: dict[Future[float], tuple[optuna.Trial, Recipe]] = {}
     done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     with tqdm(total=config.trials, initial=min(done, config.trials), desc="search", unit="trial") as bar:
         while done < config.trials:
             while len(running) < min(config.processes, config.trials - done):
-                trial = _ask(study, config)
-                budget = space.budget(
-                    trial.suggest_float("p_embedding", space.lowest_embedding, space.highest_embedding, log=True),
-                    trial.suggest_float("factorisation_share", 0.0, 1.0),
-                )
-                running[executor.submit(score_recipe, replace(config.recipe, budget=budget))] = trial
+                trial, recipe = _draw(study, space, config)
+                running[executor.submit(score_recipe, recipe)] = trial, recipe
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                trial = running.pop(future)
+                trial, recipe = running.pop(future)
                 try:
                     accuracy = future.result()
                 except BrokenProcessPool as error:
@@ -162,7 +179,23 @@ def _run_trials(study: optuna.Study, space: Space, config: SearchConfig, executo
                 done += 1
                 bar.update()
                 bar.set_postfix({"best": f"{study.best_value:.4f}"})
-                tqdm.write(f"{space.describe(space.budget(**trial.params))}: accuracy {accuracy:.4f}")
+                tqdm.write(f"{space.describe(recipe)}: accuracy {accuracy:.4f}")
+
+
+def _draw(study: optuna.Study, space: Space, config: SearchConfig) -> tuple[optuna.Trial, Recipe]:
+    """The next point at which there is a student; the journal keeps its recipe."""
+    reason = ""
+    for _ in range(MOST_REFUSED):
+        trial = _ask(study, config)
+        try:
+            recipe = space.draw(trial)
+        except RecipeError as error:
+            study.tell(trial, state=TrialState.FAIL)
+            reason = str(error)
+            continue
+        trial.set_user_attr("recipe", recipe.to_dict())
+        return trial, recipe
+    raise RecipeError(f"{reason}; nor can any of the {MOST_REFUSED - 1} shapes drawn before it")
 
 
 def _ask(study: optuna.Study, config: SearchConfig) -> optuna.Trial:
@@ -191,19 +224,17 @@ def _workers(processes: int, task: TrialTask) -> Iterator[Executor]:
 
 
 def write_recipe(found: Found, config: SearchConfig, teacher_name: str, out: Path) -> None:
-    """Writes the best split as a recipe, with the best five scores as comments.
+    """Writes the best recipe, with the best five scores as comments.
 
     Raises:
         OptionError: ``out`` cannot be written.
     """
     lines = [
-        f"# Found by {config.sampler} search over {len(found.scored)} splits on the teacher {teacher_name}: "
-        f"{config.steps} steps each,",
+        f"# Found by {config.sampler} search over {len(found.scored)} students of the teacher {teacher_name}, "
+        f"{config.steps} steps each"
+        + (":" if config.target_latency_ms is None else f", within {config.target_latency_ms:g} ms:"),
         "# accuracy on rows held out of train. The best:",
-        *(
-            f"#   {accuracy:.4f}  p_embedding {budget.p_embedding:.4f}, p_svd {budget.p_svd:.4f}"
-            for accuracy, budget in found.scored[:5]
-        ),
+        *(f"#   {accuracy:.4f}  {description}" for accuracy, _, description in found.scored[:5]),
     ]
     for section, values in found.recipe.to_dict().items():
         lines += [

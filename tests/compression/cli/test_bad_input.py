@@ -181,7 +181,7 @@ def test_a_search_goes_on_after_the_disk_was_full(folder: Path, capsys: pytest.C
     main(search)
     whole_lines = written[: written.rfind(b"\n") + 1]
     assert journal.read_bytes().startswith(whole_lines)
-    assert "search over 6 splits" in (folder / "found.toml").read_text(encoding="utf-8")
+    assert "search over 6 students" in (folder / "found.toml").read_text(encoding="utf-8")
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
