@@ -56,6 +56,14 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="weight of R-Drop, which passes each row twice with other dropout and brings the two answers together; 4 "
         "made our best teachers, in twice the time (default %(default)g)",
     )
+    parser.add_argument(
+        "--runs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train so many times from one new head, with the seeds from --seed on, and average the weights; takes N "
+        "times as long, in the memory of one run (default %(default)s)",
+    )
     parser.add_argument("--dropout", type=share, default=0.1, help="in every layer (default %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="rows a step (default %(default)s)")
     parser.add_argument("--learning-rate", type=float, default=5e-5, help="peak (default %(default)s)")
@@ -103,6 +111,7 @@ def _run_finetune(options: argparse.Namespace) -> None:
         allow_pickle=options.allow_pickle,
         multi_label=options.multi_label,
         r_drop=options.r_drop,
+        runs=options.runs,
     )
     accuracy = finetune(
         config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 
 from ladabert_compress.data.batches import Batch, encode
 from ladabert_compress.data.labels import label_ids, label_order, labels_of_row, targets_of
 from ladabert_compress.data.overview import describe_sources
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
-from ladabert_compress.measure.inference import classify
+from ladabert_compress.measure.inference import classify, evaluate_accuracy
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher, source_of
 from ladabert_compress.teacher.source import TeacherSource
 from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, set_dropout, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
+from ladabert_compress.training.runs import MeanOfRuns
 
 Tensors = tuple[Tensor, ...] | list[Tensor]  # as PyTorch hands them to an average of its own
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The settings of a fine-tuning run; ``label_names`` renames the labels in logit order."""
+    """The settings of a fine-tuning run; ``label_names`` renames the labels in logit order.
+
+    The weights of ``runs`` are averaged; they start from one new head and have the seeds from the training's on.
+    """
 
     base: str
     name: str
@@ -48,6 +52,7 @@ class FinetuneConfig:
     allow_pickle: bool = False
     multi_label: bool = False
     r_drop: float = 0.0
+    runs: int = 1
 
     @property
     def problem_type(self) -> str:
@@ -152,7 +157,7 @@ def finetune(
 ) -> float:
     """Writes a teacher folder to ``out``, with the average of the weights after the last step; dev decides nothing.
 
-    ``out`` must not exist.
+    ``out`` must not exist. Several runs come one after the other, in the memory of one, and go on where they stopped.
 
     Returns:
         Its accuracy on dev.
@@ -171,10 +176,7 @@ def finetune(
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
     processes, device = join_processes(choose_device(device_name))
-    torch.manual_seed(config.training.seed)  # the new head's weights
-    model, tokenizer, commit = load_encoder(config.encoder, names, config.problem_type)
-    model.to(device)  # type: ignore[arg-type]
-    set_dropout(model, config.dropout)
+    model, tokenizer, commit = _with_new_head(config, names)
     max_length, positions = config.training.max_length, model.config.max_position_embeddings
     if max_length > positions:
         raise OptionError(f"--max-length: {max_length} is over the base's {positions} positions")
@@ -192,32 +194,57 @@ def finetune(
     )
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
     run_folder = out.with_name(out.name + ".run")
-    learner = FinetuneLearner(model, config.average_decay, config.r_drop)
-    history = train(
-        learner,
-        train_data,
-        dev_data,
-        config.training,
-        total_steps=config.epochs * epoch_steps,
-        evaluate_every=epoch_steps,
-        device=device,
-        checkpoint=run_folder / "checkpoint.pt",
-        checkpoint_every_s=checkpoint_every_s,
-        resume=resume,
-        run_id=hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest(),
-        description=f"finetune {out.name}",
-        processes=processes,
-    )
-    accuracy = history[-1]["accuracy"]
+    identity = hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest()
+    mean = MeanOfRuns.load(run_folder / "mean.pt", identity, resume=resume)
+    first = mean.count
+    for run in range(first, config.runs):
+        if run > first:
+            model, _, _ = _with_new_head(config, names)
+        model.to(device)  # type: ignore[arg-type]
+        learner = FinetuneLearner(model, config.average_decay, config.r_drop)
+        history = train(
+            learner,
+            train_data,
+            dev_data,
+            replace(config.training, seed=config.training.seed + run),
+            total_steps=config.epochs * epoch_steps,
+            evaluate_every=epoch_steps,
+            device=device,
+            checkpoint=run_folder / f"checkpoint-{run + 1}.pt",
+            checkpoint_every_s=checkpoint_every_s,
+            resume=resume,
+            run_id=identity,
+            description=f"finetune {out.name}" + (f", run {run + 1} of {config.runs}" if config.runs > 1 else ""),
+            processes=processes,
+        )
+        if processes.is_first:
+            mean.add(learner.result, history)
+            (run_folder / f"checkpoint-{run + 1}.pt").unlink()
+        del learner  # before the next run's weights are read
+    if processes.is_first:
+        model.load_state_dict(mean.weights)
+    model.to(device)  # type: ignore[arg-type]
+    accuracy = processes.from_first(lambda: evaluate_accuracy(model, dev_data, device))
     if not processes.is_first:
         return accuracy
-    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": history}
+    evaluations = [{"run": run, **entry} for run, entries in enumerate(mean.evaluations, 1) for entry in entries]
+    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": evaluations}
     save_teacher(
         out,
-        learner.result.cpu(),
+        model.cpu(),
         tokenizer,
         TeacherCard(config.name, config.source or source_of(config.base), config.licence, commit),
         report,
     )
     shutil.rmtree(run_folder)
     return accuracy
+
+
+def _with_new_head(
+    config: FinetuneConfig, names: tuple[str, ...]
+) -> tuple[BertForSequenceClassification, PreTrainedTokenizerBase, str]:
+    """The base with a new head, the same each time, its tokenizer and its commit."""
+    torch.manual_seed(config.training.seed)
+    model, tokenizer, commit = load_encoder(config.encoder, names, config.problem_type)
+    set_dropout(model, config.dropout)
+    return model, tokenizer, commit

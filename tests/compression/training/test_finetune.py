@@ -1,14 +1,16 @@
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
-from ladabert_compress.data.batches import EncodedTexts, encode
+from ladabert_compress.data.batches import Batch, EncodedTexts, encode
 from ladabert_compress.data.labels import label_ids_of
 from ladabert_compress.data.texts import LabelledTexts
-from ladabert_compress.errors import DataError, OptionError
+from ladabert_compress.errors import CheckpointError, DataError, OptionError
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.student.bert import head_activation
@@ -98,6 +100,78 @@ def test_r_drop_weighs_how_far_two_passes_with_other_dropout_are_apart(
     assert terms(4.0, 0.3)["r_drop"] == pytest.approx(4 * terms(1.0, 0.3)["r_drop"])
     assert terms(4.0, 0.0)["r_drop"] == pytest.approx(0, abs=1e-7)
     assert terms(4.0, 0.0)["loss"] == pytest.approx(terms(0.0, 0.0)["loss"])
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_teacher(folder).model.state_dict()
+
+
+def test_the_weights_of_several_runs_are_averaged(teacher_folder: Path, tmp_path: Path) -> None:
+    rows, dev = labelled_texts(80), labelled_texts(99)
+    settings = config(teacher_folder, epochs=1)
+    reported = finetune(replace(settings, runs=3), rows, dev, tmp_path / "mean")
+    mean, alone = weights_of(tmp_path / "mean"), []
+    for seed in range(3):  # the head of a base that has one already is the same for every seed
+        training = replace(settings.training, seed=seed)
+        finetune(replace(settings, training=training), rows, dev, tmp_path / f"{seed}")
+        alone.append(weights_of(tmp_path / f"{seed}"))
+    assert any(not torch.equal(alone[0][name], alone[1][name]) for name in mean)
+    for name, value in mean.items():
+        if value.is_floating_point():
+            assert (value - torch.stack([run[name] for run in alone]).mean(dim=0)).abs().max() < 1e-6
+    teacher = load_teacher(tmp_path / "mean")
+    data = teacher.encode("dev", dev, 32)
+    predicted = predict_logits(teacher.model, data, torch.device("cpu")).argmax(dim=1)
+    assert (predicted == torch.tensor(data.labels)).float().mean().item() == pytest.approx(reported)
+    report = json.loads((tmp_path / "mean" / "finetune.json").read_text(encoding="utf-8"))
+    assert [entry["run"] for entry in report["evaluations"]] == [1, 2, 3]
+    assert not (tmp_path / "mean.run").exists()
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def test_all_runs_begin_with_one_new_head(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_family(tmp_path / "base", "distilbert")  # a base without a head of ours
+    heads: list[torch.Tensor] = []
+
+    class Watching(FinetuneLearner):
+        def __init__(self, module: BertForSequenceClassification, *others: Any) -> None:
+            super().__init__(module, *others)
+            heads.append(module.classifier.weight.detach().clone())
+
+    monkeypatch.setattr("ladabert_compress.training.finetune.FinetuneLearner", Watching)
+    finetune(config(tmp_path / "base", epochs=1, runs=2), labelled_texts(40), labelled_texts(20), tmp_path / "mine")
+    assert torch.equal(*heads)
+
+
+@pytest.mark.parametrize("steps_before_death", [4, 10, 15, 19])  # ten steps a run; the last is the second's last
+def test_runs_that_were_killed_go_on_to_the_same_average(
+    steps_before_death: int, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, rows, dev = config(teacher_folder, epochs=1, runs=2), labelled_texts(80), labelled_texts(40)
+    finetune(settings, rows, dev, tmp_path / "whole")
+    left, losses = steps_before_death, FinetuneLearner.losses
+
+    def die(learner: FinetuneLearner, batch: Batch) -> dict[str, torch.Tensor]:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KilledError
+        return losses(learner, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FinetuneLearner, "losses", die)
+        with pytest.raises(KilledError):
+            finetune(settings, rows, dev, tmp_path / "killed", checkpoint_every_s=0)
+    with pytest.raises(CheckpointError, match="continue with --resume"):
+        finetune(settings, rows, dev, tmp_path / "killed")
+    finetune(settings, rows, dev, tmp_path / "killed", resume=True)
+    whole, resumed = weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_rows_of_one_label_are_refused(teacher_folder: Path, tmp_path: Path) -> None:
