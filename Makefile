@@ -16,10 +16,10 @@ KUBECTL := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(BIN
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help serve test test-fast check attack lower-bounds lock audit sbom format clean
+.PHONY: help serve test test-fast test-containers check attack lower-bounds lock audit sbom format clean
 
 help:  ## list what make can do
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F '|' '{printf "%-15s %s\n", $$1, $$2}'
 
 serve: $(VENV)/serving  ## serve the bundled students on HOST:PORT
 	$(BIN)/ladabert-serve --host $(HOST) --port $(PORT) --workers $(WORKERS) --models $(MODELS)
@@ -29,6 +29,9 @@ test: $(VENV)/development check $(KUBECTL)  ## all checks and tests
 
 test-fast: $(VENV)/development  ## the tests that start no server and train nothing, under a minute
 	$(BIN)/python $(PYTEST) -m 'not slow'
+
+test-containers: $(VENV)/development  ## the image and the compose file in real containers, where Podman and Buildah are
+	$(BIN)/python -m tests.containers
 
 check: $(VENV)/development  ## lint, format, types, which room imports which
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from ladabert_serve.observability.metrics import Metrics, ModelMetrics
 from ladabert_serve.routes.metrics import router as metrics_router
 from ladabert_serve.server.server import HARD_STOP_S
 from ladabert_serve.settings import ENV_PREFIX, Settings
+from tests.containers.engine import read
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 DOCUMENTATION = (ROOT / "docs/how-to/containers.md").read_text()
+HAPROXY = (ROOT / "docker/haproxy.cfg").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 SET_BY_THE_IMAGE = {"host", "port", "models", "uds", "uds_mode", "admin_host", "admin_port"}
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -206,6 +209,48 @@ def test_the_image_installs_its_own_code_and_else_what_the_locks_hold_without_to
     ]
     for lock in ROOT.glob("docker/requirements*.txt"):
         assert not re.search(r"^(torch|transformers)==", lock.read_text(), re.MULTILINE)
+
+
+def test_the_images_label_names_the_projects_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'org.opencontainers.image.version="{version}"' in DOCKERFILE
+
+
+def test_every_container_has_limits_a_healthcheck_and_comes_back(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in (services | read_scale()).items():
+        assert {"cpus", "mem_limit", "restart"} <= set(service), name
+        assert name == "ladabert" or "healthcheck" in service, name  # the image has its own
+
+
+def read_scale() -> dict[str, dict[str, Any]]:
+    """Return what docker/scale.yml adds: the proxy."""
+    services = read(ROOT / "docker/scale.yml")["services"]
+    return {name: service for name, service in services.items() if "image" in service}
+
+
+def test_scaled_replicas_are_reached_through_the_proxy_alone() -> None:
+    services = read(ROOT / "docker/scale.yml")["services"]
+    assert services["ladabert"] == {"ports": None}
+    port = image_environment()["LADABERT_PORT"]
+    assert re.search(rf"^  bind :{port}$", HAPROXY, re.MULTILINE)
+    assert re.search(rf"^  server-template ladabert \d+ ladabert:{port}$", HAPROXY, re.MULTILINE)
+
+
+def test_the_proxy_waits_longer_than_the_service_and_sends_nothing_twice() -> None:
+    seconds = {name: int(value) for name, value in re.findall(r"^  timeout ([\w-]+) (\d+)s", HAPROXY, re.MULTILINE)}
+    defaults = {name: setting.default for name, setting in Settings.model_fields.items()}
+    assert seconds["server"] > defaults["default_timeout_ms"] / 1000
+    assert seconds["client"] == defaults["keep_alive_s"]
+    assert seconds["http-request"] == defaults["header_timeout_s"]
+    assert re.findall(r"^  retry-on (.*)$", HAPROXY, re.MULTILINE) == ["conn-failure"]
+
+
+def test_prometheus_of_scaled_replicas_differs_only_in_how_it_finds_them() -> None:
+    alone, scaled = (read_yaml(f"docker/prometheus/{name}.yml") for name in ("prometheus", "scale"))
+    (target,) = alone["scrape_configs"][0].pop("static_configs")[0]["targets"]
+    (found,) = scaled["scrape_configs"][0].pop("dns_sd_configs")
+    assert target == f"{found['names'][0]}:{found['port']}"
+    assert scaled == alone
 
 
 def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:
