@@ -1,4 +1,4 @@
-"""Claims about the manifest's schema: both halves hold the same one, and it needs nothing else."""
+"""Claims about the manifests' schemas: both halves hold the same ones, and they need nothing else."""
 
 import json
 import tomllib
@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FILE = "manifest.schema.json"
+FILES = ["manifest.schema.json", "cascade.schema.json"]
 
 
-def schema_bytes(package: str) -> bytes:
-    return resources.files(package).joinpath(FILE).read_bytes()
+def schema_bytes(package: str, file: str) -> bytes:
+    return resources.files(package).joinpath(file).read_bytes()
 
 
 def values_of(schema: Any, keyword: str) -> Iterator[Any]:
@@ -30,28 +30,33 @@ def values_of(schema: Any, keyword: str) -> Iterator[Any]:
             yield from values_of(value, keyword)
 
 
-def test_both_halves_hold_the_same_schema() -> None:
-    assert schema_bytes("ladabert_serve.models") == schema_bytes("ladabert_compress.artefact")
+@pytest.mark.parametrize("file", FILES)
+def test_both_halves_hold_the_same_schema(file: str) -> None:
+    assert schema_bytes("ladabert_serve.models", file) == schema_bytes("ladabert_compress.artefact", file)
 
 
-def test_the_models_folder_holds_none() -> None:
-    assert not (REPOSITORY / "models" / FILE).exists()
+@pytest.mark.parametrize("file", FILES)
+def test_the_models_folder_holds_none(file: str) -> None:
+    assert not (REPOSITORY / "models" / file).exists()
 
 
 @pytest.mark.parametrize("package", ["ladabert_serve.models", "ladabert_compress.artefact"])
-def test_the_schema_is_installed_with_the_package(package: str) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_the_schema_is_installed_with_the_package(package: str, file: str) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     distribution, _, room = package.partition(".")
-    assert f"{room}/{FILE}" in project["tool"]["setuptools"]["package-data"][distribution]
+    assert f"{room}/{file}" in project["tool"]["setuptools"]["package-data"][distribution]
 
 
-def test_the_schema_refers_to_itself_alone() -> None:
-    schema = json.loads(schema_bytes("ladabert_serve.models"))
+@pytest.mark.parametrize("file", FILES)
+def test_the_schema_refers_to_itself_alone(file: str) -> None:
+    schema = json.loads(schema_bytes("ladabert_serve.models", file))
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert set(values_of(schema, "$ref")) == {"#/$defs/file", "#/$defs/rows"}
+    assert set(values_of(schema, "$ref")) == {f"#/$defs/{name}" for name in schema["$defs"]}
 
 
-def test_every_pattern_holds_to_the_end_of_the_text() -> None:
-    patterns = list(values_of(json.loads(schema_bytes("ladabert_serve.models")), "pattern"))
+@pytest.mark.parametrize("file", FILES)
+def test_every_pattern_holds_to_the_end_of_the_text(file: str) -> None:
+    patterns = list(values_of(json.loads(schema_bytes("ladabert_serve.models", file)), "pattern"))
     assert patterns
     assert all(pattern.startswith("^") and pattern.endswith(r"$(?!\n)") for pattern in patterns)
