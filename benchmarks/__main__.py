@@ -43,6 +43,7 @@ MEASURES = {
     "evidence": "evidence.compare",
     "elsewhere": "elsewhere",
     "bert-base-sizes": "bert_base_sizes",
+    "weight-bits": "weight_bits",
 }
 PREPARES = {"artefact": "artefact", "environments": "serving.environments"}  # add_options(parser) and prepare(options)
 KEPT = {

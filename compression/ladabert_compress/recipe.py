@@ -172,6 +172,8 @@ class ExportRecipe:
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
     """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
     fp32."""
+    int8_weight_bits: Literal[7, 8] = 8
+    """Bits of int8 weights; with 7, x86 processors without VNNI compute exactly in every server, for some accuracy."""
     int8_divergence: Weight = 0.01
     """KL from the teacher's scores, in nats, that int8 may add to fp32's where dev has no labels; beyond it int8 is
     refused."""

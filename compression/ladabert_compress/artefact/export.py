@@ -54,6 +54,7 @@ class VerifiedGraph:
         """What the manifest says of it."""
         described = {**self.plan.to_dict(), "candidates": self.choice.to_dict()}
         if self.guarded is not None:
+            described["weight_bits"] = self.plan.weight_bits
             described["fp32_products"] = sorted(self.guarded.fp32_products)
             described["logit_error"] = round(self.guarded.error_after, 5)
             described["logit_error_all_int8"] = round(self.guarded.error_before, 5)
@@ -189,7 +190,7 @@ def _verified_graphs(
     if "int8" in precisions:
         batches = tqdm(sample_batches(result.train_data, RANGE_BATCHES, seed), desc="int8 ranges", unit="batch")
         ranges = measure_activation_ranges(model, batches)
-        candidates = candidate_graphs(model, result.task, ranges, target, max_length)
+        candidates = candidate_graphs(model, result.task, ranges, target, max_length, result.guards.int8_weight_bits)
         choice = choose_graph(candidates, max_length, shapes=shapes)
         held_out = result.calibration_data if len(result.calibration_data) else result.train_data
         tolerance = result.guards.int8_logit_error

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import onnx
@@ -62,13 +62,14 @@ def candidate_graphs(
     ranges: Ranges | None,
     target: Target,
     max_length: int | None = None,
+    weight_bits: int = 8,
 ) -> dict[GraphPlan, onnx.ModelProto]:
     """The graphs to choose from, without those that come out the same as an earlier one."""
     heads = model.config.num_attention_heads
     plans = [CUDA_PLAN] if target == "cuda" else cpu_plans(model.config.hidden_size // heads)
     graphs: dict[GraphPlan, onnx.ModelProto] = {}
     seen: set[bytes] = set()
-    for plan in plans:
+    for plan in (replace(plan, weight_bits=weight_bits) for plan in plans):
         graph = build_bert_graph(model, task, ranges, plan, max_length)
         content = hashlib.sha256(graph.SerializeToString(deterministic=True)).digest()  # a graph may have a gigabyte
         if content not in seen:

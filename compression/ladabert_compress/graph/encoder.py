@@ -74,7 +74,7 @@ class _BertGraph:
 
     def __post_init__(self) -> None:
         self.graph = GraphBuilder()
-        self.products = Products(self.graph, self.ranges, self.plan.fp32_products)
+        self.products = Products(self.graph, self.ranges, self.plan.fp32_products, self.plan.weight_bits)
         self.attention = AttentionGraph(self.model, self.products, self.plan)
 
     def build(self) -> onnx.ModelProto:

@@ -69,9 +69,9 @@ def measure_activation_ranges(model: BertForSequenceClassification, batches: Ite
     return ranges
 
 
-def quantise_columns(weight: Array) -> tuple[npt.NDArray[np.int8], Array]:
-    """A (k, n) weight as int8 with one symmetric scale (n,) for each column."""
-    scales = np.abs(weight).max(axis=0) / 127
+def quantise_columns(weight: Array, bits: int = 8) -> tuple[npt.NDArray[np.int8], Array]:
+    """A (k, n) weight as int8 with one symmetric scale (n,) for each column: 127 steps a side, 63 with 7 bits."""
+    scales = np.abs(weight).max(axis=0) / (2 ** (bits - 1) - 1)
     scales[scales == 0] = 1.0
     return np.round(weight / scales).astype(np.int8), scales.astype(np.float32)
 

@@ -18,17 +18,20 @@ class GraphPlan:
             heads; 0: none does.
         fused_normalisation: ``SkipLayerNormalization`` in place of ``Add`` and ``LayerNormalization``.
         fp32_products: matrix products of an int8 graph that stay in fp32, by the names of their inputs.
+        weight_bits: of an int8 graph's weights. Two products of 8 bits with 7 fit 16 bits, which x86 processors without
+            VNNI add them in.
     """
 
     attention: Attention = "fused"
     shared_rank_limit: int = 0
     fused_normalisation: bool = False
     fp32_products: frozenset[str] = field(default_factory=frozenset)
+    weight_bits: int = 8
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for the manifest; the products are listed apart."""
+        """Plain values for the manifest; what is of int8 alone is listed apart."""
         values = asdict(self)
-        del values["fp32_products"]
+        del values["fp32_products"], values["weight_bits"]
         return values
 
 

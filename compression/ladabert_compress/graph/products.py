@@ -23,13 +23,15 @@ class Products:
         graph: where to add them.
         ranges: of the activations, for int8; ``None`` is fp32 throughout.
         in_fp32: inputs, by their range's name, whose products stay in fp32 all the same.
+        weight_bits: of int8 weights.
     """
 
-    def __init__(self, graph: GraphBuilder, ranges: Ranges | None, in_fp32: Set[str]) -> None:
+    def __init__(self, graph: GraphBuilder, ranges: Ranges | None, in_fp32: Set[str], weight_bits: int = 8) -> None:
         self.graph = graph
         self.in_int8: dict[str, int] = {}  # by range, the weights of the products that are int8
         self._ranges = ranges
         self._in_fp32 = in_fp32
+        self._weight_bits = weight_bits
         self._quantised: dict[tuple[str, str], tuple[str, str, str]] = {}
 
     def product(self, inputs: str, name: str, weight: Array, range_name: str, bias: Array | None = None) -> str:
@@ -69,7 +71,7 @@ class Products:
 
     def int8_weight(self, name: str, weight: Array) -> tuple[str, str]:
         """A weight (k, n) as int8 (k, n) and its scales (n,)."""
-        quantised, scales = quantise_columns(weight)
+        quantised, scales = quantise_columns(weight, self._weight_bits)
         return self.graph.weight(f"{name}.int8", quantised), self.graph.weight(f"{name}.scales", scales)
 
     def constant(self, name: str, values: Array) -> str:

@@ -136,6 +136,18 @@ def test_the_manifest_says_which_graph_was_chosen_from_which(result: Compression
     assert export["files"]["model.int8.onnx"]["logit_error"] <= result.recipe.export.int8_logit_error
 
 
+def test_weights_of_7_bits_are_written_where_the_recipe_asks_for_them(result: CompressionResult, models: Path) -> None:
+    export = replace(result.recipe.export, int8_weight_bits=7)
+    manifest = export_artefact(
+        replace(result, recipe=replace(result.recipe, export=export)), models / "tiny", data_set="tiny"
+    )
+    assert manifest["export"]["files"]["model.int8.onnx"]["weight_bits"] == 7
+    assert "weight_bits" not in manifest["export"]["files"]["model.onnx"]
+    model = onnx.load_from_string(read_graph(models / "tiny", manifest, "model.int8.onnx"))
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert {int(np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max()) for tensor in weights} == {63}
+
+
 def test_a_target_for_the_latency_chooses_at_its_shape_and_is_compared_with_what_was_reached(
     result: CompressionResult, models: Path
 ) -> None:
