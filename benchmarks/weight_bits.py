@@ -81,7 +81,7 @@ def with_fewer_steps(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _named(data: Sequence[str]) -> list[tuple[str, str]]:
     parts = [part.partition("=") for part in data]
-    for name, equals, file in parts:
+    for name, equals, _ in parts:
         if not equals:
             raise OptionError(f"--data {name}: name the models, too, as sst2=dev.tsv does")
     return [(name, file) for name, _, file in parts]
