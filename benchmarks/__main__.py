@@ -44,6 +44,7 @@ MEASURES = {
     "elsewhere": "elsewhere",
     "bert-base-sizes": "bert_base_sizes",
     "weight-bits": "weight_bits",
+    "memory": "memory",
 }
 PREPARES = {"artefact": "artefact", "environments": "serving.environments"}  # add_options(parser) and prepare(options)
 KEPT = {

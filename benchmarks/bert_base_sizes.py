@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> Results:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         config = BertConfig(architectures=["BertForSequenceClassification"])
-        results.settings["teacher_parameters"] = _write_teacher(folder / "teacher", config)
+        results.settings["teacher_parameters"] = write_teacher(folder / "teacher", config)
         (folder / "models").mkdir()
         for row in TABLE_2:
             if row.ratio in wanted:
@@ -100,7 +100,7 @@ def _measure_student(folder: Path, config: BertConfig, row: PaperRow) -> dict[st
     }
 
 
-def _write_teacher(folder: Path, config: BertConfig) -> int:
+def write_teacher(folder: Path, config: BertConfig) -> int:
     """Write a random BERT with two labels, and a tokenizer over as many made-up words; return its parameters."""
     words = (f"w{index}" for index in range(config.vocab_size - len(SPECIAL)))
     vocabulary = {token: index for index, token in enumerate((*SPECIAL, *words))}

@@ -4,6 +4,7 @@ import statistics
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ladabert_compress.data.batches import EncodedTexts, evaluation_batches
@@ -70,7 +71,7 @@ def losses_when_cut(run: CutRun, teacher: Teacher, data: EncodedTexts) -> dict[s
     learner = LadaBertLearner(teacher.model, replace(run.recipe, schedule=at_once), 1, data)
     learner.before_step(0, make_optimiser(learner.module, run.recipe.training))
     learner.module.eval()
-    sentences = [row for row, tokens in enumerate(data.input_ids) if len(tokens) >= SHORTEST]
+    sentences = np.flatnonzero(data.lengths >= SHORTEST).tolist()
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randperm(len(sentences), generator=generator)[:ROWS].tolist()
     sums: dict[str, list[float]] = {}

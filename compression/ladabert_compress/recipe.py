@@ -110,6 +110,9 @@ class TrainingConfig:
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows a step."""
+    tokens_at_once: Annotated[int, Field(ge=1)] = 4096
+    """Tokens, padding included, that a step computes at once: of longer rows it adds up the gradients of several parts,
+    which bounds its memory."""
     learning_rate: Positive = 2e-5
     """Peak learning rate of AdamW."""
     warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ladabert_compress.measure.predictions import Logits, Predictions, log_probabilities
 
@@ -14,7 +14,7 @@ LENGTH_BOUNDS = 2 ** np.arange(2, 17)  # tokens: up to 4, 8, … 65536; the last
 
 
 def distributions(
-    logits: Logits, lengths: Sequence[int], like: Predictions, temperature: float
+    logits: Logits, lengths: npt.ArrayLike, like: Predictions, temperature: float
 ) -> dict[str, list[int]]:
     """Counts of the best labels in logit order, of their scores as served, and of the lengths in tokens.
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from tqdm import tqdm
@@ -111,7 +110,7 @@ def export_artefact(
     default = precisions[0]
     held_out = result.calibration_data
     held_out_logits = onnx_logits(sessions[default], held_out) if len(held_out) else None
-    calibration = fit_calibration(held_out_logits, np.array(held_out.labels), logits[default], np.array(dev.labels))
+    calibration = fit_calibration(held_out_logits, held_out.labels, logits[default], dev.labels)
     written = {GRAPH_FILES[name]: sessions[name] for name in precisions}
     on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
     latency = {"machine": machine_name(), "threads": 1, "table": measure_latency(on_cpu, max_length)}
@@ -147,9 +146,7 @@ def export_artefact(
             "rows": len(dev),
             "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
             "student_accuracy": score(student_logits, dev.labels).accuracy,
-            "distributions": distributions(
-                logits[default], [*map(len, dev.input_ids)], np.array(dev.labels), calibration.temperature
-            ),
+            "distributions": distributions(logits[default], dev.lengths, dev.labels, calibration.temperature),
             "files": {
                 GRAPH_FILES[name]: {
                     "accuracy": scores[name].accuracy,

@@ -90,7 +90,7 @@ class Invariance:
 
 def measure_invariance(session: Runner, data: EncodedTexts, max_length: int) -> Invariance:
     """Compares each row alone with batches of 32 in the rows' order, and with those padded to ``max_length``."""
-    like = np.array(data.labels)
+    like = data.labels
     alone = np.concatenate([session.logits(data.batch([row])) for row in tqdm(range(len(data)), desc="alone")])
     worst, changed = 0.0, np.zeros(len(data), dtype=bool)
     for pad_to in (0, max_length):

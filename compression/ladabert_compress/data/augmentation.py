@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +76,7 @@ def word_neighbours(
         letters = token.lstrip("".join(WORD_STARTS))
         is_word[index] = starts and letters.isalpha() and index not in special
         continues[index] = not starts and any(map(str.isalnum, token)) and index not in special
-    seen = np.unique(np.fromiter(chain.from_iterable(rows.input_ids), dtype=np.int64))
+    seen = np.unique(rows.token_ids).astype(np.int64)
     words = seen[is_word[seen]]
     directions = torch.nn.functional.normalize(table[torch.from_numpy(words).to(table.device)].float(), dim=1)
     count, found = min(NEIGHBOURS, max(0, len(words) - 1)), []
@@ -100,13 +99,11 @@ def replace_words(
     if not neighbours.nearest.size:
         return rows
     generator = np.random.default_rng((seed, epoch))
-    replaced: list[list[int]] = []
-    for row in rows.input_ids:
-        tokens = np.array(row)
-        places = np.searchsorted(neighbours.words, tokens).clip(max=len(neighbours.words) - 1)
-        alone = neighbours.words[places] == tokens
-        alone[:-1] &= ~neighbours.continues[tokens[1:]]
-        chosen = alone & (generator.random(len(tokens)) < share)
-        columns = generator.integers(neighbours.nearest.shape[1], size=len(tokens))
-        replaced.append(np.where(chosen, neighbours.nearest[places, columns], tokens).tolist())
-    return replace(rows, input_ids=replaced)
+    tokens = rows.token_ids
+    places = np.searchsorted(neighbours.words, tokens).clip(max=len(neighbours.words) - 1)
+    alone = neighbours.words[places] == tokens
+    alone[:-1] &= ~neighbours.continues[tokens[1:]]  # a row begins with a special token, which goes on with no word
+    chosen = alone & (generator.random(len(tokens)) < share)
+    columns = generator.integers(neighbours.nearest.shape[1], size=len(tokens))
+    replaced = np.where(chosen, neighbours.nearest[places, columns], tokens).astype(np.int32)
+    return replace(rows, token_ids=replaced)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from ladabert_compress.data.texts import LABEL_SEPARATOR, LabelledTexts
 from ladabert_compress.errors import DataError
 
@@ -82,9 +85,9 @@ def scores_of(source: str, data: LabelledTexts) -> list[float]:
     return scores
 
 
-def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> list[int] | list[list[int]]:
+def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> npt.NDArray[np.int64]:
     """What stands in the place of the labels of rows that have none."""
-    return [[NO_LABEL] * len(labels)] * rows if problem_type == "multi_label" else [NO_LABEL] * rows
+    return np.broadcast_to(np.int64(NO_LABEL), (rows, len(labels)) if problem_type == "multi_label" else (rows,))
 
 
 def _names_or_numbers(present: set[str], labels: Sequence[str]) -> Sequence[str]:

@@ -51,7 +51,7 @@ def guard_int8(
             single-label task, where a shift of all logits changes nothing, each row's mean is subtracted first.
     """
     rows = held_out.select(range(min(GUARD_ROWS, len(held_out))))
-    multi_label = np.array(rows.labels).ndim == 2
+    multi_label = rows.labels.ndim == 2
 
     def logits_of(ranges: Ranges | None, fp32_products: frozenset[str]) -> Logits:
         graph = build_bert_graph(model, task, ranges, replace(plan, fp32_products=fp32_products))

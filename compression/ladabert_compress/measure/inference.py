@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
@@ -45,7 +44,7 @@ def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, dev
 
 def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
     """The share of rows whose prediction is right, in every label where the task is multi-label."""
-    return accuracy(predict_logits(model, data, device).numpy(), np.array(data.labels))
+    return accuracy(predict_logits(model, data, device).numpy(), data.labels)
 
 
 @contextmanager

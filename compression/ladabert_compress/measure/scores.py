@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ladabert_compress.data.batches import Labels
 from ladabert_compress.measure.predictions import (
     Logits,
     Predictions,
@@ -40,9 +40,11 @@ class Scores:
     matthews: float = 0.0  # Matthews' correlation with the labels
 
 
-def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, *, temperature: float = 1.0) -> Scores:
+def score(
+    logits: Logits, labels: npt.ArrayLike, teacher_logits: Logits | None = None, *, temperature: float = 1.0
+) -> Scores:
     """Accuracy, calibration and, given the teacher's logits, how far it agrees with them."""
-    truth = np.array(labels)
+    truth = np.asarray(labels)
     predictions = decide(logits, truth)
     agreement = distance = None
     if teacher_logits is not None:
@@ -59,12 +61,12 @@ def score(logits: Logits, labels: Labels, teacher_logits: Logits | None = None, 
     )
 
 
-def standard_error_of_loss(metric: str, before: Logits, after: Logits, labels: Labels) -> float:
+def standard_error_of_loss(metric: str, before: Logits, after: Logits, labels: npt.ArrayLike) -> float:
     """Of what ``after`` loses of the metric against ``before`` on these rows, by the bootstrap (Efron 1979).
 
     Both are measured on the same rows each time, since they are right and wrong together.
     """
-    truth, measure, generator = np.array(labels), METRICS[metric], np.random.default_rng(0)
+    truth, measure, generator = np.asarray(labels), METRICS[metric], np.random.default_rng(0)
     one, other = decide(before, truth), decide(after, truth)
     losses = []
     for _ in range(RESAMPLES):

@@ -155,7 +155,7 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
         raise DataError(f"--teacher: its labels are {', '.join(teacher.labels)}, those of {folder} {', '.join(labels)}")
     data = encode_rows(folder, manifest, texts)
     logits = onnx_logits(OnnxSession(read_graph(folder, manifest, manifest["default_file"])), data)
-    truth, temperature = np.array(data.labels), manifest["calibration"]["temperature"]
+    truth, temperature = data.labels, manifest["calibration"]["temperature"]
     differences: list[dict[str, Any]] = []
     if teacher is not None:
         teacher_logits = logits_of_teacher(teacher, texts, data.labels, manifest["max_length"])

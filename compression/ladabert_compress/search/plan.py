@@ -15,12 +15,12 @@ from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.artefact.stored_file import packed_if_smaller
-from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
+from ladabert_compress.data.batches import EncodedTexts, training_batches
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import RecipeError
 from ladabert_compress.measure.machine import machine_name
 from ladabert_compress.measure.timing import timed_shape
-from ladabert_compress.recipe import Recipe, TrainingConfig, default_recipe, load_recipe
+from ladabert_compress.recipe import Recipe, default_recipe, load_recipe
 from ladabert_compress.search.latency import fastest_graph
 from ladabert_compress.student.budget import solve_shares
 from ladabert_compress.student.masks import draw_masks
@@ -29,9 +29,8 @@ from ladabert_compress.student.moments import count_embedding_rows
 from ladabert_compress.student.structure import Shaped, narrow, set_activation
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher
-from ladabert_compress.training.device import autocast
 from ladabert_compress.training.distillation import LadaBertLearner, Timetable
-from ladabert_compress.training.loop import make_optimiser, set_dropout, steps_per_epoch
+from ladabert_compress.training.loop import add_gradients, make_optimiser, set_dropout, steps_per_epoch
 from ladabert_compress.training.rows import CALIBRATION_ROWS, encode_unlabelled
 
 TIMED_ROWS = 4000  # of which batches are cut, to time some of them
@@ -211,7 +210,7 @@ def step_seconds(
     taken = []
     for batch in (middle, *quarters):
         start = clock()
-        _step(learner, optimiser, rows.batch(batch).to(device), training, device)
+        _step(learner, optimiser, rows, batch, device)
         taken.append(clock() - start)
     learner.teacher.cpu()
     per_token = statistics.median(s / _tokens(rows, batch) for s, batch in zip(taken[1:], quarters, strict=True))
@@ -221,13 +220,12 @@ def step_seconds(
 def _step(
     learner: LadaBertLearner,
     optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    training: TrainingConfig,
+    rows: EncodedTexts,
+    batch: list[int],
     device: torch.device,
 ) -> None:
-    with autocast(device, training.precision):
-        losses = learner.losses(batch)
-    torch.stack(list(losses.values())).sum().backward()
+    training = learner.recipe.training
+    add_gradients(learner, rows, batch, training, device)
     nn.utils.clip_grad_norm_(learner.module.parameters(), training.max_gradient_norm)
     optimiser.step()
     optimiser.zero_grad()
@@ -236,8 +234,8 @@ def _step(
         torch.cuda.synchronize(device)
 
 
-def _tokens(rows: EncodedTexts, batch: Sequence[int]) -> int:
-    return len(batch) * max(len(rows.input_ids[row]) for row in batch)
+def _tokens(rows: EncodedTexts, batch: list[int]) -> int:
+    return len(batch) * int(rows.lengths[batch].max())
 
 
 def _rows_left(rows: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
@@ -62,8 +63,8 @@ def narrow_and_observe(
 def count_embedding_rows(model: BertForSequenceClassification, data: EncodedTexts) -> dict[str, Tensor]:
     """How often each row of the word and the position table is read in one pass over the rows."""
     embeddings = model.bert.embeddings
-    tokens = torch.cat([torch.tensor(row) for row in data.input_ids])
-    positions = torch.cat([torch.arange(len(row)) for row in data.input_ids])
+    tokens = torch.from_numpy(data.token_ids)
+    positions = torch.arange(len(tokens)) - torch.from_numpy(np.repeat(data.bounds[:-1], data.lengths))
     return {
         "bert.embeddings.word_embeddings": torch.bincount(tokens, minlength=embeddings.word_embeddings.num_embeddings),
         "bert.embeddings.position_embeddings": torch.bincount(

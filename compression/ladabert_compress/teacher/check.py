@@ -42,7 +42,7 @@ def check_teacher(
     longest = min(max_length, teacher.model.config.max_position_embeddings)
     data = teacher.encode("--dev", dev_texts, longest).sample(CHECKED_ROWS)
     teacher.model.to(device)  # type: ignore[arg-type]
-    truth = np.array(data.labels)
+    truth = data.labels
     predictions = decide(predict_logits(teacher.model, data, device).numpy(), truth)
     recall, chance, error = recall_and_chance(predictions.ravel(), truth.ravel())
     if len(np.unique(truth)) > 1 and recall <= chance + error:

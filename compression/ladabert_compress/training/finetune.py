@@ -194,7 +194,7 @@ def finetune(
     )
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
     run_folder = out.with_name(out.name + ".run")
-    identity = hashlib.sha256(repr((config, train_data.input_ids, train_data.labels)).encode()).hexdigest()
+    identity = hashlib.sha256(repr(config).encode() + train_data.digest()).hexdigest()
     mean = MeanOfRuns.load(run_folder / "mean.pt", identity, resume=resume)
     first = mean.count
     for run in range(first, config.runs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
-from ladabert_compress.data.batches import Batch, EncodedTexts, training_batches
+from ladabert_compress.data.batches import Batch, EncodedTexts, divide_batch, training_batches
 from ladabert_compress.errors import DivergenceError, StoppedError
 from ladabert_compress.measure.inference import evaluate_accuracy
 from ladabert_compress.recipe import TrainingConfig
@@ -143,6 +143,7 @@ def train(
         curve[:] = saved["curve"]
         start = saved["step"]
         earlier_cpu_seconds = saved.get("cpu_seconds", 0.0)  # checkpoints of earlier versions lack them
+        saved = None  # frees its copy of the weights
     else:
         torch.manual_seed(config.seed)
 
@@ -161,16 +162,12 @@ def train(
                 epoch_data = train_data if rows_of_epoch is None else rows_of_epoch(epoch)
                 batches = training_batches(epoch_data, config.batch_size, seed=config.seed, epoch=epoch)
             rows, weight = processes.share(batches[step % epoch_steps])
-            batch = epoch_data.batch(rows).to(device)
 
             rate = learning_rate_at(step, total_steps, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             learner.module.train()
-            with autocast(device, config.precision):
-                losses = learner.losses(batch)
-            loss = torch.stack(list(losses.values())).sum()
-            (weight * loss).backward()
+            losses = add_gradients(learner, epoch_data, rows, config, device, weight=weight)
             processes.sum_gradients(learner.module)
             learner.after_backward()
             norm = nn.utils.clip_grad_norm_(learner.module.parameters(), config.max_gradient_norm)
@@ -181,9 +178,8 @@ def train(
             done = step + 1
             if done % MEMORY_EVERY == 0:
                 return_freed_memory()
-            values = {name: value.item() for name, value in losses.items()}
-            _check_finite(f"{description}: step {done}", values, norm.item())
-            for name, value in values.items():
+            _check_finite(f"{description}: step {done}", losses, norm.item())
+            for name, value in losses.items():
                 averages[name] = 0.98 * averages.get(name, value) + 0.02 * value
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in averages.items()}, refresh=False)
@@ -221,6 +217,31 @@ def train(
     if spent is not None:
         spent["earlier_cpu_seconds"] = earlier_cpu_seconds
     return history
+
+
+def add_gradients(
+    learner: Learner,
+    data: EncodedTexts,
+    rows: Sequence[int],
+    config: TrainingConfig,
+    device: torch.device,
+    *,
+    weight: float = 1.0,
+) -> dict[str, float]:
+    """Adds ``weight`` times the gradients of a batch's loss, part by part where it is large, to those of the module.
+
+    Returns:
+        The terms of the loss, each the mean over the parts by their rows.
+    """
+    terms: dict[str, float] = {}
+    for part in divide_batch(data, rows, config.tokens_at_once):
+        share = len(part) / len(rows)
+        with autocast(device, config.precision):
+            losses = learner.losses(data.batch(part).to(device))
+        (weight * share * torch.stack(list(losses.values())).sum()).backward()
+        for name, value in losses.items():
+            terms[name] = terms.get(name, 0.0) + share * value.item()
+    return terms
 
 
 def _check_finite(where: str, losses: Mapping[str, float], gradient_norm: float) -> None:

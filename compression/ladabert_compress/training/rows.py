@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import TypeVar
 
-import numpy as np
-
 from ladabert_compress.data.augmentation import WordNeighbours, join_rows, replace_words, word_neighbours
 from ladabert_compress.data.batches import EncodedTexts, encode
 from ladabert_compress.data.labels import no_targets, targets_of
@@ -145,5 +143,5 @@ def _hold_out(teacher: Teacher, texts: AnyTexts, max_length: int, rows: int, see
 def _labelled_by(teacher: Teacher, texts: Texts, max_length: int) -> EncodedTexts:
     """Rows with the teacher's own predictions as labels."""
     data = encode_unlabelled(teacher, texts, max_length)
-    predicted = decide(predict_logits(teacher.model, data, teacher.model.device).numpy(), np.array(data.labels))
-    return replace(data, labels=predicted.tolist())
+    predicted = decide(predict_logits(teacher.model, data, teacher.model.device).numpy(), data.labels)
+    return replace(data, labels=predicted)

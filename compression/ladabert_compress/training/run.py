@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -167,7 +166,7 @@ def compress(
 
 def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: Sequence[str]) -> dict[str, Any]:
     """What a report shows of the predictions, without any row."""
-    logits, truth = predict_logits(model, data, torch.device("cpu")).numpy(), np.array(data.labels)
+    logits, truth = predict_logits(model, data, torch.device("cpu")).numpy(), data.labels
     return {
         "labels": labels,
         "multi_label": truth.ndim == 2,
@@ -186,5 +185,5 @@ def run_id(recipe: Recipe, teacher: Teacher, data: EncodedTexts) -> str:
     del settings["export"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(weights_digest(teacher.model).encode())
-    digest.update(repr((data.input_ids, data.labels)).encode())
+    digest.update(data.digest())
     return digest.hexdigest()

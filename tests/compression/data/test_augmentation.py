@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -31,6 +32,12 @@ def test_the_same_rows_are_joined_on_both_sides_of_a_pair() -> None:
     assert joined.pairs == tuple(text.replace("t", "p") for text in joined.texts)
 
 
+def rows_of(ids: list[list[int]]) -> EncodedTexts:
+    tokens = np.concatenate(ids).astype(np.int32)
+    bounds = np.cumsum([0, *map(len, ids)])
+    return EncodedTexts(tokens, np.zeros(len(tokens), dtype=np.int8), bounds, np.zeros(len(ids), dtype=np.int64), 0)
+
+
 PIECES = {
     "WordPiece": ("[CLS]", "good", "great", "bad", "awful", "film", "##s", "7", "."),
     "BPE": ("<s>", "Ġgood", "Ġgreat", "Ġbad", "Ġawful", "Ġfilm", "s", "Ġ7", "."),
@@ -44,14 +51,14 @@ ANGLES = torch.tensor([0.0, 0.1, 0.2, 2.0, 2.1, 4.0, 0.1, 0.1, 0.1])
 def test_whole_words_alone_are_replaced_and_by_words_alone(kind: str, share: float, epoch: int) -> None:
     vocabulary = {token: index for index, token in enumerate(PIECES[kind])}
     ids = [[0, 1, 2, 8, 5, 6, 3, 7], [0, 4, 5]] * 50  # of "films", "film" is no word
-    rows = EncodedTexts(ids, [[0] * len(row) for row in ids], [0] * len(ids), 0)
+    rows = rows_of(ids)
     neighbours = word_neighbours(rows, vocabulary, [0], torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1))
     assert neighbours.words.tolist() == [1, 2, 3, 4, 5]
     assert neighbours.nearest[:, 0].tolist() == [2, 1, 4, 3, 4]
     replaced = replace_words(rows, neighbours, share, seed=0, epoch=epoch)
     assert replaced == replace_words(rows, neighbours, share, seed=0, epoch=epoch)
     changed = 0
-    for new, old in zip(replaced.input_ids, ids, strict=True):
+    for new, old in zip(replaced.rows, ids, strict=True):
         words = {1, 2, 6} if len(old) > 3 else {1, 2}
         assert all(new[place] == token for place, token in enumerate(old) if place not in words)
         assert all(token in {1, 2, 3, 4, 5} for place, token in enumerate(new) if place in words)
@@ -60,6 +67,6 @@ def test_whole_words_alone_are_replaced_and_by_words_alone(kind: str, share: flo
 
 
 def test_rows_of_one_word_stay_as_they_are() -> None:
-    rows = EncodedTexts([[0, 1], [0, 1, 1]], [[0, 0], [0, 0, 0]], [0, 0], 0)
+    rows = rows_of([[0, 1], [0, 1, 1]])
     neighbours = word_neighbours(rows, {"[CLS]": 0, "good": 1, "##s": 2}, [0], torch.eye(3))
     assert replace_words(rows, neighbours, 1.0, seed=0, epoch=0) == rows

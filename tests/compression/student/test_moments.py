@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import torch
 from transformers import BertForSequenceClassification
 
@@ -35,7 +36,7 @@ def test_rows_of_the_embeddings_are_counted_once_for_each_time_they_are_read(
     counts = count_embedding_rows(tiny_bert, encoded)
     words, positions = counts["bert.embeddings.word_embeddings"], counts["bert.embeddings.position_embeddings"]
     assert len(words) == 64
-    assert int(words.sum()) == int(positions.sum()) == sum(map(len, encoded.input_ids))
+    assert int(words.sum()) == int(positions.sum()) == len(encoded.token_ids)
     assert int(words[2]) == int(positions[0]) == len(encoded)  # [CLS] begins every row
 
 
@@ -59,7 +60,7 @@ def test_labels_that_do_not_exclude_each_other_are_drawn_each_for_itself(
     with torch.no_grad():  # sure of both labels, which a softmax would call undecided
         tiny_bert.classifier.weight.zero_()
         tiny_bert.classifier.bias.fill_(4.0)
-    multi_label = replace(encoded, labels=[[1, 1] for _ in range(len(encoded))])
+    multi_label = replace(encoded, labels=np.ones((len(encoded), 2), dtype=np.int64))
     one, each = (
         squared_output_gradients(tiny_bert, [data.batch(range(len(data)))] * 20, seed=1)["classifier"]
         for data in (encoded, multi_label)

@@ -14,7 +14,8 @@ from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.recipe import FactorisationRecipe, PruningRecipe, Recipe, StructureRecipe, TrainingConfig
 from ladabert_compress.training.device import generators, restore_generators
 from ladabert_compress.training.distillation import LadaBertLearner
-from ladabert_compress.training.loop import learning_rate_at, train
+from ladabert_compress.training.finetune import FinetuneLearner
+from ladabert_compress.training.loop import add_gradients, learning_rate_at, train
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts
 
@@ -203,3 +204,22 @@ def test_predictions_come_in_the_rows_order(
         batch = data.batch([row])
         alone = tiny_bert(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         assert torch.allclose(together[row], alone[0], atol=1e-4)
+
+
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole_and_the_loss(
+    tiny_bert: BertForSequenceClassification, encoded: EncodedTexts
+) -> None:
+    def gradients(tokens_at_once: int) -> tuple[dict[str, float], list[Tensor]]:
+        learner = FinetuneLearner(tiny_bert, 0.9)
+        config = TrainingConfig(tokens_at_once=tokens_at_once, precision="fp32")
+        losses = add_gradients(learner, encoded, range(13), config, torch.device("cpu"), weight=0.5)
+        found = [parameter.grad for parameter in tiny_bert.parameters() if parameter.grad is not None]
+        tiny_bert.zero_grad()
+        return losses, found
+
+    tiny_bert.eval()  # parts would draw other dropout
+    losses, whole = gradients(10_000)
+    for tokens_at_once in (1, 30, 50):
+        found, parts = gradients(tokens_at_once)
+        assert found == pytest.approx(losses)
+        assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(parts, whole, strict=True))
