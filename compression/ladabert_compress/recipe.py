@@ -168,18 +168,18 @@ class ExportRecipe:
     """What is written and when it is refused."""
 
     int8_metric: Literal["accuracy", "macro_f1", "matthews"] = "accuracy"
-    """What int8 may lose on dev: accuracy, or where labels are rare, macro_f1 or matthews."""
+    """What int8 may lose: accuracy, or where labels are rare, macro_f1 or matthews."""
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
-    """What int8 may lose of the metric against fp32, on the labels of dev or, where it has none, the teacher's; beyond
-    it by more than a standard error, int8 is refused."""
+    """What int8 may lose of the metric against fp32, on held-out rows of train with their labels or, where they have
+    none, the teacher's; int8 is refused where it loses over 1.6 standard errors more than this."""
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
     """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
     fp32."""
     int8_weight_bits: Literal[7, 8] = 8
     """Bits of int8 weights; with 7, x86 processors without VNNI compute exactly in every server, for some accuracy."""
     int8_divergence: Weight = 0.01
-    """KL from the teacher's scores, in nats, that int8 may add to fp32's where dev has no labels; beyond it int8 is
-    refused."""
+    """KL from the teacher's scores, in nats, that int8 may add to fp32's on held-out rows that have no labels, by the
+    same test."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ladabert_compress.artefact.distributions import distributions
+from ladabert_compress.artefact.int8_trial import Int8Trial, try_int8
 from ladabert_compress.artefact.manifest import GRAPH_FILES
 from ladabert_compress.artefact.temperature import fit_calibration
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
@@ -29,9 +30,8 @@ from ladabert_compress.graph.plan import GraphPlan
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
-from ladabert_compress.measure.scores import Scores, score, standard_error_of_loss
+from ladabert_compress.measure.scores import score
 from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
-from ladabert_compress.recipe import ExportRecipe
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.teacher.identity import weights_digest
 from ladabert_compress.training.run import CompressionResult
@@ -42,12 +42,13 @@ RANGE_BATCHES = 16  # of training rows, for the ranges of int8 activations
 
 @dataclass(frozen=True)
 class VerifiedGraph:
-    """A graph that computes what the student computes, how it was chosen, and for int8 what the guard found."""
+    """A graph that computes what the student computes, how it was chosen, and what was found of int8."""
 
     model: onnx.ModelProto
     plan: GraphPlan
     choice: GraphChoice
     guarded: Guarded | None = None
+    trial: Int8Trial | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What the manifest says of it."""
@@ -57,6 +58,8 @@ class VerifiedGraph:
             described["fp32_products"] = sorted(self.guarded.fp32_products)
             described["logit_error"] = round(self.guarded.error_after, 5)
             described["logit_error_all_int8"] = round(self.guarded.error_before, 5)
+        if self.trial is not None:
+            described["trial"] = self.trial.to_dict()
         return described
 
 
@@ -99,8 +102,10 @@ def export_artefact(
     )
     scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
     if "int8" in precisions:
-        error = standard_error_of_loss(result.guards.int8_metric, logits["fp32"], logits["int8"], dev.labels)
-        if not _int8_is_accurate(scores, error, result.guards, result.dev_labels):
+        trial = _trial_of_int8(result, sessions)
+        verified["int8"] = replace(verified["int8"], trial=trial)
+        if refusal := trial.refusal(result.guards):
+            tqdm.write(refusal)
             if "fp32" not in precisions:  # so far it was only what int8 is measured against
                 verified = _verified_graphs(result, ("fp32",), target, shapes)
                 sessions = {"fp32": OnnxSession(verified["fp32"].model.SerializeToString())}
@@ -108,9 +113,9 @@ def export_artefact(
                 scores = {"fp32": score(logits["fp32"], dev.labels, teacher_logits)}
             precisions = ("fp32",)
     default = precisions[0]
-    held_out = result.calibration_data
-    held_out_logits = onnx_logits(sessions[default], held_out) if len(held_out) else None
-    calibration = fit_calibration(held_out_logits, held_out.labels, logits[default], dev.labels)
+    held_out = result.held_out
+    held_out_logits = onnx_logits(sessions[default], held_out.data) if held_out.labelled else None
+    calibration = fit_calibration(held_out_logits, held_out.data.labels, logits[default], dev.labels)
     written = {GRAPH_FILES[name]: sessions[name] for name in precisions}
     on_cpu = {GRAPH_FILES[name]: sessions[name] for name in precisions if name != "fp16"}
     latency = {"machine": machine_name(), "threads": 1, "table": measure_latency(on_cpu, max_length)}
@@ -189,34 +194,17 @@ def _verified_graphs(
         ranges = measure_activation_ranges(model, batches)
         candidates = candidate_graphs(model, result.task, ranges, target, max_length, result.guards.int8_weight_bits)
         choice = choose_graph(candidates, max_length, shapes=shapes)
-        held_out = result.calibration_data if len(result.calibration_data) else result.train_data
         tolerance = result.guards.int8_logit_error
-        guarded = guard_int8(model, result.task, ranges, choice.plan, held_out, tolerance)
+        guarded = guard_int8(model, result.task, ranges, choice.plan, result.held_out.data, tolerance)
         plan = replace(choice.plan, fp32_products=guarded.fp32_products)
         graph = build_bert_graph(model, result.task, ranges, plan, max_length)
         graphs["int8"] = VerifiedGraph(graph, plan, choice, guarded)
     return graphs
 
 
-def _int8_is_accurate(scores: Mapping[str, Scores], error: float, recipe: ExportRecipe, dev_labels: str) -> bool:
-    """Whether int8 is near enough to fp32; without labels of people, its scores have to be as near to the teacher's.
-
-    ``error`` is the standard error of the loss: of 200 rows, a single one is half a point and says little.
-    """
-    fp32, int8, metric = scores["fp32"], scores["int8"], recipe.int8_metric
-    lost = getattr(fp32, metric) - getattr(int8, metric)
-    labels = "dev" if dev_labels == "data" else "the teacher's labels"
-    if lost - error > recipe.int8_accuracy_loss:
-        tqdm.write(
-            f"int8 refused: it loses {lost:.4f} ± {error:.4f} of {metric} on {labels}, the recipe's "
-            f"int8_accuracy_loss allows {recipe.int8_accuracy_loss:g}; fp32 is written instead"
-        )
-        return False
-    added = (int8.divergence or 0.0) - (fp32.divergence or 0.0)
-    if dev_labels != "data" and added > recipe.int8_divergence:
-        tqdm.write(
-            f"int8 refused: its KL from the teacher on dev is {added:.4f} over fp32's, the recipe's int8_divergence "
-            f"allows {recipe.int8_divergence:g}; fp32 is written instead"
-        )
-        return False
-    return True
+def _trial_of_int8(result: CompressionResult | Uncompressed, sessions: Mapping[str, OnnxSession]) -> Int8Trial:
+    held_out = result.held_out
+    fp32, int8 = (onnx_logits(sessions[name], held_out.data) for name in ("fp32", "int8"))
+    teacher = predict_logits(result.teacher.model, held_out.data, torch.device("cpu")).numpy()
+    metric = result.guards.int8_metric
+    return try_int8(metric, fp32, int8, teacher, held_out.data.labels, labelled=held_out.labelled)

@@ -77,8 +77,8 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         type=whole,
         default=1000,
         metavar="N",
-        help="rows of --train, at most a tenth, that are held out to fit the temperature of the scores on "
-        "(default %(default)s)",
+        help="rows of --train, at most a tenth, that are held out to fit the temperature of the scores and to try int8 "
+        "on (default %(default)s)",
     )
     parser.add_argument(
         "--calibration-data",

@@ -61,10 +61,10 @@ def log_probabilities(logits: Logits, like: Predictions, temperature: float = 1.
     return np.asarray(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
 
 
-def divergence(teacher: Logits, student: Logits, like: Predictions) -> float:
-    """The mean KL divergence of the student's scores from the teacher's, in nats a row, summed over its labels."""
+def divergences(teacher: Logits, student: Logits, like: Predictions) -> npt.NDArray[np.float64]:
+    """The KL divergence of the student's scores from the teacher's in each row, in nats, summed over its labels."""
     expected, found = log_probabilities(teacher, like), log_probabilities(student, like)
-    return float((np.exp(expected) * (expected - found)).sum() / len(expected))
+    return np.asarray((np.exp(expected) * (expected - found)).reshape(len(expected), -1).sum(axis=1))
 
 
 def confusion(predictions: Predictions, labels: Predictions, count: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from ladabert_compress.measure.predictions import (
     Logits,
     Predictions,
     decide,
-    divergence,
+    divergences,
     macro_f1,
     matthews,
     share_of_equal_rows,
@@ -24,7 +24,6 @@ METRICS: Mapping[str, Callable[[Predictions, Predictions], float]] = {
     "macro_f1": macro_f1,
     "matthews": matthews,
 }
-RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def score(
     agreement = distance = None
     if teacher_logits is not None:
         agreement = share_of_equal_rows(predictions, decide(teacher_logits, truth))
-        distance = divergence(teacher_logits, logits, truth)
+        distance = float(divergences(teacher_logits, logits, truth).mean())
     return Scores(
         share_of_equal_rows(predictions, truth),
         expected_calibration_error(logits, truth, temperature),
@@ -59,17 +58,3 @@ def score(
         macro_f1(predictions, truth),
         matthews(predictions, truth),
     )
-
-
-def standard_error_of_loss(metric: str, before: Logits, after: Logits, labels: npt.ArrayLike) -> float:
-    """Of what ``after`` loses of the metric against ``before`` on these rows, by the bootstrap (Efron 1979).
-
-    Both are measured on the same rows each time, since they are right and wrong together.
-    """
-    truth, measure, generator = np.asarray(labels), METRICS[metric], np.random.default_rng(0)
-    one, other = decide(before, truth), decide(after, truth)
-    losses = []
-    for _ in range(RESAMPLES):
-        rows = generator.integers(len(truth), size=len(truth))
-        losses.append(measure(one[rows], truth[rows]) - measure(other[rows], truth[rows]))
-    return float(np.std(losses))

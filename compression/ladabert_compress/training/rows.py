@@ -18,7 +18,7 @@ from ladabert_compress.recipe import Recipe, TrainingConfig
 from ladabert_compress.teacher.folder import Teacher
 from ladabert_compress.training.loop import RowsOfEpoch
 
-DEV_ROWS = CALIBRATION_ROWS = 1000
+DEV_ROWS = CALIBRATION_ROWS = TRIAL_ROWS = 1000
 
 AnyTexts = TypeVar("AnyTexts", bound=Texts)
 
@@ -28,7 +28,8 @@ class Sources:
     """The rows that a run is given, and how many to hold out of them.
 
     Without ``dev``, rows of ``train`` are held out to measure on, or of ``unlabelled`` where there is no ``train``.
-    Without ``calibration``, rows of ``train`` are held out to fit the temperature on. At most a tenth is held out each.
+    Without ``calibration``, rows of ``train`` are held out to fit the temperature on and to try int8 on, or of
+    ``unlabelled`` for int8 alone. At most a tenth is held out each.
     """
 
     train: LabelledTexts | None
@@ -66,14 +67,22 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Rows that changed no weight, for what the export decides; a sample of the others where there are too few."""
+
+    data: EncodedTexts
+    labelled: bool  # else their labels are not read
+
+
+@dataclass(frozen=True)
 class RunRows:
-    """The rows of a run; none is in two of the three sets, and only those of ``train`` change a weight."""
+    """The rows of a run; only those of ``train`` change a weight."""
 
     train_texts: Texts
     train: EncodedTexts  # the labels of these are not read: the teacher says what to learn
     dev: EncodedTexts
     dev_labels: str  # whose they are: ``data`` or ``teacher``, as the manifest says
-    calibration: EncodedTexts  # none where there are too few labelled rows
+    held_out: HeldOut
 
 
 def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) -> RunRows:
@@ -94,14 +103,20 @@ def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) ->
         dev_data, dev_labels = teacher.encode("--dev", dev, max_length), "data"
     else:
         assert unlabelled is not None  # ``Sources.task`` refuses what has neither
-        unlabelled, held_out = _hold_out(teacher, unlabelled, max_length, sources.dev_rows, seed)
-        dev_data, dev_labels = _labelled_by(teacher, held_out, max_length), "teacher"
+        unlabelled, dev_texts = _hold_out(teacher, unlabelled, max_length, sources.dev_rows, seed)
+        dev_data, dev_labels = _labelled_by(teacher, dev_texts, max_length), "teacher"
+    tried: Texts | None = calibration
+    if tried is None and unlabelled is not None:
+        unlabelled, tried = map(unlabelled.select, hold_out(len(unlabelled), sources.calibration_rows, seed))
     train_texts = concatenate([texts for texts in (train, unlabelled) if texts is not None])
     train_data = encode_unlabelled(teacher, train_texts, max_length)
-    calibration_data = train_data.select([])
-    if calibration is not None and len(calibration):
-        calibration_data = teacher.encode("--calibration-data", calibration, max_length)
-    return RunRows(train_texts, train_data, dev_data, dev_labels, calibration_data)
+    if not tried:
+        held_out = HeldOut(train_data.sample(TRIAL_ROWS), labelled=False)
+    elif calibration is None:
+        held_out = HeldOut(encode_unlabelled(teacher, tried, max_length), labelled=False)
+    else:
+        held_out = HeldOut(teacher.encode("--calibration-data", calibration, max_length), labelled=True)
+    return RunRows(train_texts, train_data, dev_data, dev_labels, held_out)
 
 
 def augmented_rows(teacher: Teacher, recipe: Recipe, texts: Texts) -> RowsOfEpoch | None:

@@ -33,7 +33,7 @@ from ladabert_compress.training.device import choose_device
 from ladabert_compress.training.distillation import LadaBertLearner
 from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, steps_per_epoch, train
 from ladabert_compress.training.processes import join_processes
-from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, Sources, augmented_rows, divide_rows
+from ladabert_compress.training.rows import CALIBRATION_ROWS, DEV_ROWS, HeldOut, Sources, augmented_rows, divide_rows
 
 HISTORY_FILE = "history.json"
 
@@ -49,7 +49,7 @@ class CompressionResult:
     recipe: Recipe
     train_data: EncodedTexts
     dev_data: EncodedTexts
-    calibration_data: EncodedTexts  # rows of train that changed no weight; none where train is too small
+    held_out: HeldOut
     task: str
     dev_labels: str = "data"  # whose they are: those of the data, or the teacher's predictions
 
@@ -144,7 +144,7 @@ def compress(
     teacher.model.cpu()
     learner.module.cpu()
     result = CompressionResult(
-        teacher, learner.student, recipe, rows.train, rows.dev, rows.calibration, task, rows.dev_labels
+        teacher, learner.student, recipe, rows.train, rows.dev, rows.held_out, task, rows.dev_labels
     )
     if not processes.is_first:
         return result

@@ -16,7 +16,7 @@ from ladabert_compress.recipe import ExportRecipe, TrainingConfig
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
-from ladabert_compress.training.rows import Sources, divide_rows
+from ladabert_compress.training.rows import HeldOut, Sources, divide_rows
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Uncompressed:
     teacher: Teacher
     train_data: EncodedTexts
     dev_data: EncodedTexts
-    calibration_data: EncodedTexts
+    held_out: HeldOut
     task: str
     dev_labels: str
     max_length: int
@@ -64,5 +64,5 @@ def take_teacher(
     training = TrainingConfig(max_length=max_length)
     rows = divide_rows(teacher, training, sources)
     return Uncompressed(
-        teacher, rows.train, rows.dev, rows.calibration, task, rows.dev_labels, max_length, training.seed, guards
+        teacher, rows.train, rows.dev, rows.held_out, task, rows.dev_labels, max_length, training.seed, guards
     )

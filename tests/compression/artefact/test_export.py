@@ -20,6 +20,7 @@ from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.predictions import accuracy
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.saved import load_student
+from ladabert_compress.training.rows import HeldOut
 from ladabert_compress.training.run import CompressionResult, compress
 from tests.compression.conftest import labelled_texts, models_folder
 
@@ -53,7 +54,9 @@ def test_an_artefact_predicts_as_the_pytorch_student(result: CompressionResult, 
 
 
 @pytest.mark.parametrize("precisions", [("int8", "fp32"), ("int8",)], ids=",".join)
-def test_int8_that_loses_too_much_is_refused_for_the_fastest_fp32_graph(
+@pytest.mark.parametrize("dev_label", [0, 1])
+def test_int8_that_loses_too_much_on_held_out_rows_is_refused_for_the_fastest_fp32_graph_whatever_dev_says(
+    dev_label: int,
     result: CompressionResult,
     models: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -67,7 +70,9 @@ def test_int8_that_loses_too_much_is_refused_for_the_fastest_fp32_graph(
         result.student.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median()
     truth = predict_logits(result.student.model, result.dev_data, torch.device("cpu")).argmax(dim=1).tolist()
     assert 0.2 < np.mean(truth) < 0.8
-    result.dev_data.labels[:] = truth
+    held_out = replace(result.dev_data, labels=np.array(truth))
+    result.dev_data.labels[:] = dev_label  # which the useless graph always or never answers
+    result = replace(result, held_out=HeldOut(held_out, labelled=True))
 
     def useless(*_: object) -> dict[str, Range]:
         ranges = measure_activation_ranges(result.student.model, [result.train_data.batch(range(8))])

@@ -97,7 +97,7 @@ def test_a_student_is_calibrated_on_rows_that_it_did_not_learn_from(
 ) -> None:
     dev = labelled_texts(40)
     result = compress(teacher_folder, tiny_recipe, labelled_texts(80), dev, tmp_path / "run", calibration_rows=5)
-    assert (len(result.train_data), len(result.calibration_data)) == (75, 5)
+    assert (len(result.train_data), len(result.held_out.data)) == (75, 5)
     manifest = export_artefact(result, models_folder(tmp_path) / "tiny", data_set="tiny", precisions=("fp32",))
     written = manifest["calibration"]
     assert written["rows"] == 5
@@ -111,7 +111,7 @@ def test_rows_of_its_own_for_the_temperature_leave_train_whole(
 ) -> None:
     texts, own = labelled_texts(40), labelled_texts(12)
     result = compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run", calibration_texts=own)
-    assert (len(result.train_data), len(result.calibration_data)) == (40, 12)
+    assert (len(result.train_data), len(result.held_out.data)) == (40, 12)
 
 
 def test_a_run_without_held_out_rows_learns_from_all_and_keeps_temperature_1(
@@ -121,6 +121,7 @@ def test_a_run_without_held_out_rows_learns_from_all_and_keeps_temperature_1(
     result = compress(teacher_folder, tiny_recipe, texts, texts, tmp_path / "run", calibration_rows=0)
     manifest = export_artefact(result, models_folder(tmp_path) / "tiny", data_set="tiny", precisions=("fp32",))
     assert len(result.train_data) == 40
+    assert not result.held_out.labelled  # int8 is tried on the teacher's labels
     assert manifest["calibration"]["temperature"] == 1.0
     assert manifest["calibration"]["ece_before"] == manifest["calibration"]["ece_after"]
 

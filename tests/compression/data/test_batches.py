@@ -60,7 +60,7 @@ def test_rows_that_are_tokenised_some_at_a_time_are_those_of_all_at_once(
     whole = encode(data, range(20), tokenizer, 8)
     monkeypatch.setattr("ladabert_compress.data.batches.ROWS_AT_ONCE", 7)
     assert encode(data, range(20), tokenizer, 8) == whole
-    second, options = list(data.pairs) if pairs else None, {"truncation": True, "max_length": 8}
+    second, options = None if data.pairs is None else list(data.pairs), {"truncation": True, "max_length": 8}
     expected = tokenizer(list(texts), second, return_token_type_ids=True, **options)
     assert [row.tolist() for row in whole.rows] == expected["input_ids"]
     assert whole.token_types.tolist() == [kind for row in expected["token_type_ids"] for kind in row]
