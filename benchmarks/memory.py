@@ -2,7 +2,7 @@
 
 python -m benchmarks memory [--teachers BERT-base,XLM-R-base] [--write]
 
-Weights and rows are random: what is measured is the peak resident size of a process that reads a teacher and takes four
+Weights and rows are random: what is measured is the peak resident size of a process that reads a teacher and takes two
 steps of best-x10, in batches of 64 rows, in fp32 on the CPU. A busy machine does not matter.
 """
 
@@ -27,13 +27,14 @@ from ladabert_compress.training.run import compress
 # XLM-R-base has the shape of BERT-base but for its tokens, and is a BERT once it is loaded.
 VOCABULARIES = {"BERT-base": 30_522, "XLM-R-base": 250_002}
 MEAN_WORDS = {"of any length": 35, "full": 500}
-OVERRIDES = {"schedule.iterations": 4, "schedule.min_steps": 0, "training.precision": "fp32"}
+OVERRIDES = {"schedule.iterations": 2, "schedule.min_steps": 0, "training.precision": "fp32"}
 ROWS, LONGEST = 320, 128
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("--teachers", default=",".join(VOCABULARIES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--rows", default=",".join(MEAN_WORDS), help="comma-separated (default: %(default)s)")
 
 
 def measure(options: argparse.Namespace) -> Results:
@@ -41,7 +42,8 @@ def measure(options: argparse.Namespace) -> Results:
     results = Results("memory", origin("torch", "transformers"), {"batch_size": 64, "recipe": "best-x10"})
     context = multiprocessing.get_context("spawn")
     for teacher in options.teachers.split(","):
-        for kind, words in MEAN_WORDS.items():
+        for kind in options.rows.split(","):
+            words = MEAN_WORDS[kind]
             with ProcessPoolExecutor(1, mp_context=context) as alone:
                 parameters, gigabytes = alone.submit(peak, VOCABULARIES[teacher], words).result()
             tokens = fmean(min(LONGEST, length + 2) for length in _lengths(words))
@@ -58,7 +60,7 @@ def peak(vocabulary: int, mean_words: int) -> tuple[int, float]:
     recipe = load_recipe("best-x10", OVERRIDES).with_total_epochs(0.1)
     with tempfile.TemporaryDirectory() as folder:
         parameters = write_teacher(Path(folder, "teacher"), config)
-        dev = rows.select(range(64))
+        dev = rows.select(range(16))
         compress(Path(folder, "teacher"), recipe, rows, dev, Path(folder, "run"))
     return parameters, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
