@@ -15,13 +15,13 @@ from onnx import numpy_helper
 
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import REPOSITORY, Results, origin
+from ladabert_compress.artefact.int8_trial import paired_loss
 from ladabert_compress.artefact.reading import read_graph, read_manifest
 from ladabert_compress.artefact.stored_file import packed_if_smaller
 from ladabert_compress.data.reading import read_labelled_texts
 from ladabert_compress.errors import OptionError
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.predictions import decide, share_of_equal_rows
-from ladabert_compress.measure.scores import standard_error_of_loss
 from ladabert_compress.report.evaluation import encode_rows
 
 GRAPH = "model.int8.onnx"
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> Results:
                 version=manifest["version"],
                 rows=len(rows),
                 accuracy=[share_of_equal_rows(labels, truth) for labels in found],
-                standard_error=standard_error_of_loss("accuracy", one, other, rows.labels),
+                standard_error=paired_loss("accuracy", found[0], found[1], truth).standard_error,
                 other_labels=int((found[0] != found[1]).sum()),
                 stored_bytes=[len(packed_if_smaller(graph)) for graph in (whole, rounded)],
             )
