@@ -16,6 +16,7 @@ from ladabert_compress.artefact.int8_trial import Int8Trial, try_int8
 from ladabert_compress.artefact.manifest import GRAPH_FILES
 from ladabert_compress.artefact.temperature import fit_calibration
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
+from ladabert_compress.artefact.vocabulary import trim
 from ladabert_compress.artefact.writing import write_artefact
 from ladabert_compress.data.batches import sample_batches
 from ladabert_compress.data.random_batches import Shape
@@ -30,6 +31,7 @@ from ladabert_compress.graph.plan import GraphPlan
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
+from ladabert_compress.measure.predictions import Logits
 from ladabert_compress.measure.scores import score
 from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
 from ladabert_compress.student.matrices import count_parameters
@@ -72,18 +74,19 @@ def export_artefact(
     precisions: tuple[str, ...] = ("int8", "fp32"),
     target: Target = "cpu",
     target_latency_ms: float | None = None,
+    words: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Writes the student, or the teacher itself, to ``out`` in the precisions asked for.
 
     int8 is written only where it is accurate enough. For ``cpu``, each graph is the fastest of several on this machine,
     at the shape of ``target_latency_ms`` where there is one. For ``cuda``, it is the one that a rule names, in fp32 and
-    fp16.
+    fp16. With ``words``, the student of a run loses the tokens that neither they nor its training rows read.
 
     Returns:
         The manifest.
 
     Raises:
-        OptionError: int8 alone is asked for on CUDA, which has no kernels for it.
+        OptionError: int8 alone is asked for on CUDA, which has no kernels for it, or tokens cannot be taken out.
         ExportError: an fp32 graph differs from PyTorch, int8 depends on the batch, or fp16 differs from fp32; nothing
             is written.
     """
@@ -91,18 +94,23 @@ def export_artefact(
         if "fp32" not in precisions:
             raise OptionError("--target cuda: int8 graphs are for CPUs; use --precisions fp32")
         precisions = ("fp32", "fp16")
+    whole = result  # what the teacher reads
+    if words is not None:
+        assert isinstance(result, CompressionResult), "a teacher keeps its tokens"
+        result = trim(result, words)
     max_length, dev = result.max_length, result.dev_data
     shapes = LATENCY_SHAPES if target_latency_ms is None else (timed_shape(max_length),)
     verified = _verified_graphs(result, precisions, target, shapes)
     sessions = {name: OnnxSession(graph.model.SerializeToString()) for name, graph in verified.items()}
     logits = {name: onnx_logits(session, dev) for name, session in sessions.items()}
     teacher_logits, student_logits = (
-        predict_logits(model, dev, torch.device("cpu")).numpy()
-        for model in (result.teacher.model, result.student.model)
+        predict_logits(model, rows, torch.device("cpu")).numpy()
+        for model, rows in ((whole.teacher.model, whole.dev_data), (result.student.model, dev))
     )
     scores = {name: score(values, dev.labels, teacher_logits) for name, values in logits.items()}
     if "int8" in precisions:
-        trial = _trial_of_int8(result, sessions)
+        on_held_out = predict_logits(whole.teacher.model, whole.held_out.data, torch.device("cpu")).numpy()
+        trial = _trial_of_int8(result, sessions, on_held_out)
         verified["int8"] = replace(verified["int8"], trial=trial)
         if refusal := trial.refusal(result.guards):
             tqdm.write(refusal)
@@ -126,6 +134,8 @@ def export_artefact(
         for file, session in on_cpu.items()
     }
     size = result.student.size()
+    known, tokens = (model.config.vocab_size for model in (result.student.model, result.teacher.model))
+    vocabulary = {} if known == tokens else {"vocabulary": {"tokens": known, "of": tokens}}
     fields = {
         "task": result.task,
         "problem_type": result.teacher.problem_type,
@@ -143,6 +153,7 @@ def export_artefact(
             "reached_ratio": round(result.student.ratio(), 4),
             "parameters": size.parameters,
             "nonzero_parameters": size.nonzero_parameters,
+            **vocabulary,
         },
         "evaluation": {
             "data_set": data_set,
@@ -202,9 +213,10 @@ def _verified_graphs(
     return graphs
 
 
-def _trial_of_int8(result: CompressionResult | Uncompressed, sessions: Mapping[str, OnnxSession]) -> Int8Trial:
+def _trial_of_int8(
+    result: CompressionResult | Uncompressed, sessions: Mapping[str, OnnxSession], teacher: Logits
+) -> Int8Trial:
     held_out = result.held_out
     fp32, int8 = (onnx_logits(sessions[name], held_out.data) for name in ("fp32", "int8"))
-    teacher = predict_logits(result.teacher.model, held_out.data, torch.device("cpu")).numpy()
     metric = result.guards.int8_metric
     return try_int8(metric, fp32, int8, teacher, held_out.data.labels, labelled=held_out.labelled)

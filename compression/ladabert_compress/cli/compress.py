@@ -92,6 +92,13 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         help="replace the ratio by the smallest whose student answers one text of 64 tokens within this on one thread "
         "of this machine's CPU, in int8 unless --precisions fp32 (recipes with budget.objective = latency)",
     )
+    parser.add_argument(
+        "--trim-vocabulary",
+        type=Path,
+        metavar="WORDS.txt",
+        help="take out of the student the tokens that neither the training rows nor the words of this file read; other "
+        "words are read in smaller pieces (teachers with WordPiece)",
+    )
     add_data_options(
         parser,
         required=False,
@@ -143,13 +150,15 @@ def _run_compress(options: argparse.Namespace) -> None:
         raise OptionError("no rows to learn from; name them with --train, --unlabelled or both")
     train_texts, dev_texts = read_rows_if_given(options, "train"), read_rows_if_given(options, "dev")
     unlabelled_texts = read_unlabelled(options)
-    teacher = teacher_source(options)
+    teacher, words = teacher_source(options), _read_words(options.trim_vocabulary)
     calibration_texts = read_rows_if_given(options, "calibration_data")
 
     # PyTorch takes seconds to load: only now that options and rows are right.
     from ladabert_compress.artefact.export import export_artefact
     from ladabert_compress.artefact.manifest import format_manifest
+    from ladabert_compress.artefact.vocabulary import check_can_be_trimmed
     from ladabert_compress.teacher.check import check_teacher
+    from ladabert_compress.teacher.folder import load_teacher
     from ladabert_compress.training.device import choose_device
     from ladabert_compress.training.processes import is_first_process
     from ladabert_compress.training.run import compress
@@ -164,6 +173,8 @@ def _run_compress(options: argparse.Namespace) -> None:
             choose_device(options.device),
             label_names=options.label_names,
         )
+    if words is not None:
+        check_can_be_trimmed(load_teacher(teacher).tokenizer)
     result = compress(
         teacher,
         recipe,
@@ -191,10 +202,22 @@ def _run_compress(options: argparse.Namespace) -> None:
         precisions=precisions,
         target=options.target,
         target_latency_ms=options.target_latency_ms,
+        words=words,
     )
     print(format_manifest(manifest))  # noqa: T201
     print(f"written: {options.out}, its history to {run_folder}")  # noqa: T201
     print(next_step("ladabert-serve", "--models", options.out.parent))  # noqa: T201
+
+
+def _read_words(file: Path | None) -> list[str] | None:
+    """The words of a file, however they are separated; ``None`` without one."""
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise OptionError(f"--trim-vocabulary: {file}: {reason}") from error
 
 
 def _task(*parts: Texts | None) -> str:

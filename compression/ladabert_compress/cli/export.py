@@ -16,7 +16,7 @@ from ladabert_compress.cli.options import (
     teacher_source,
 )
 from ladabert_compress.errors import OptionError
-from ladabert_compress.recipe import ExportRecipe, recipe_fields
+from ladabert_compress.recipe import ExportRecipe, recipe_choices, recipe_fields
 
 GUARDS = "export."
 
@@ -50,7 +50,13 @@ def add_export(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     for name, kind, description in recipe_fields():
         if name.startswith(GUARDS):
             option = "--" + name.removeprefix(GUARDS).replace("_", "-")
-            guards.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=f"{name}: {description}")
+            guards.add_argument(
+                option,
+                type=kind,
+                choices=recipe_choices(name),
+                metavar=None if recipe_choices(name) else kind.__name__.upper(),
+                help=f"{name}: {description}",
+            )
     parser.set_defaults(run_command=_run_export)
 
 

@@ -80,6 +80,7 @@ class RunRows:
 
     train_texts: Texts
     train: EncodedTexts  # the labels of these are not read: the teacher says what to learn
+    dev_texts: Texts
     dev: EncodedTexts
     dev_labels: str  # whose they are: ``data`` or ``teacher``, as the manifest says
     held_out: HeldOut
@@ -100,6 +101,7 @@ def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) ->
     if calibration is None and train is not None:
         train, calibration = map(train.select, hold_out(len(train), sources.calibration_rows, seed))
     if dev is not None:
+        dev_texts: Texts = dev
         dev_data, dev_labels = teacher.encode("--dev", dev, max_length), "data"
     else:
         assert unlabelled is not None  # ``Sources.task`` refuses what has neither
@@ -116,7 +118,7 @@ def divide_rows(teacher: Teacher, training: TrainingConfig, sources: Sources) ->
         held_out = HeldOut(encode_unlabelled(teacher, tried, max_length), labelled=False)
     else:
         held_out = HeldOut(teacher.encode("--calibration-data", calibration, max_length), labelled=True)
-    return RunRows(train_texts, train_data, dev_data, dev_labels, held_out)
+    return RunRows(train_texts, train_data, dev_texts, dev_data, dev_labels, held_out)
 
 
 def augmented_rows(teacher: Teacher, recipe: Recipe, texts: Texts) -> RowsOfEpoch | None:

@@ -50,6 +50,7 @@ class CompressionResult:
     train_data: EncodedTexts
     dev_data: EncodedTexts
     held_out: HeldOut
+    dev_texts: Texts  # what ``dev_data`` was read from
     task: str
     dev_labels: str = "data"  # whose they are: those of the data, or the teacher's predictions
 
@@ -144,7 +145,15 @@ def compress(
     teacher.model.cpu()
     learner.module.cpu()
     result = CompressionResult(
-        teacher, learner.student, recipe, rows.train, rows.dev, rows.held_out, task, rows.dev_labels
+        teacher,
+        learner.student,
+        recipe,
+        rows.train,
+        rows.dev,
+        rows.held_out,
+        rows.dev_texts,
+        task,
+        rows.dev_labels,
     )
     if not processes.is_first:
         return result
