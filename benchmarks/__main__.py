@@ -44,9 +44,14 @@ MEASURES = {
     "elsewhere": "elsewhere",
     "bert-base-sizes": "bert_base_sizes",
     "weight-bits": "weight_bits",
+    "alternatives": "alternatives.compare",
     "memory": "memory",
 }
-PREPARES = {"artefact": "artefact", "environments": "serving.environments"}  # add_options(parser) and prepare(options)
+PREPARES = {
+    "artefact": "artefact",
+    "environments": "serving.environments",
+    "layers": "alternatives.layers",
+}  # add_options(parser) and prepare(options)
 KEPT = {
     "attacks": "attacks",
     "frontier-scout": "frontier",

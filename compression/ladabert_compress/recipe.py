@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -272,6 +273,15 @@ def load_recipe(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
         if getattr(recipe.pruning, key) != getattr(PruningRecipe(), key):
             raise RecipeError(f"{path}: pruning.{key}: nothing reads it with {reason}; leave it out")
     return recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as a file that :func:`load_recipe` reads."""
+    sections = (
+        [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        for section, values in recipe.to_dict().items()
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
 def _unread_keys(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import CheckpointError, DataError, OptionError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
-from ladabert_compress.recipe import Recipe
+from ladabert_compress.recipe import Recipe, to_toml
 from ladabert_compress.search.latency import Timer, largest_within, onnx_timer
 from ladabert_compress.search.space import Shapes, Space, Splits
 from ladabert_compress.search.trial import TrialTask, become_worker, prepare, score_recipe
@@ -236,17 +235,7 @@ def write_recipe(found: Found, config: SearchConfig, teacher_name: str, out: Pat
         "# accuracy on rows held out of train. The best:",
         *(f"#   {accuracy:.4f}  {description}" for accuracy, _, description in found.scored[:5]),
     ]
-    for section, values in found.recipe.to_dict().items():
-        lines += [
-            "",
-            f"[{section}]",
-            *(f"{key} = {_toml(value)}" for key, value in values.items() if value is not None),
-        ]
     try:
-        write_text(out, "\n".join(lines) + "\n")
+        write_text(out, "\n".join(lines) + "\n\n" + to_toml(found.recipe))
     except OSError as error:
         raise OptionError(f"--out: {out}: {error.strerror}") from error
-
-
-def _toml(value: object) -> str:
-    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else json.dumps(value)
