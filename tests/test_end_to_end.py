@@ -26,9 +26,12 @@ from tests.compression.conftest import (  # noqa: F401 - fixtures
 )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("precision", "words"), [("fp32", None), ("int8", None), ("fp32", ())], ids=["fp32", "int8", "trimmed"]
+)
 def test_a_served_student_answers_as_in_pytorch(
     precision: str,
+    words: tuple[str, ...] | None,
     teacher_folder: Path,  # noqa: F811
     tiny_recipe: Recipe,  # noqa: F811
     tmp_path: Path,
@@ -36,7 +39,8 @@ def test_a_served_student_answers_as_in_pytorch(
     texts = labelled_texts(40)
     result = compress(teacher_folder, tiny_recipe, labelled_texts(64), texts, tmp_path / "run")
     models = models_folder(tmp_path)
-    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,))
+    manifest = export_artefact(result, models / "tiny", data_set="tiny", precisions=(precision,), words=words)
+    assert ("vocabulary" in manifest["compression"]) == (words is not None)
     assert (models / "tiny" / "README.md").is_file()  # for people; a server leaves it alone
     logits = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu"))
     expected = (logits / manifest["calibration"]["temperature"]).softmax(dim=1)
