@@ -89,7 +89,7 @@ class ScheduleRecipe:
     """Section 3.1: shrink by a constant share, distil, repeat."""
 
     iterations: Annotated[int, Field(ge=1)]
-    """Times the student is shrunk; the size falls by P^(1/iterations) each."""
+    """Times the student is shrunk; the share that may be kept falls by P^(1/iterations) each."""
     factorise_iterations: Annotated[int, Field(ge=1)]
     """Iterations in which ranks fall to their target; later ones only tighten the masks."""
     epochs_per_iteration: Positive
