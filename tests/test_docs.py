@@ -23,7 +23,19 @@ from tests.attacks.harness.attack import BACK_S, HOLD_UP_MS, LEFT_MIB, MEMORY_MI
 
 REPOSITORY = Path(__file__).parents[1]
 GENERATED = re.compile(r"(<!-- generated: ([^,]+), by python -m tests.test_docs -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-COMMANDS = ("finetune", "plan", "compress", "export", "evaluate", "bench", "search", "report", "pack", "fp16")
+COMMANDS = (
+    "finetune",
+    "plan",
+    "compress",
+    "export",
+    "cascade",
+    "evaluate",
+    "bench",
+    "search",
+    "report",
+    "pack",
+    "fp16",
+)
 OPTION = re.compile(r"^  (-[^\n]*?)(?:  +(\S.*))?$")
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)")
 COLUMNS = 7

@@ -22,6 +22,7 @@ PAGES = {
     f"docs/how-to/{name}.md": (REPOSITORY / "docs" / "how-to" / f"{name}.md").read_text(encoding="utf-8")
     for name in (
         "adopt",
+        "cascade",
         "choose-a-recipe",
         "tune-for-latency",
         "tune-for-throughput",

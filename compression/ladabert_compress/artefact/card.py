@@ -63,17 +63,17 @@ def _front_matter(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _what_it_is(manifest: Mapping[str, Any]) -> Iterator[str]:
     made, teacher = manifest["compression"], manifest["teacher"]
     what = "pairs of texts" if manifest["task"] == "pair" else "texts"
-    labels = ", ".join(map(_code, manifest["labels"][:LISTED_LABELS]))
+    labels = ", ".join(map(code, manifest["labels"][:LISTED_LABELS]))
     more = len(manifest["labels"]) - LISTED_LABELS
     each = "any number of these labels" if manifest["problem_type"] == "multi_label" else "one of these labels"
     yield f"# {manifest['name']}"
     yield ""
     origin = (
-        f"It is the teacher {_code(teacher['name'])} itself, not compressed"
+        f"It is the teacher {code(teacher['name'])} itself, not compressed"
         if made["method"] == "none"
-        else f"{made['method']} made it of the teacher {_code(teacher['name'])}, ×{made['reached_ratio']:.2f} smaller"
+        else f"{made['method']} made it of the teacher {code(teacher['name'])}, ×{made['reached_ratio']:.2f} smaller"
     )
-    yield f"A classifier of {what}. {origin}. The teacher was fine-tuned from {_code(teacher['source'])}."
+    yield f"A classifier of {what}. {origin}. The teacher was fine-tuned from {code(teacher['source'])}."
     yield ""
     yield f"It gives each input {each}: {labels}" + (f" and {more:,} more." if more > 0 else ".")
 
@@ -94,7 +94,7 @@ def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     function = "sigmoid" if manifest["problem_type"] == "multi_label" else "softmax"
     yield (
-        f"In ONNX Runtime, the graph reads {', '.join(map(_code, manifest['inputs']))}, int64 of shape (batch, tokens) "
+        f"In ONNX Runtime, the graph reads {', '.join(map(code, manifest['inputs']))}, int64 of shape (batch, tokens) "
         f"from `tokenizer.json`. It answers `{manifest['output']}`, float32 of shape (batch, labels): divide by the "
         f"temperature {manifest['calibration']['temperature']:.3f}, then {function}. Files that end in `.gz` are gzip."
     )
@@ -112,7 +112,7 @@ def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"| parameters that are not zero | {teacher['parameters']:,} | {made['nonzero_parameters']:,} |"
     yield ""
     yield (
-        f"Table: {figures['rows']:,} rows of {_code(figures['data_set'])} ({figures['split']}); labels are {whose}."
+        f"Table: {figures['rows']:,} rows of {code(figures['data_set'])} ({figures['split']}); labels are {whose}."
         + (f" The teacher's accuracy is {figures['teacher_accuracy']:.4f}." if by_people else "")
     )
     yield ""
@@ -126,7 +126,7 @@ def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield (
             f"Table: median milliseconds of `{manifest['default_file']}` in ONNX Runtime, "
-            f"{manifest['latency']['threads']} thread, {_plain(manifest['latency']['machine'])}."
+            f"{manifest['latency']['threads']} thread, {plain(manifest['latency']['machine'])}."
         )
         yield ""
         yield "| texts | tokens each | ms |"
@@ -135,7 +135,7 @@ def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
-    calibration, data_set = manifest["calibration"], _code(manifest["evaluation"]["data_set"])
+    calibration, data_set = manifest["calibration"], code(manifest["evaluation"]["data_set"])
     yield "## Limits"
     yield ""
     yield f"- It reads {manifest['max_length']} tokens of an input; a server cuts what is longer, and says so."
@@ -146,7 +146,7 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Its scores are calibrated on {rows:,} held-out rows. Elsewhere they may be too sure or too unsure."
     else:
         yield "- Its scores are not calibrated: 0.9 need not be right nine times in ten."
-    yield f"- Licence of the base: {_plain(manifest['teacher']['licence'])}."
+    yield f"- Licence of the base: {plain(manifest['teacher']['licence'])}."
     yield ""
     yield "`manifest.json` has every setting of the run."
 
@@ -156,10 +156,10 @@ def _yaml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _code(text: str) -> str:
-    return f"`{_plain(text)}`"
+def code(text: str) -> str:
+    return f"`{plain(text)}`"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which nothing is Markdown of its own: on one line, without backquotes, bars and tags."""
     return re.sub(r"[`|<>\s]+", " ", text).strip()

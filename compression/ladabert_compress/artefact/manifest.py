@@ -14,6 +14,7 @@ from ladabert_compress.artefact.stored_file import content_sha256
 from ladabert_compress.errors import ExportError
 
 SCHEMA_FILE = "manifest.schema.json"
+CASCADE_SCHEMA_FILE = "cascade.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
@@ -25,13 +26,13 @@ def artefact_version(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(sums.encode()).hexdigest()[:12]
 
 
-def read_schema() -> dict[str, Any]:
+def read_schema(file: str = SCHEMA_FILE) -> dict[str, Any]:
     """The manifest's schema, which is part of this package."""
-    schema: dict[str, Any] = json.loads(resources.files(__package__).joinpath(SCHEMA_FILE).read_bytes())
+    schema: dict[str, Any] = json.loads(resources.files(__package__).joinpath(file).read_bytes())
     return schema
 
 
-def validate_manifest(manifest: Any) -> None:
+def validate_manifest(manifest: Any, schema_file: str = SCHEMA_FILE) -> None:
     """Checks a manifest against its schema.
 
     Raises:
@@ -39,7 +40,7 @@ def validate_manifest(manifest: Any) -> None:
     """
     try:
         json.dumps(manifest, allow_nan=False)
-        jsonschema.validate(manifest, read_schema())
+        jsonschema.validate(manifest, read_schema(schema_file))
     except jsonschema.ValidationError as error:
         raise ExportError(f"manifest: {error.json_path}: {error.message}") from error
     except ValueError as error:

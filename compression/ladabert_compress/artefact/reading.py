@@ -24,6 +24,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(f"{folder}: no readable {MANIFEST_FILE} there; expected models/NAME") from error
+    if isinstance(manifest, dict) and "cascade" in manifest:
+        raise ExportError(f"{folder}: is a cascade, which has no graph of its own; name artefacts that have one")
     validate_manifest(manifest)
     for name, entry in manifest["files"].items():
         if not is_stored(folder, name, entry):

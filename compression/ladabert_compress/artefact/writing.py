@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,22 @@ def check_out(out: Path) -> None:
         raise ExportError(f"--out: {out} exists and is no artefact that could be replaced; name another folder")
 
 
+@contextlib.contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A folder with a temporary name beside ``out``, which takes its place at the end; after an error, nothing does."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        partial = Path(temporary) / out.name
+        partial.mkdir()
+        yield partial
+        _replace(out, partial)
+
+
+def now() -> str:
+    """The time, as manifests have it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def write_artefact(
     out: Path, graphs: Mapping[str, onnx.ModelProto], tokenizer: Tokenizer, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -67,10 +84,7 @@ def write_artefact(
     plain.no_truncation()
     plain.no_padding()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-            partial = Path(temporary) / out.name
-            partial.mkdir()
+        with written_whole(out) as partial:
             files: dict[str, dict[str, Any]] = {
                 name: {"precision": precision, **store(partial, name, graph.SerializeToString())}
                 for precision, graph in graphs.items()
@@ -82,7 +96,7 @@ def write_artefact(
                 "schema_version": 1,
                 "name": out.name,
                 "version": artefact_version(files),
-                "created_at": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "created_at": now(),
                 **fields,
                 "default_file": default_file,
                 "files": files,
@@ -91,7 +105,6 @@ def write_artefact(
             manifest["compression"] = {**manifest["compression"], "stored_bytes": files[default_file]["bytes"]}
             _write_manifest(partial, manifest)
             (partial / CARD_FILE).write_text(model_card(manifest), encoding="utf-8")
-            _replace(out, partial)
     except OSError as error:
         raise ExportError(cannot_be_written(out, error)) from error
     return manifest

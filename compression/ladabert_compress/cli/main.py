@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from ladabert_compress.cli.bench import add_bench
+from ladabert_compress.cli.cascade import add_cascade
 from ladabert_compress.cli.compress import add_compress
 from ladabert_compress.cli.evaluate import add_evaluate
 from ladabert_compress.cli.export import add_export
@@ -113,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_plan,
         add_compress,
         add_export,
+        add_cascade,
         add_evaluate,
         add_report,
         add_search,

@@ -56,6 +56,7 @@ def run(script: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]
         ["finetune", "--base", "b", "--out", "docs", "--train", "F", "--dev", "F"],
         ["finetune", "--base", "b", "--out", "x", "--batch-size", "0", "--train", "F", "--dev", "F"],
         ["search", "--teacher", "t", "--out", "x.toml", "--recipe", "none", "--train", "F"],
+        ["cascade", "--stages", "models/x", "--out", "models/y", "--target", "agreement=0.9", "--data", "F"],
     ],
 )
 def test_help_and_wrong_options_wait_for_no_heavy_import(arguments: list[str]) -> None:
