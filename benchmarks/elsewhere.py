@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace) -> Results:
         for number, folder in enumerate(tqdm(students, desc=domain, unit="model")):
             found = evaluate(folder, texts, teacher_folder=options.teacher)
             if number == 0:
-                results.add("predictions", model=TEACHER, domain=domain, accuracy=found["teacher_accuracy"])
+                results.add("predictions", model=TEACHER, domain=domain, accuracy=found["teacher"]["accuracy"])
             scores = found["files"][read_manifest(folder)["default_file"]]
             figures = {"accuracy": scores["accuracy"], "agreement": scores["agreement"]}
             results.add("predictions", model=folder.name, domain=domain, **figures)

@@ -26,7 +26,7 @@ from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import label_ids_of
 from ladabert_compress.data.reading import read_labelled_texts
 from ladabert_compress.data.texts import LabelledTexts
-from ladabert_compress.measure.inference import evaluate_accuracy
+from ladabert_compress.measure.inference import evaluate_model
 from ladabert_compress.measure.timing import LATENCY_SHAPES
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.report.bench import VERSIONS, bench, subjects_of, teacher_subjects
@@ -88,7 +88,7 @@ async def _ask_all(data: LabelledTexts) -> dict[str, list[str]]:
 def _teacher_accuracy(folder: Path, data: LabelledTexts, labels: list[int]) -> float:
     teacher = load_teacher(folder)
     encoded = encode(data, labels, teacher.tokenizer, TrainingConfig().max_length)
-    return evaluate_accuracy(teacher.model, encoded, torch.device("cpu"))
+    return evaluate_model(teacher.model, encoded, torch.device("cpu"))
 
 
 def sections(results: Results) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import read_labelled_texts
 from ladabert_compress.errors import CheckpointError
 from ladabert_compress.files import cannot_be_written, write_text
-from ladabert_compress.measure.inference import classify, evaluate_accuracy
+from ladabert_compress.measure.inference import classify, evaluate_model
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.teacher.folder import Teacher, load_teacher
@@ -108,7 +108,7 @@ class Worker:
             case TeacherRun():
                 found = {
                     "teacher": self._teacher.card.name,
-                    "accuracy": evaluate_accuracy(self._teacher.model, self._dev, self._device),
+                    "accuracy": evaluate_model(self._teacher.model, self._dev, self._device),
                     "parameters": count_parameters(self._teacher.model).total,
                     "train_rows": len(self._train),
                     "dev_rows": len(self._dev),

@@ -168,8 +168,9 @@ class AugmentRecipe:
 class ExportRecipe:
     """What is written and when it is refused."""
 
-    int8_metric: Literal["accuracy", "macro_f1", "matthews"] = "accuracy"
-    """What int8 may lose: accuracy, or where labels are rare, macro_f1 or matthews."""
+    int8_metric: Literal["auto", "accuracy", "macro_f1", "matthews", "pearson", "spearman"] = "auto"
+    """What int8 may lose: accuracy, or where labels are rare, macro_f1 or matthews; of a regression's scores pearson or
+    spearman. auto: accuracy or pearson."""
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
     """What int8 may lose of the metric against fp32, on held-out rows of train with their labels or, where they have
     none, the teacher's; int8 is refused where it loses over 1.6 standard errors more than this."""

@@ -213,6 +213,16 @@ def test_the_problem_type_is_that_of_the_configuration(tmp_path: Path, said: str
     assert artefact.problem_type == expected
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"), [(None, "multi_label"), ("regression", "regression"), ("multi_label_classification",) * 2]
+)
+def test_one_output_gets_a_sigmoid_or_is_the_number_itself(tmp_path: Path, said: str | None, expected: str) -> None:
+    graph = build_graph(1, build_tokenizer().get_vocab_size(), seed=1)
+    export = write_tiny_export(tmp_path / "export", graph, id2label={"0": "stars"}, problem_type=said)
+    artefact, _ = adopt(export, tmp_path / "mine")
+    assert (artefact.problem_type, artefact.labels) == (expected.removesuffix("_classification"), ("stars",))
+
+
 def test_labels_that_transformers_leaves_out_have_their_default_names(tmp_path: Path) -> None:
     export = write_tiny_export(tmp_path / "export")
     config = json.loads((export / "config.json").read_text())

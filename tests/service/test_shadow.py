@@ -168,8 +168,8 @@ def test_runs_of_the_shadow_that_fail_are_counted_and_the_model_stays_ready(pair
 
 @given(st.floats(0, 1))
 def test_divergence_of_equal_scores_is_zero(score: float) -> None:
-    for multi_label in (False, True):
-        assert divergence_nats([score, 1 - score], [score, 1 - score], multi_label) == 0
+    for problem_type in ("single_label", "multi_label", "regression"):
+        assert divergence_nats([score, 1 - score], [score, 1 - score], problem_type) == 0
 
 
 scores = st.floats(0.0001, 0.9999)
@@ -178,9 +178,9 @@ scores = st.floats(0.0001, 0.9999)
 @given(scores, scores)
 def test_divergence_is_the_textbooks(expected: float, found: float) -> None:
     pairs = [expected, 1 - expected], [found, 1 - found]
-    assert divergence_nats(*pairs, multi_label=False) >= -1e-9
-    assert divergence_nats([0.5, 0.5], [0.25, 0.75], multi_label=False) == pytest.approx(0.1438, abs=1e-4)
-    assert divergence_nats([expected], [found], multi_label=True) == pytest.approx(divergence_nats(*pairs, False))
+    assert divergence_nats(*pairs, "single_label") >= -1e-9
+    assert divergence_nats([0.5, 0.5], [0.25, 0.75], "single_label") == pytest.approx(0.1438, abs=1e-4)
+    assert divergence_nats([expected], [found], "multi_label") == pytest.approx(divergence_nats(*pairs, "single_label"))
 
 
 @given(labels=st.integers(1, 60), draws=st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=50))

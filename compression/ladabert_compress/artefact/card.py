@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ladabert_compress.artefact.manifest import METRIC_NAMES, main_figure
+
+HUB_METRICS = {"accuracy": "accuracy", "pearson": "pearsonr"}
 CARD_FILE = "README.md"
 LISTED_LABELS = 20
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -56,7 +59,9 @@ def _front_matter(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield "      - task: {type: text-classification}"
         yield f"        dataset: {{name: {_yaml(data_set)}, type: {_yaml(kind)}, split: {_yaml(figures['split'])}}}"
         yield "        metrics:"
-        yield f"          - {{type: accuracy, value: {figures['files'][manifest['default_file']]['accuracy']:.4f}}}"
+        metric = main_figure(figures)
+        kind = HUB_METRICS[metric]
+        yield f"          - {{type: {kind}, value: {figures['files'][manifest['default_file']][metric]:.4f}}}"
     yield "---"
 
 
@@ -73,8 +78,12 @@ def _what_it_is(manifest: Mapping[str, Any]) -> Iterator[str]:
         if made["method"] == "none"
         else f"{made['method']} made it of the teacher {code(teacher['name'])}, ×{made['reached_ratio']:.2f} smaller"
     )
-    yield f"A classifier of {what}. {origin}. The teacher was fine-tuned from {code(teacher['source'])}."
+    kind = "regression" if manifest["problem_type"] == "regression" else "classifier"
+    yield f"A {kind} of {what}. {origin}. The teacher was fine-tuned from {code(teacher['source'])}."
     yield ""
+    if manifest["problem_type"] == "regression":
+        yield f"It gives each input a number, {labels}, as its teacher would."
+        return
     yield f"It gives each input {each}: {labels}" + (f" and {more:,} more." if more > 0 else ".")
 
 
@@ -93,16 +102,20 @@ def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield "```"
     yield ""
     function = "sigmoid" if manifest["problem_type"] == "multi_label" else "softmax"
+    then = f"divide by the temperature {manifest['calibration']['temperature']:.3f}, then {function}"
+    if manifest["problem_type"] == "regression":
+        then = "they are the scores"
     yield (
         f"In ONNX Runtime, the graph reads {', '.join(map(code, manifest['inputs']))}, int64 of shape (batch, tokens) "
-        f"from `tokenizer.json`. It answers `{manifest['output']}`, float32 of shape (batch, labels): divide by the "
-        f"temperature {manifest['calibration']['temperature']:.3f}, then {function}. Files that end in `.gz` are gzip."
+        f"from `tokenizer.json`. It answers `{manifest['output']}`, float32 of shape (batch, labels): {then}. "
+        "Files that end in `.gz` are gzip."
     )
 
 
 def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
     made, teacher, figures = manifest["compression"], manifest["teacher"], manifest["evaluation"]
     by_people = figures.get("labels") != "teacher"
+    metric = main_figure(figures)
     whose = "the data's" if by_people else "the teacher's, as nobody labelled them"
     yield "## Figures"
     yield ""
@@ -113,13 +126,13 @@ def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Table: {figures['rows']:,} rows of {code(figures['data_set'])} ({figures['split']}); labels are {whose}."
-        + (f" The teacher's accuracy is {figures['teacher_accuracy']:.4f}." if by_people else "")
+        + (f" The teacher's {METRIC_NAMES[metric]} is {figures[f'teacher_{metric}']:.4f}." if by_people else "")
     )
     yield ""
-    yield "| file | bytes | accuracy | agreement with the teacher |"
+    yield f"| file | bytes | {METRIC_NAMES[metric]} | agreement with the teacher |"
     yield "|---|---|---|---|"
     for name, scores in figures["files"].items():
-        accuracy = f"{scores['accuracy']:.4f}" if by_people else "–"
+        accuracy = f"{scores[metric]:.4f}" if by_people else "–"
         yield f"| `{name}` | {manifest['files'][name]['bytes']:,} | {accuracy} | {scores['agreement']:.4f} |"
     rows = [row for row in manifest["latency"]["table"] if row["file"] == manifest["default_file"]]
     if rows:
@@ -142,7 +155,9 @@ def _limits(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"- The figures are about rows like those of {data_set}. Try it on your own before you rely on it."
     yield "- It learnt its teacher's answers, with the teacher's errors and biases."
     rows = calibration.get("rows", 0)
-    if calibration["temperature"] != 1:
+    if manifest["problem_type"] == "regression":
+        yield "- Its numbers have no fixed limits: compare them with each other rather than with a threshold of yours."
+    elif calibration["temperature"] != 1:
         yield f"- Its scores are calibrated on {rows:,} held-out rows. Elsewhere they may be too sure or too unsure."
     else:
         yield "- Its scores are not calibrated: 0.9 need not be right nine times in ten."

@@ -18,7 +18,7 @@ from ladabert_compress.artefact.temperature import fit_calibration
 from ladabert_compress.artefact.verification import check_batch_invariance, check_half, check_parity, self_test
 from ladabert_compress.artefact.vocabulary import trim
 from ladabert_compress.artefact.writing import write_artefact
-from ladabert_compress.data.batches import sample_batches
+from ladabert_compress.data.batches import Labels, sample_batches
 from ladabert_compress.data.random_batches import Shape
 from ladabert_compress.errors import OptionError
 from ladabert_compress.graph.builder import LOGITS
@@ -32,7 +32,7 @@ from ladabert_compress.graph.session import OnnxSession, onnx_logits
 from ladabert_compress.measure.inference import predict_logits
 from ladabert_compress.measure.machine import machine_name
 from ladabert_compress.measure.predictions import Logits
-from ladabert_compress.measure.scores import score
+from ladabert_compress.measure.scores import Scores, int8_metric, main_metric, score
 from ladabert_compress.measure.timing import LATENCY_SHAPES, measure_latency, measure_target, timed_shape
 from ladabert_compress.student.matrices import count_parameters
 from ladabert_compress.teacher.identity import weights_digest
@@ -160,16 +160,12 @@ def export_artefact(
             "split": split,
             "labels": result.dev_labels,
             "rows": len(dev),
-            "teacher_accuracy": score(teacher_logits, dev.labels).accuracy,
-            "student_accuracy": score(student_logits, dev.labels).accuracy,
+            **_main_figure("teacher", teacher_logits, dev.labels),
+            **_main_figure("student", student_logits, dev.labels),
             "distributions": distributions(logits[default], dev.lengths, dev.labels, calibration.temperature),
             "files": {
                 GRAPH_FILES[name]: {
-                    "accuracy": scores[name].accuracy,
-                    "agreement": scores[name].agreement,
-                    "divergence": scores[name].divergence,
-                    "macro_f1": scores[name].macro_f1,
-                    "matthews": scores[name].matthews,
+                    **_figures(scores[name]),
                     **invariance.get(GRAPH_FILES[name], {}),
                 }
                 for name in precisions
@@ -177,11 +173,22 @@ def export_artefact(
         },
         "latency": latency,
         "export": {"target": target, "files": {GRAPH_FILES[name]: verified[name].to_dict() for name in precisions}},
-        "calibration": asdict(calibration),
+        "calibration": calibration.to_dict(),
         "self_test": self_test(written, result.student.model.config.vocab_size, max_length),
     }
     tokenizer = result.teacher.tokenizer.backend_tokenizer
     return write_artefact(out, {name: verified[name].model for name in precisions}, tokenizer, fields)
+
+
+def _figures(scores: Scores) -> dict[str, float]:
+    """What a graph is worth; its calibration stands elsewhere."""
+    names = ("accuracy", "agreement", "divergence", "macro_f1", "matthews", "pearson", "spearman")
+    return {name: value for name in names if (value := getattr(scores, name)) is not None}
+
+
+def _main_figure(whose: str, logits: Logits, labels: Labels) -> dict[str, float]:
+    metric = main_metric(labels)
+    return {f"{whose}_{metric}": getattr(score(logits, labels), metric)}
 
 
 def _verified_graphs(
@@ -218,5 +225,5 @@ def _trial_of_int8(
 ) -> Int8Trial:
     held_out = result.held_out
     fp32, int8 = (onnx_logits(sessions[name], held_out.data) for name in ("fp32", "int8"))
-    metric = result.guards.int8_metric
+    metric = int8_metric(result.guards.int8_metric, held_out.data.labels)
     return try_int8(metric, fp32, int8, teacher, held_out.data.labels, labelled=held_out.labelled)

@@ -17,6 +17,7 @@ SCHEMA_FILE = "manifest.schema.json"
 CASCADE_SCHEMA_FILE = "cascade.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
+METRIC_NAMES = {"accuracy": "accuracy", "pearson": "Pearson correlation"}
 GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
 
 
@@ -62,7 +63,8 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         for name, scores in figures["files"].items()
     ]
     if figures.get("labels") != "teacher":
-        lines.append(f"  PyTorch student      dev accuracy {figures['student_accuracy']:.4f}")
+        metric = main_figure(figures)
+        lines.append(f"  PyTorch student      dev {METRIC_NAMES[metric]} {figures[f'student_{metric}']:.4f}")
     if target := manifest["latency"].get("target"):
         lines.append(
             f"  one text, {target['tokens']} tokens  {target['median_ms']:>10.3f} ms on one thread "
@@ -70,6 +72,8 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
         )
     calibration = manifest["calibration"]
     fitted = f"  temperature          {calibration['temperature']:>12.3f} from {calibration['rows']:,} rows"
+    if "ece_after" not in calibration:
+        return "\n".join(lines)  # scores have no temperature
     if calibration["temperature"] == 1:
         fitted = f"  temperature          {'none':>12}, as {calibration['rows']:,} held-out rows support none"
     elif figures.get("labels") != "teacher":
@@ -80,13 +84,19 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def main_figure(figures: Mapping[str, Any]) -> str:
+    """Which figure a manifest's evaluation is about: accuracy, or of scores Pearson's correlation."""
+    return "accuracy" if "teacher_accuracy" in figures else "pearson"
+
+
 def _quality(scores: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     """Accuracy against the teacher's; where nobody labelled dev, agreement with the teacher alone."""
-    teacher = figures["teacher_accuracy"]
+    metric = main_figure(figures)
+    teacher = figures[f"teacher_{metric}"]
     if figures.get("labels") == "teacher":
         return (
             f"{scores['agreement']:.2%} agreement with the teacher and KL {scores['divergence']:.4f} on "
             f"{figures['rows']:,} held-out rows; nobody labelled them, so there is no accuracy"
         )
-    of_teacher = f"{scores['accuracy'] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0"
-    return f"dev accuracy {scores['accuracy']:.4f}, {of_teacher}"
+    of_teacher = f"{scores[metric] / teacher:.1%} of the teacher's {teacher:.4f}" if teacher else "the teacher's 0"
+    return f"dev {METRIC_NAMES[metric]} {scores[metric]:.4f}, {of_teacher}"

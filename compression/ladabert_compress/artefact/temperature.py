@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ladabert_compress.measure.predictions import Logits, Predictions, log_probabilities
+from ladabert_compress.measure.predictions import Logits, Predictions, are_scores, log_probabilities
 from ladabert_compress.measure.reliability import expected_calibration_error
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 10.0
@@ -21,8 +21,12 @@ class Calibration:
 
     temperature: float
     rows: int
-    ece_before: float
-    ece_after: float
+    ece_before: float | None = None  # the scores of a regression have none
+    ece_after: float | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """What the manifest says of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def fit_calibration(
@@ -32,6 +36,8 @@ def fit_calibration(
 
     A few rows that happen to be right would ask for scores that are surer than the model is.
     """
+    if are_scores(labels):
+        return Calibration(1.0, 0)
     temperature = 1.0 if held_out is None else fit_temperature(held_out, held_out_labels)
     if held_out is not None and evidence(held_out, held_out_labels, temperature) < LEAST_EVIDENCE:
         temperature = 1.0

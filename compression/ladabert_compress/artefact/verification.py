@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import BertForSequenceClassification
 
@@ -18,7 +19,7 @@ from ladabert_compress.data.random_batches import parity_batches, random_batch
 from ladabert_compress.errors import ExportError
 from ladabert_compress.graph.session import OnnxSession
 from ladabert_compress.measure.inference import classify
-from ladabert_compress.measure.predictions import Logits, decide, log_probabilities
+from ladabert_compress.measure.predictions import Logits, are_scores, as_served, decide
 from ladabert_compress.measure.timing import Runner
 
 FP32_TOLERANCE = 2e-5  # of a logit against PyTorch, over the spread of the logits
@@ -63,11 +64,13 @@ def check_half(fp32: onnx.ModelProto, fp16: onnx.ModelProto, max_length: int, pr
         ExportError: it is over 0.02.
     """
     sessions = [OnnxSession(graph.SerializeToString()) for graph in (fp32, fp16)]
-    scores = torch.sigmoid if problem_type == "multi_label" else partial(torch.softmax, dim=1)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"multi_label": torch.sigmoid, "regression": torch.clone}
+    scores = functions.get(problem_type, partial(torch.softmax, dim=1))
     worst = 0.0
     for batch in parity_batches(_vocabulary(fp32), max_length):
         expected, found = (scores(torch.from_numpy(session.logits(batch))) for session in sessions)
-        worst = max(worst, float((expected - found).abs().max()))
+        scale = max(1.0, float(expected.std())) if problem_type == "regression" else 1.0
+        worst = max(worst, float((expected - found).abs().max()) / scale)
     if not worst <= HALF_TOLERANCE:
         raise ExportError(f"fp16: a score differs from fp32's by {worst:.2g}, allowed {HALF_TOLERANCE:g}")
     return worst
@@ -93,10 +96,13 @@ def measure_invariance(session: Runner, data: EncodedTexts, max_length: int) -> 
     like = data.labels
     alone = np.concatenate([session.logits(data.batch([row])) for row in tqdm(range(len(data)), desc="alone")])
     worst, changed = 0.0, np.zeros(len(data), dtype=bool)
+    scale = max(1.0, float(alone.std())) if are_scores(like) else 1.0  # those of a regression may be large
     for pad_to in (0, max_length):
         together = _in_batches(session, data, pad_to)
-        change = np.exp(log_probabilities(together, like)) - np.exp(log_probabilities(alone, like))
-        worst = max(worst, float(np.abs(change).max()))
+        change = as_served(together, like) - as_served(alone, like)
+        worst = max(worst, float(np.abs(change).max()) / scale)
+        if are_scores(like):
+            continue
         changed |= (decide(together, like) != decide(alone, like)).reshape(len(data), -1).any(axis=1)
     return Invariance(len(data), worst, int(changed.sum()))
 

@@ -37,8 +37,12 @@ def add_finetune(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--licence", default="unknown", help="the base's licence, repeated in manifests (default %(default)s)"
     )
     parser.add_argument("--label-names", type=names, default=(), metavar="A,B,…", help="names of the labels, in order")
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
         "--multi-label", action="store_true", help="a row has any number of labels, separated by commas; empty: none"
+    )
+    kind.add_argument(
+        "--regression", action="store_true", help="labels are numbers, which the teacher is to predict, as of STS-B"
     )
     parser.add_argument("--epochs", type=positive, default=3, help="passes over --train (default %(default)s)")
     parser.add_argument(
@@ -109,11 +113,11 @@ def _run_finetune(options: argparse.Namespace) -> None:
         training=training,
         revision=options.revision,
         allow_pickle=options.allow_pickle,
-        multi_label=options.multi_label,
+        problem_type=_problem_type(options),
         r_drop=options.r_drop,
         runs=options.runs,
     )
-    accuracy = finetune(
+    found = finetune(
         config,
         train_texts,
         dev_texts,
@@ -123,9 +127,16 @@ def _run_finetune(options: argparse.Namespace) -> None:
         resume=options.resume,
     )
     rows = ("--train", options.train, "--dev", options.dev)
-    print(f"{options.out}: dev accuracy {accuracy:.4f}")  # noqa: T201
+    metric = "Pearson correlation" if options.regression else "accuracy"
+    print(f"{options.out}: dev {metric} {found:.4f}")  # noqa: T201
     print(  # noqa: T201
         next_step(
             "ladabert-compress", "compress", "--teacher", options.out, *rows, "--out", f"models/{options.out.name}"
         )
     )
+
+
+def _problem_type(options: argparse.Namespace) -> str:
+    if options.regression:
+        return "regression"
+    return "multi_label" if options.multi_label else "single_label"

@@ -23,17 +23,27 @@ from ladabert_compress.data.texts import Texts
 POOL_BATCHES = 64
 ROWS_AT_ONCE = 8192  # to tokenise: as lists, tokens take ten times the memory
 
-Labels = npt.NDArray[Any]  # int64: (N,), or (N, labels) of 0 and 1 in a multi-label task
+Labels = npt.NDArray[Any]  # int64 (N,), or (N, labels) of 0 and 1 in a multi-label task; float64 (N,) in a regression
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One padded batch, each tensor (B, T) int64; ``labels`` is (B,), or (B, labels) in a multi-label task."""
+    """One padded batch, each tensor (B, T) int64.
+
+    ``labels`` is (B,), or (B, labels) in a multi-label task, or (B,) float64 in a regression.
+    """
 
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor
     labels: Tensor
+
+    @property
+    def problem_type(self) -> str:
+        """As the manifest names it."""
+        if self.labels.is_floating_point():
+            return "regression"
+        return "multi_label" if self.labels.ndim == 2 else "single_label"
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

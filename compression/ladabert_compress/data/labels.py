@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,14 +50,16 @@ def label_ids_of(source: str, data: LabelledTexts, labels: Sequence[str]) -> lis
 
 def targets_of(
     source: str, data: LabelledTexts, labels: Sequence[str], problem_type: str
-) -> list[int] | list[list[int]]:
+) -> list[int] | list[list[int]] | list[float]:
     """Each row's index in a model's ``labels``; in a multi-label task, 1 at each of its labels and 0 at the others.
 
-    A single label is yes or no: its name or 1, and 0 or nothing.
+    A single label is yes or no: its name or 1, and 0 or nothing. In a regression, each row's score.
 
     Raises:
-        DataError: a label is neither one of ``labels`` nor its number.
+        DataError: a label is neither one of ``labels`` nor its number, or a score is no number.
     """
+    if problem_type == "regression":
+        return scores_of(source, data)
     if problem_type != "multi_label":
         return label_ids_of(source, data, labels)
     if len(labels) == 1:
@@ -85,8 +88,10 @@ def scores_of(source: str, data: LabelledTexts) -> list[float]:
     return scores
 
 
-def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> npt.NDArray[np.int64]:
+def no_targets(rows: int, labels: Sequence[str], problem_type: str) -> npt.NDArray[Any]:
     """What stands in the place of the labels of rows that have none."""
+    if problem_type == "regression":
+        return np.broadcast_to(np.nan, (rows,))
     return np.broadcast_to(np.int64(NO_LABEL), (rows, len(labels)) if problem_type == "multi_label" else (rows,))
 
 

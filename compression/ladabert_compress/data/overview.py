@@ -22,7 +22,7 @@ def describe_sources(
     max_length: int,
     longest: int,
     *,
-    multi_label: bool = False,
+    problem_type: str = "single_label",
 ) -> str:
     """Columns, rows, labels and lengths of each source by its option, and its rows that stand in ``--train`` too.
 
@@ -31,7 +31,7 @@ def describe_sources(
         tokenizer: counts the tokens of a sample of the rows.
         max_length: tokens at which a row is cut.
         longest: the most tokens that the model could read.
-        multi_label: whether a row may have several labels.
+        problem_type: what a label is, as the manifest names it.
     """
     lines: list[str] = []
     train = sources.get("--train")
@@ -42,7 +42,7 @@ def describe_sources(
         lines.append(f"{option}: {len(texts):,} rows; {columns}")
         lines.append("  " + _lengths(texts, tokenizer, max_length, longest))
         if isinstance(texts, LabelledTexts):
-            lines += [f"  {line}" for line in _labels(texts, multi_label)]
+            lines += [f"  {line}" for line in _labels(texts, problem_type)]
         lines += [f"  {note}" for note in notes]
         if train is not None and option != "--train" and (shared := _shared_rows(texts, train)):
             lines.append(f"  warning: {shared:,} of these rows stand in --train too; figures on them flatter")
@@ -64,8 +64,12 @@ def _lengths(texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, 
     return f"{described}\n  warning: {cut:.1%} of the rows are cut at {max_length} tokens{cure}"
 
 
-def _labels(texts: LabelledTexts, multi_label: bool) -> Iterator[str]:
-    split = ((labels_of_row(label) or [""]) if multi_label else [label] for label in texts.labels)
+def _labels(texts: LabelledTexts, problem_type: str) -> Iterator[str]:
+    if problem_type == "regression" and all(map(_is_number, texts.labels)):
+        scores = np.array(texts.labels, dtype=np.float64)
+        yield f"scores: mean {scores.mean():.3g}, from {scores.min():.3g} to {scores.max():.3g}"
+        return
+    split = ((labels_of_row(label) or [""]) if problem_type == "multi_label" else [label] for label in texts.labels)
     counts = Counter(label for labels in split for label in labels)
     listed = ", ".join(f"{label or '(none)'} {count:,}" for label, count in counts.most_common(LISTED_LABELS))
     more = len(counts) - LISTED_LABELS
@@ -74,8 +78,8 @@ def _labels(texts: LabelledTexts, multi_label: bool) -> Iterator[str]:
         yield f"warning: every row has the label {next(iter(counts))!r}; figures on these rows say nothing of others"
     if len(counts) > MOST_NUMBERS and all(map(_is_number, counts)):
         yield (
-            f"warning: the labels are {len(counts):,} different numbers; if they are scores, put them into a few "
-            "classes, or name another column with --label"
+            f"warning: the labels are {len(counts):,} different numbers; if they are scores, fine-tune with "
+            "--regression or put them into a few classes, or name another column with --label"
         )
 
 

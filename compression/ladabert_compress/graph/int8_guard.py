@@ -15,7 +15,7 @@ from ladabert_compress.graph.encoder import build_bert_graph, quantised_products
 from ladabert_compress.graph.int8_scales import Ranges
 from ladabert_compress.graph.plan import GraphPlan
 from ladabert_compress.graph.session import OnnxSession, onnx_logits
-from ladabert_compress.measure.predictions import Logits
+from ladabert_compress.measure.predictions import Logits, are_scores
 
 GUARD_ROWS = 256
 
@@ -48,17 +48,23 @@ def guard_int8(
         plan: of the graph; its own ``fp32_products`` do not matter.
         held_out: rows to measure on, 256 of them; preferably rows that changed no weight.
         tolerance: the error allowed: the root mean square of the logits' differences over that of the logits. In a
-            single-label task, where a shift of all logits changes nothing, each row's mean is subtracted first.
+            single-label task, where a shift of all logits changes nothing, each row's mean is subtracted first; in a
+            regression, the mean of all rows.
     """
     rows = held_out.select(range(min(GUARD_ROWS, len(held_out))))
-    multi_label = rows.labels.ndim == 2
+    centre = 0.0
 
     def logits_of(ranges: Ranges | None, fp32_products: frozenset[str]) -> Logits:
         graph = build_bert_graph(model, task, ranges, replace(plan, fp32_products=fp32_products))
         logits = onnx_logits(OnnxSession(graph.SerializeToString()), rows)
-        return logits if multi_label else logits - logits.mean(axis=1, keepdims=True)
+        if are_scores(rows.labels):  # a shift of all rows is no error of the scale
+            return logits - centre
+        return logits if rows.labels.ndim == 2 else logits - logits.mean(axis=1, keepdims=True)
 
     expected = logits_of(None, frozenset())
+    if are_scores(rows.labels):
+        centre = float(expected.mean())
+        expected = expected - centre
 
     def error_of(fp32_products: frozenset[str]) -> float:
         difference = logits_of(ranges, fp32_products) - expected

@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, EncodedTexts, evaluation_batches
-from ladabert_compress.measure.predictions import accuracy
+from ladabert_compress.measure.predictions import decide
+from ladabert_compress.measure.scores import METRICS, main_metric
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -42,9 +43,10 @@ def predict_logits(model: BertForSequenceClassification, data: EncodedTexts, dev
     return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
-def evaluate_accuracy(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
-    """The share of rows whose prediction is right, in every label where the task is multi-label."""
-    return accuracy(predict_logits(model, data, device).numpy(), data.labels)
+def evaluate_model(model: BertForSequenceClassification, data: EncodedTexts, device: torch.device) -> float:
+    """The main metric on these rows: accuracy, or of scores Pearson's correlation."""
+    predictions = decide(predict_logits(model, data, device).numpy(), data.labels)
+    return METRICS[main_metric(data.labels)](predictions, data.labels)
 
 
 @contextmanager

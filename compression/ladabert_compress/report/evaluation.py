@@ -25,6 +25,14 @@ from ladabert_compress.measure.timing import measure_latency
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
 
+TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
+
 
 def evaluate(
     folder: Path,
@@ -55,7 +63,7 @@ def evaluate(
         "version": manifest["version"],
         "rows": len(data),
         "temperature": temperature,
-        "teacher_accuracy": None if teacher_logits is None else score(teacher_logits, data.labels).accuracy,
+        "teacher": None if teacher_logits is None else asdict(score(teacher_logits, data.labels)),
         "files": {
             name: asdict(score(onnx_logits(session, data), data.labels, teacher_logits, temperature=temperature))
             for name, session in sessions.items()
@@ -97,15 +105,17 @@ def logits_of_teacher(teacher: Teacher, texts: LabelledTexts, labels: Labels, ma
 def format_evaluation(figures: dict[str, Any]) -> str:
     """The figures as text."""
     lines = [f"{figures['name']} {figures['version']} on {figures['rows']} rows"]
-    if figures["teacher_accuracy"] is not None:
-        lines.append(f"  teacher           accuracy {figures['teacher_accuracy']:.4f}")
+    if figures["teacher"] is not None:
+        lines.append(f"  {'teacher':<16}{_quality(figures['teacher'])}")
     for name, scores in figures["files"].items():
+        calibration = ""
+        if scores["expected_calibration_error"] is not None:
+            calibration = (
+                f"  calibration error {scores['expected_calibration_error']:.4f} "
+                f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f})"
+            )
         agreement = "" if scores["agreement"] is None else f"  agreement with teacher {scores['agreement']:.4f}"
-        lines.append(
-            f"  {name:<16}  accuracy {scores['accuracy']:.4f}  macro F1 {scores['macro_f1']:.4f}  "
-            f"Matthews {scores['matthews']:.4f}  calibration error {scores['expected_calibration_error']:.4f} "
-            f"({scores['uncalibrated_error']:.4f} without the temperature of {figures['temperature']:.3f}){agreement}"
-        )
+        lines.append(f"  {name:<16}{_quality(scores)}{calibration}{agreement}")
     lines += [
         f"  {name:<16}  alone, in batches of 32, padded: scores change by {found['largest_score_change']:.1e} at most, "
         f"{found['changed_labels']} of {found['rows']} labels change"
@@ -117,3 +127,7 @@ def format_evaluation(figures: dict[str, Any]) -> str:
         for row in figures["latency"]["table"]
     ]
     return "\n".join(lines)
+
+
+def _quality(scores: Mapping[str, Any]) -> str:
+    return "".join(f"  {title} {scores[name]:.4f}" for name, title in TITLES.items() if scores[name] is not None)

@@ -82,12 +82,16 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
             manifest = read_manifest(folder)
             if "evaluation" not in manifest:
                 raise OptionError(f"{folder}: was adopted, not compressed; a report is about students")
+            if manifest["problem_type"] == "regression":
+                raise OptionError(f"{folder}: is a regression, a report is about labels; `evaluate` has its figures")
             subject = replace(subject, artefact=folder, manifest=manifest)
         elif (folder / HISTORY_FILE).is_file():
             try:
                 history = json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8"))
             except ValueError as error:
                 raise OptionError(f"{folder / HISTORY_FILE}: not JSON: {error}") from error
+            if history.get("dev", {}).get("problem_type") == "regression":
+                raise OptionError(f"{folder}: is a regression, a report is about labels; `evaluate` has its figures")
             if "multi_label" not in history.get("dev", {}):
                 raise OptionError(f"{folder / HISTORY_FILE}: an older version wrote it; run compress anew")
             subject = replace(subject, history=history, layers=read_matrices(folder))

@@ -13,6 +13,7 @@ import torch
 
 from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.data.overlaps import hold_out_without_overlaps
+from ladabert_compress.measure.scores import main_metric
 from ladabert_compress.recipe import Recipe, TrainingConfig
 from ladabert_compress.teacher.folder import Teacher, load_teacher
 from ladabert_compress.teacher.source import TeacherSource
@@ -55,7 +56,7 @@ def become_worker(task: TrialTask, in_own_process: bool = False) -> None:
 
 
 def score_recipe(recipe: Recipe) -> float:
-    """The accuracy on the held-out rows after the task's number of steps."""
+    """The accuracy, or of scores the correlation, on the held-out rows after the task's number of steps."""
     epoch_steps = steps_per_epoch(len(_task.train_data), recipe.training.batch_size)
     recipe = recipe.with_total_epochs(_task.steps / epoch_steps)
     learner = LadaBertLearner(_teacher.model, recipe, epoch_steps, _task.train_data)
@@ -70,7 +71,7 @@ def score_recipe(recipe: Recipe) -> float:
         device=torch.device("cpu"),
         description="trial",
     )
-    return history[-1]["accuracy"]
+    return history[-1][main_metric(_task.held_out.labels)]
 
 
 def _end_with_parent() -> None:

@@ -127,14 +127,20 @@ def squared_output_gradients(
     model.eval()
     with removed_at_the_end(hooks):
         for batch in batches:
-            _loss_at_drawn_labels(classify(model, batch), batch.labels.ndim == 2, generator).backward()
+            _loss_at_drawn_labels(classify(model, batch), batch.problem_type, generator).backward()
     model.zero_grad()
     return sums
 
 
-def _loss_at_drawn_labels(logits: Tensor, multi_label: bool, generator: torch.Generator) -> Tensor:
-    """The summed loss of logits (B, labels) at labels drawn as the logits say: one a row, or a yes or no for each."""
-    if multi_label:
+def _loss_at_drawn_labels(logits: Tensor, problem_type: str, generator: torch.Generator) -> Tensor:
+    """The summed loss of logits (B, labels) at labels drawn as the logits say: one a row, or a yes or no for each.
+
+    A regression's scores are drawn from a normal distribution of variance 1 around the logit.
+    """
+    if problem_type == "regression":
+        drawn = logits.detach() + torch.randn(logits.shape, generator=generator).to(logits.device)
+        return nn.functional.mse_loss(logits, drawn, reduction="sum") / 2
+    if problem_type == "multi_label":
         flags = torch.bernoulli(logits.detach().sigmoid().cpu(), generator=generator)
         return nn.functional.binary_cross_entropy_with_logits(logits, flags.to(logits.device), reduction="sum")
     labels = torch.multinomial(logits.detach().softmax(dim=-1).cpu(), 1, generator=generator).squeeze(1)

@@ -12,7 +12,7 @@ import torch
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import TeacherError
 from ladabert_compress.measure.inference import predict_logits
-from ladabert_compress.measure.predictions import Predictions, decide
+from ladabert_compress.measure.predictions import Predictions, are_scores, decide, pearson
 from ladabert_compress.teacher.folder import load_teacher
 from ladabert_compress.teacher.identity import with_label_names
 from ladabert_compress.teacher.source import TeacherSource
@@ -33,7 +33,7 @@ def check_teacher(
     Accuracy does not show it: where most rows have one label, always predicting that label is accurate, too.
 
     Raises:
-        TeacherError: its mean recall over the labels is within one standard error of chance.
+        TeacherError: its mean recall over the labels is within one standard error of chance, or its correlation of 0.
         OptionError: there are more or fewer ``label_names`` than labels.
         DataError: a label is not the teacher's.
     """
@@ -44,6 +44,14 @@ def check_teacher(
     teacher.model.to(device)  # type: ignore[arg-type]
     truth = data.labels
     predictions = decide(predict_logits(teacher.model, data, device).numpy(), truth)
+    if are_scores(truth):
+        correlation, error = pearson(predictions, truth), 1 / math.sqrt(len(truth))
+        if truth.std() > 0 and correlation <= error:
+            raise TeacherError(
+                f"{source.name}: its scores have nothing to do with those of --dev (correlation {correlation:.3f} ± "
+                f"{error:.3f} on {len(data)} rows); put the model's own tokenizer there"
+            )
+        return
     recall, chance, error = recall_and_chance(predictions.ravel(), truth.ravel())
     if len(np.unique(truth)) > 1 and recall <= chance + error:
         raise TeacherError(

@@ -33,7 +33,11 @@ ACTIVATIONS = ("gelu", "relu")
 CARD_FILE = "ladabert-teacher.json"
 # Some models round their vocabulary up to a multiple of 8, 64 or 128. A tokenizer that lacks more is another model's.
 LARGEST_VOCABULARY_PADDING = 128
-PROBLEM_TYPES = {"single_label_classification": "single_label", "multi_label_classification": "multi_label"}
+PROBLEM_TYPES = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Teacher:
     tokenizer: PreTrainedTokenizerBase
     labels: tuple[str, ...]
     card: TeacherCard
-    problem_type: str  # ``single_label`` or ``multi_label``, as the manifest names it
+    problem_type: str  # ``single_label``, ``multi_label`` or ``regression``, as the manifest names it
 
     def encode(self, source: str, texts: LabelledTexts, max_length: int) -> EncodedTexts:
         """Rows as this teacher reads them, of at most ``max_length`` tokens.
@@ -81,9 +85,8 @@ def load_encoder(
     config = _read_config(source, num_labels=len(labels))
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = (
-        "multi_label_classification" if problem_type == "multi_label" else "single_label_classification"
-    )
+    theirs: Any = next(name for name, own in PROBLEM_TYPES.items() if own == problem_type)
+    config.problem_type = theirs
     model = _load_model(source, config, new_head=True)
     return model, _load_tokenizer(source, config), source.revision
 
@@ -106,10 +109,11 @@ def load_teacher(source: TeacherSource | Path) -> Teacher:
     # A cross-encoder's one logit is trained as a yes or no; one that was trained as a number says ``regression``.
     unsaid = "multi_label_classification" if len(names) == 1 else "single_label_classification"
     problem_type = config.problem_type or unsaid
-    if problem_type not in PROBLEM_TYPES or (len(names) == 1 and problem_type != unsaid):
+    fits = problem_type != "single_label_classification" if len(names) == 1 else problem_type != "regression"
+    if problem_type not in PROBLEM_TYPES or not fits:
         raise TeacherError(
-            f"{folder}: is a {problem_type} with {len(names)} outputs; supported are classification and one output "
-            "with a sigmoid"
+            f"{folder}: is a {problem_type} with {len(names)} outputs; supported are classification, and one output "
+            "with a sigmoid or as a score"
         )
     card = _read_card(source)
     labels = tuple(names[index] for index in range(len(names)))

@@ -25,11 +25,17 @@ from ladabert_compress.training.losses import (
     attention_mse,
     masked_mse,
     relation_divergence,
+    score_mse,
     soft_binary_cross_entropy,
     soft_cross_entropy,
 )
 from ladabert_compress.training.processes import ALONE, Processes
 
+PREDICTION_LOSSES = {
+    "single_label": soft_cross_entropy,
+    "multi_label": soft_binary_cross_entropy,
+    "regression": score_mse,
+}
 # What the losses compare, layer by layer.
 LAYERS = {"output_hidden_states": True, "output_attentions": True}
 
@@ -116,7 +122,7 @@ class LadaBertLearner:
             weights,
             layers=self.layers,
             heads=self.heads,
-            multi_label=batch.labels.ndim == 2,
+            problem_type=batch.problem_type,
         )
         if weights.relation_weight:
             losses["relation"] = weights.relation_weight * self._relation_loss(student, teacher, batch.attention_mask)
@@ -148,7 +154,7 @@ def distillation_losses(
     *,
     layers: Sequence[int],
     heads: Sequence[Sequence[int]],
-    multi_label: bool = False,
+    problem_type: str = "single_label",
 ) -> dict[str, Tensor]:
     """Equation 9's terms from two outputs with hidden states and attentions, each times its weight.
 
@@ -156,7 +162,7 @@ def distillation_losses(
     sub-layers. Each layer of the student's learns from the one of the teacher's that it was: ``layers``. Attentions are
     compared as probabilities, head by head: ``heads`` are those of the teacher's that the student has in each layer.
     """
-    cross_entropy = soft_binary_cross_entropy if multi_label else soft_cross_entropy
+    prediction_loss = PREDICTION_LOSSES[problem_type]
     hidden = [
         masked_mse(s, teacher.hidden_states[layer + 1], token_mask)
         for s, layer in zip(student.hidden_states[1:], layers, strict=True)
@@ -170,7 +176,7 @@ def distillation_losses(
         * masked_mse(student.hidden_states[0], teacher.hidden_states[0], token_mask),
         "attention": weights.attention_weight * torch.stack(attention).sum(),
         "hidden": weights.hidden_weight * torch.stack(hidden).sum(),
-        "prediction": weights.prediction_weight * cross_entropy(student.logits, teacher.logits, weights.temperature),
+        "prediction": weights.prediction_weight * prediction_loss(student.logits, teacher.logits, weights.temperature),
     }
 
 

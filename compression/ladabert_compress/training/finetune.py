@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -20,7 +21,8 @@ from ladabert_compress.data.labels import label_ids, label_order, labels_of_row,
 from ladabert_compress.data.overview import describe_sources
 from ladabert_compress.data.texts import LabelledTexts
 from ladabert_compress.errors import DataError, OptionError
-from ladabert_compress.measure.inference import classify, evaluate_accuracy
+from ladabert_compress.measure.inference import classify, evaluate_model
+from ladabert_compress.measure.scores import main_metric
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.teacher.folder import TeacherCard, load_encoder, save_teacher, source_of
 from ladabert_compress.teacher.source import TeacherSource
@@ -29,6 +31,7 @@ from ladabert_compress.training.loop import CHECKPOINT_EVERY_S, set_dropout, ste
 from ladabert_compress.training.processes import join_processes
 from ladabert_compress.training.runs import MeanOfRuns
 
+SCORE = "score"  # what the one output of a regression is called
 Tensors = tuple[Tensor, ...] | list[Tensor]  # as PyTorch hands them to an average of its own
 
 
@@ -50,14 +53,9 @@ class FinetuneConfig:
     training: TrainingConfig
     revision: str = ""
     allow_pickle: bool = False
-    multi_label: bool = False
+    problem_type: str = "single_label"  # as the manifest names it
     r_drop: float = 0.0
     runs: int = 1
-
-    @property
-    def problem_type(self) -> str:
-        """As the manifest names it."""
-        return "multi_label" if self.multi_label else "single_label"
 
     @property
     def encoder(self) -> TeacherSource:
@@ -83,10 +81,10 @@ def growing_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], 
 
 
 class FinetuneLearner:
-    """Cross-entropy on the labels of the data, each by itself in a multi-label task, and R-Drop where it has a weight.
+    """Cross-entropy on the labels of the data, each by itself in a multi-label task, or of scores the squared error.
 
-    R-Drop (Liang et al. 2021) passes each row twice, with other dropout, and adds the symmetric divergence of the two
-    predictions. The result is an exponential average of the weights.
+    Where it has a weight, R-Drop (Liang et al. 2021) passes each row twice, with other dropout, and adds the symmetric
+    divergence of the two predictions. The result is an exponential average of the weights.
     """
 
     def __init__(self, module: BertForSequenceClassification, average_decay: float, r_drop: float = 0.0) -> None:
@@ -102,17 +100,19 @@ class FinetuneLearner:
         return average
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean cross-entropy over the batch, and what R-Drop adds."""
+        """The mean loss over the batch, and what R-Drop adds."""
         if self._r_drop:
             batch = batch.twice()
         logits = classify(self.module, batch).float()
-        if batch.labels.ndim == 2:
+        if batch.problem_type == "regression":
+            losses = {"loss": nn.functional.mse_loss(logits.squeeze(1), batch.labels.float())}
+        elif batch.problem_type == "multi_label":
             losses = {"loss": nn.functional.binary_cross_entropy_with_logits(logits, batch.labels.float())}
         else:
             losses = {"loss": nn.functional.cross_entropy(logits, batch.labels)}
         if self._r_drop:
             first, second = logits.chunk(2)
-            apart = symmetric_divergence(first, second, multi_label=batch.labels.ndim == 2)
+            apart = symmetric_divergence(first, second, batch.problem_type)
             losses["r_drop"] = self._r_drop * apart
         return losses
 
@@ -136,9 +136,14 @@ class FinetuneLearner:
         self._average.load_state_dict(structure["average"])
 
 
-def symmetric_divergence(first: Tensor, second: Tensor, *, multi_label: bool) -> Tensor:
-    """Half of the KL either way between predictions of the same rows, both (B, labels), in nats, mean over the rows."""
-    if multi_label:  # each label is a yes or no
+def symmetric_divergence(first: Tensor, second: Tensor, problem_type: str) -> Tensor:
+    """Half of the KL either way between predictions of the same rows, both (B, labels), in nats, mean over the rows.
+
+    Scores are means of normal distributions of variance 1.
+    """
+    if problem_type == "regression":
+        return nn.functional.mse_loss(first, second) / 2
+    if problem_type == "multi_label":  # each label is a yes or no
         first, second = (torch.stack([logits, torch.zeros_like(logits)], dim=-1) for logits in (first, second))
     one, other = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
     apart = ((one.exp() - other.exp()) * (one - other)).sum(dim=-1)
@@ -160,7 +165,7 @@ def finetune(
     ``out`` must not exist. Several runs come one after the other, in the memory of one, and go on where they stopped.
 
     Returns:
-        Its accuracy on dev.
+        Its accuracy on dev, or the correlation of its scores.
 
     Raises:
         OptionError: the names do not fit the labels, or ``max_length`` is over the positions of the base.
@@ -168,10 +173,7 @@ def finetune(
         DataError: train has one label only, or dev has one that train lacks.
         CheckpointError: an earlier run was interrupted and ``resume`` is not set, or it cannot be continued.
     """
-    by_row = map(labels_of_row, train_texts.labels) if config.multi_label else zip(train_texts.labels, strict=True)
-    order = label_order([label for labels in by_row for label in labels])
-    if len(order) < 2:
-        raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
+    order = _labels_in_order(config, train_texts)
     names = config.label_names or order
     if len(names) != len(order):
         raise OptionError(f"--label-names: {len(names)} names for {len(order)} labels ({', '.join(order)})")
@@ -182,14 +184,9 @@ def finetune(
         raise OptionError(f"--max-length: {max_length} is over the base's {positions} positions")
     if processes.is_first:
         sources = {"--train": train_texts, "--dev": dev_texts}
-        tqdm.write(describe_sources(sources, tokenizer, max_length, positions, multi_label=config.multi_label))
+        tqdm.write(describe_sources(sources, tokenizer, max_length, positions, problem_type=config.problem_type))
     train_data, dev_data = (
-        encode(
-            texts,
-            targets_of(source, texts, order, "multi_label") if config.multi_label else label_ids(source, texts, order),
-            tokenizer,
-            max_length,
-        )
+        encode(texts, _targets(config, source, texts, order), tokenizer, max_length)
         for source, texts in (("--train", train_texts), ("--dev", dev_texts))
     )
     epoch_steps = steps_per_epoch(len(train_data), config.training.batch_size)
@@ -224,11 +221,11 @@ def finetune(
     if processes.is_first:
         model.load_state_dict(mean.weights)
     model.to(device)  # type: ignore[arg-type]
-    accuracy = processes.from_first(lambda: evaluate_accuracy(model, dev_data, device))
+    accuracy = processes.from_first(lambda: evaluate_model(model, dev_data, device))
     if not processes.is_first:
         return accuracy
     evaluations = [{"run": run, **entry} for run, entries in enumerate(mean.evaluations, 1) for entry in entries]
-    report = {"dev_accuracy": accuracy, "config": asdict(config), "evaluations": evaluations}
+    report = {f"dev_{main_metric(dev_data.labels)}": accuracy, "config": asdict(config), "evaluations": evaluations}
     save_teacher(
         out,
         model.cpu(),
@@ -238,6 +235,27 @@ def finetune(
     )
     shutil.rmtree(run_folder)
     return accuracy
+
+
+def _labels_in_order(config: FinetuneConfig, train_texts: LabelledTexts) -> tuple[str, ...]:
+    """The labels of train in logit order; a regression has one.
+
+    Raises:
+        DataError: there is nothing to tell apart.
+    """
+    found = train_texts.labels
+    if config.problem_type == "multi_label":
+        found = tuple(label for row in found for label in labels_of_row(row))
+    order = label_order(found)
+    if len(order) < 2:
+        raise DataError(f"--train: every row has the label {''.join(order)!r}; a classifier needs two or more")
+    return (SCORE,) if config.problem_type == "regression" else order
+
+
+def _targets(config: FinetuneConfig, source: str, texts: LabelledTexts, order: tuple[str, ...]) -> npt.ArrayLike:
+    if config.problem_type == "single_label":  # whose names may be 1, 2, …: here, numbers mean nothing else
+        return label_ids(source, texts, order)
+    return targets_of(source, texts, order, config.problem_type)
 
 
 def _with_new_head(

@@ -17,7 +17,8 @@ from transformers import BertForSequenceClassification
 
 from ladabert_compress.data.batches import Batch, EncodedTexts, divide_batch, training_batches
 from ladabert_compress.errors import DivergenceError, StoppedError
-from ladabert_compress.measure.inference import evaluate_accuracy
+from ladabert_compress.measure.inference import evaluate_model
+from ladabert_compress.measure.scores import main_metric
 from ladabert_compress.recipe import TrainingConfig
 from ladabert_compress.training.checkpoint import load_checkpoint, save_checkpoint
 from ladabert_compress.training.device import autocast, generators, restore_generators, return_freed_memory
@@ -102,7 +103,7 @@ def train(
 
     Args:
         learner: what is trained, on ``train_data`` as ``config`` says.
-        dev_data: rows to report accuracy on; they never change a weight.
+        dev_data: rows to report accuracy, or of scores the correlation, on; they never change a weight.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         checkpoint: file to write progress to; ``None`` writes nothing.
         checkpoint_every_s: seconds between two of them, by ``clock``; the last step always has one.
@@ -126,6 +127,7 @@ def train(
     """
     cpu_start, earlier_cpu_seconds = cpu_clock(), 0.0
     history: list[dict[str, float]] = []
+    metric = main_metric(dev_data.labels)
     curve = [] if curve is None else curve
     curve_every = max(1, total_steps // CURVE_POINTS)
     averages: dict[str, float] = {}
@@ -186,9 +188,9 @@ def train(
             if done % curve_every == 0 or done == total_steps:
                 curve.append({"step": done, **averages})
             if done % evaluate_every == 0 or done == total_steps:
-                right = evaluate_accuracy(learner.result, dev_data, device)
-                history.append({"step": done, "accuracy": right, **averages})
-                tqdm.write(f"{description}: step {done}/{total_steps}: dev accuracy {right:.4f}")
+                found = evaluate_model(learner.result, dev_data, device)
+                history.append({"step": done, metric: found, **averages})
+                tqdm.write(f"{description}: step {done}/{total_steps}: dev {metric} {found:.4f}")
             stopping = processes.anywhere(stop.signal_number > 0, device)
             due = stopping or done == total_steps or clock() - written_at >= checkpoint_every_s
             if checkpoint is not None and processes.is_first and due:

@@ -49,6 +49,11 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> 
     return -(target * functional.log_softmax(student.float() / temperature, dim=-1)).sum(dim=-1).mean()
 
 
+def score_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # noqa: ARG001
+    """Mean squared error of the one logit of a regression, both (B, 1); it has no temperature."""
+    return functional.mse_loss(student.float(), teacher.float())
+
+
 def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each label's softened yes or no, both (B, labels), in a multi-label task."""
     target = (teacher.float() / temperature).sigmoid()

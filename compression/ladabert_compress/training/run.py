@@ -21,8 +21,9 @@ from ladabert_compress.data.texts import LabelledTexts, Texts
 from ladabert_compress.errors import CheckpointError, RecipeError
 from ladabert_compress.files import cannot_be_written, write_text
 from ladabert_compress.measure.inference import predict_logits
-from ladabert_compress.measure.predictions import confusion, decide
+from ladabert_compress.measure.predictions import are_scores, confusion, decide
 from ladabert_compress.measure.reliability import reliability
+from ladabert_compress.measure.scores import int8_metric
 from ladabert_compress.recipe import ExportRecipe, Recipe
 from ladabert_compress.student.saved import save_student
 from ladabert_compress.student.student import Student
@@ -111,11 +112,13 @@ def compress(
     max_length, positions = recipe.training.max_length, teacher.model.config.max_position_embeddings
     if max_length > positions:
         raise RecipeError(f"training.max_length: {max_length} is over the teacher's {positions} positions")
-    multi_label = teacher.problem_type == "multi_label"
     if processes.is_first:
-        found = describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label)
+        found = describe_sources(
+            sources.by_option, teacher.tokenizer, max_length, positions, problem_type=teacher.problem_type
+        )
         tqdm.write(found)
     rows = divide_rows(teacher, recipe.training, sources)
+    int8_metric(recipe.export.int8_metric, rows.dev.labels)  # refused now and not after hours
     if find_ratio is not None:
         ratio = processes.from_first(partial(find_ratio, teacher, rows.train))
         recipe = replace(recipe, budget=replace(recipe.budget, ratio=ratio))
@@ -176,6 +179,8 @@ def compress(
 def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: Sequence[str]) -> dict[str, Any]:
     """What a report shows of the predictions, without any row."""
     logits, truth = predict_logits(model, data, torch.device("cpu")).numpy(), data.labels
+    if are_scores(truth):
+        return {"labels": labels, "problem_type": "regression", "rows": len(data)}
     return {
         "labels": labels,
         "multi_label": truth.ndim == 2,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.data.overview import describe_sources
 from ladabert_compress.errors import OptionError
+from ladabert_compress.measure.scores import int8_metric
 from ladabert_compress.recipe import ExportRecipe, TrainingConfig
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher, load_teacher
@@ -59,10 +60,12 @@ def take_teacher(
     positions = teacher.model.config.max_position_embeddings
     if max_length > positions:
         raise OptionError(f"--max-length: {max_length} is over the teacher's {positions} positions")
-    multi_label = teacher.problem_type == "multi_label"
-    tqdm.write(describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, multi_label=multi_label))
+    tqdm.write(
+        describe_sources(sources.by_option, teacher.tokenizer, max_length, positions, problem_type=teacher.problem_type)
+    )
     training = TrainingConfig(max_length=max_length)
     rows = divide_rows(teacher, training, sources)
+    int8_metric(guards.int8_metric, rows.dev.labels)  # refused before anything is measured
     return Uncompressed(
         teacher, rows.train, rows.dev, rows.held_out, task, rows.dev_labels, max_length, training.seed, guards
     )

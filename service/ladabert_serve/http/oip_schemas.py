@@ -63,7 +63,8 @@ class InferParameters(_Body):
 
     binary_data_output: bool = Field(default=False, description="Send the outputs in binary, after the JSON.")
     function_to_apply: FunctionToApply | None = Field(
-        default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
+        default=None,
+        description="From logits to scores; unset: softmax, of a multi-label model sigmoid, of a regression none.",
     )
     truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 400.")
     truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")

@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, TooLargeError
-from ladabert_serve.models.scores import FunctionToApply
+from ladabert_serve.models.scores import FunctionToApply, ProblemType
 from ladabert_serve.models.tokenizer import TextInput, TruncationDirection
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -108,7 +108,8 @@ class ClassifyRequest(_Body):
     model: Text | None = Field(default=None, description="Name or alias of the model; unset: the default one.")
     top_k: Count | None = Field(default=None, description="How many labels to return, best first; unset: all.")
     function_to_apply: FunctionToApply | None = Field(
-        default=None, description="From logits to scores; unset: softmax, or sigmoid for a multi-label model."
+        default=None,
+        description="From logits to scores; unset: softmax, of a multi-label model sigmoid, of a regression none.",
     )
     truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 422.")
     truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
@@ -162,7 +163,7 @@ class ModelSummary(BaseModel):
     default: bool
     state: ModelState
     task: Literal["single", "pair"]
-    problem_type: Literal["single_label", "multi_label"]
+    problem_type: ProblemType
     labels: list[str]
     max_length: int
     precision: Literal["fp32", "int8", "fp16"]

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, NoReturn
 import jsonschema
 
 from ladabert_serve.errors import ArtefactError
+from ladabert_serve.models.scores import ProblemType
 from ladabert_serve.models.stored_file import gunzip, stored_name
 from ladabert_serve.settings import Precision, Provider
 
@@ -41,7 +42,7 @@ class Artefact:
     aliases: tuple[str, ...]
     version: str
     task: Literal["single", "pair"]
-    problem_type: Literal["single_label", "multi_label"]
+    problem_type: ProblemType
     labels: tuple[str, ...]  # in logit order
     max_length: int  # tokens, special ones included
     pad_token_id: int | None  # None: that of [PAD]

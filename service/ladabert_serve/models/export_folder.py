@@ -1,15 +1,16 @@
 """Reads a folder as `optimum-cli export onnx` writes it: what its files say of a classifier, before it is tried."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ladabert_serve.backends.onnx_runtime import GraphPort, graph_ports
 from ladabert_serve.errors import ArtefactError
 from ladabert_serve.models.artefact import TOKENIZER_FILE
 from ladabert_serve.models.onnx_file import check_graph
+from ladabert_serve.models.scores import ProblemType
 
 CONFIG_FILE = "config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -21,9 +22,10 @@ EXPORTED_GRAPHS: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model_quant
 POSITIONS_FROM_ZERO = frozenset({"albert", "bert", "deberta-v2", "distilbert", "electra", "mobilebert", "modernbert"})
 POSITIONS_AFTER_PADDING = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 ARCHITECTURE = "ForSequenceClassification"
-PROBLEM_TYPES: Mapping[str, Literal["single_label", "multi_label"]] = {
+PROBLEM_TYPES: Mapping[str, ProblemType] = {
     "single_label_classification": "single_label",
     "multi_label_classification": "multi_label",
+    "regression": "regression",
 }
 DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves them out of config.json
 # Keys of tokenizer_config.json that transformers puts in the place of what tokenizer.json says.
@@ -60,7 +62,7 @@ class Export:
     graphs: Mapping[str, ExportedGraph]  # by precision, fp32 first
     tokenizer: bytes
     labels: tuple[str, ...]  # in logit order
-    problem_type: Literal["single_label", "multi_label"]
+    problem_type: ProblemType
     max_length: int  # tokens, special ones included
     pad_token_id: int | None
     vocabulary_size: int | None  # token ids that the model knows; None where the files do not say
@@ -76,8 +78,8 @@ def read_export(folder: Path, precision: str | None = None, max_length: int | No
     tokenizer_config_path = folder / TOKENIZER_CONFIG_FILE
     tokenizer_config = _read_object(tokenizer_config_path) if tokenizer_config_path.exists() else {}
     path = folder / CONFIG_FILE
-    problem_type = _read_problem_type(path, config)
     labels = _read_labels(path, config)
+    problem_type = _read_problem_type(path, config, labels)
     tokenizer = _read_tokenizer(folder, tokenizer_config)
     length = _read_max_length(folder, config, tokenizer_config, max_length)
     graphs = {
@@ -96,7 +98,7 @@ def read_export(folder: Path, precision: str | None = None, max_length: int | No
     )
 
 
-def _read_problem_type(path: Path, config: Mapping[str, Any]) -> Literal["single_label", "multi_label"]:
+def _read_problem_type(path: Path, config: Mapping[str, Any], labels: Sequence[str]) -> ProblemType:
     """Check that it is a classifier of a known kind, and return which."""
     model_type, architectures = config.get("model_type"), config.get("architectures") or []
     known = sorted(POSITIONS_FROM_ZERO | POSITIONS_AFTER_PADDING)
@@ -109,12 +111,15 @@ def _read_problem_type(path: Path, config: Mapping[str, Any]) -> Literal["single
         raise ArtefactError(
             f"{path}: {architectures} is no classifier; export a model of the kind …{ARCHITECTURE} ({EXPORT_COMMAND})"
         )
-    problem_type = str(config.get("problem_type") or "single_label_classification")
+    # As transformers' pipeline does: one output without a word about it gets a sigmoid, as a cross-encoder's.
+    unsaid = "multi_label_classification" if len(labels) == 1 else "single_label_classification"
+    problem_type = str(config.get("problem_type") or unsaid)
     if problem_type not in PROBLEM_TYPES:
         raise ArtefactError(
-            f"{path}: problem_type {problem_type!r} has no labels to choose from; what can be served is "
-            f"{' or '.join(PROBLEM_TYPES)}"
+            f"{path}: problem_type {problem_type!r} is not known; what can be served is {' or '.join(PROBLEM_TYPES)}"
         )
+    if problem_type == "regression" and len(labels) != 1:
+        raise ArtefactError(f"{path}: is a regression of {len(labels)} numbers; what can be served has one")
     return PROBLEM_TYPES[problem_type]
 
 
@@ -125,10 +130,6 @@ def _read_labels(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         labels = tuple(by_id[index] for index in range(len(names)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{path}: id2label does not name every output from 0 on: {names!r}") from error
-    if len(labels) < 2:
-        raise ArtefactError(
-            f"{path}: one output is a number, not a choice between labels, and cannot be served; train with two labels"
-        )
     if len(set(labels)) < len(labels):
         raise ArtefactError(f"{path}: id2label gives two outputs one name; give each its own: {names!r}")
     return labels

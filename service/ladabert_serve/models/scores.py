@@ -5,12 +5,14 @@ from math import exp, fsum
 from operator import itemgetter
 from typing import Any, Literal
 
+ProblemType = Literal["single_label", "multi_label", "regression"]
 FunctionToApply = Literal["softmax", "sigmoid", "none"]
 
 
-def default_function(problem_type: str) -> FunctionToApply:
-    """Return softmax where labels exclude each other and sigmoid where they do not."""
-    return "sigmoid" if problem_type == "multi_label" else "softmax"
+def default_function(problem_type: ProblemType) -> FunctionToApply:
+    """Return softmax where labels exclude each other, sigmoid where they do not, and none for a regression's score."""
+    functions: dict[ProblemType, FunctionToApply] = {"multi_label": "sigmoid", "regression": "none"}
+    return functions.get(problem_type, "softmax")
 
 
 def apply_function(logits: Sequence[float], function: FunctionToApply, temperature: float) -> list[float]:

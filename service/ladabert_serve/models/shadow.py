@@ -116,7 +116,7 @@ class Shadow:
 
     def _compare(self, sample: _Sample, scores: Sequence[float], version: str) -> None:
         own, other = (each.index(max(each)) for each in (sample.scores, scores))
-        divergence = divergence_nats(scores, sample.scores, self._artefact.problem_type == "multi_label")
+        divergence = divergence_nats(scores, sample.scores, self._artefact.problem_type)
         self._metrics.compared(own, other, divergence)
         if own == other:
             return
@@ -157,10 +157,15 @@ class Shadow:
             }
 
 
-def divergence_nats(expected: Sequence[float], found: Sequence[float], multi_label: bool) -> float:
-    """Return the KL divergence of the found scores from the expected ones; of a multi-label task, its labels' sum."""
+def divergence_nats(expected: Sequence[float], found: Sequence[float], problem_type: str) -> float:
+    """Return the KL divergence of the found scores from the expected ones; of a multi-label task, its labels' sum.
+
+    That of a regression is half of the squared difference: the one of normal distributions of variance 1.
+    """
     pairs = list(zip(expected, found, strict=True))
-    if multi_label:
+    if problem_type == "regression":
+        return sum((a - b) ** 2 for a, b in pairs) / 2
+    if problem_type == "multi_label":
         pairs += [(1 - first, 1 - second) for first, second in pairs]
     return sum(a * (log(max(a, SMALLEST_SCORE)) - log(max(b, SMALLEST_SCORE))) for a, b in pairs)
 

@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ladabert_serve.observability.tallies import Key, Tallies
 
@@ -25,7 +25,7 @@ LEAST_ANSWERS = 200  # in all workers; distances of fewer are mostly chance and 
 class Reference:
     """What the manifest says of the evaluation's rows, in groups of which there are never too many."""
 
-    def __init__(self, distributions: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, distributions: Mapping[str, Sequence[Any]]) -> None:
         counts = distributions["labels"]
         common = sorted(range(len(counts)), key=lambda label: -counts[label])[: LABEL_GROUPS - 1]
         groups = min(len(counts), LABEL_GROUPS)
@@ -37,12 +37,17 @@ class Reference:
             labels[self._group[label]] += count
         self.counts = {"labels": labels, "scores": distributions["scores"], "lengths": distributions["lengths"]}
         self.width = sum(map(len, self.counts.values()))
-        self.digest = hashlib.sha256(json.dumps([counts, self.counts]).encode()).hexdigest()[:12]
+        # Scores of a regression have bounds of their own; others lie between 0 and 1.
+        self._score_bounds = distributions.get("score_bounds")
+        self.digest = hashlib.sha256(json.dumps([counts, self.counts, self._score_bounds]).encode()).hexdigest()[:12]
 
     def places(self, label: int, score: float, length: int) -> tuple[int, int, int]:
         """Return where in a half an answer is counted: for its label, its score and its length in tokens."""
         labels = len(self.counts["labels"])
-        score_bin = min(max(math.ceil(score * SCORE_BINS) - 1, 0), SCORE_BINS - 1)
+        if self._score_bounds is None:
+            score_bin = min(max(math.ceil(score * SCORE_BINS) - 1, 0), SCORE_BINS - 1)
+        else:
+            score_bin = bisect.bisect_left(self._score_bounds, score)
         return (
             self._group[label],
             labels + score_bin,

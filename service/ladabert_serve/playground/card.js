@@ -56,7 +56,7 @@ export class Card {
     if (answer === null) return problem && `${this.model.name}: ${problem}`;
     const [prediction] = answer.predictions;
     this.find(".label").textContent = prediction.label;
-    this.find(".scores").replaceChildren(...prediction.scores.map(scoreBar));
+    this.find(".scores").replaceChildren(...prediction.scores.map((each) => scoreBar(each, this.model.problem_type === "regression")));
     const cut = prediction.truncated ? ", the rest was cut off" : "";
     const stage = prediction.stage === undefined ? "" : `; answered by stage ${prediction.stage}`;
     this.find(".read").textContent = `${prediction.tokens} tokens${cut}${stage}`;
@@ -65,13 +65,15 @@ export class Card {
   }
 }
 
-function scoreBar({ label, score }) {
+function scoreBar({ label, score }, isNumber) {
   const item = document.createElement("li");
   const bar = Object.assign(document.createElement("span"), { className: "bar" });
   const share = document.createElement("span");
+  item.append(span(label), span(score.toFixed(3)));
+  if (isNumber) return item; // which has no limits that a bar could show
   share.style.setProperty("--share", score);
   bar.append(share);
-  item.append(span(label), span(score.toFixed(3)), bar);
+  item.append(bar);
   return item;
 }
 

@@ -17,7 +17,7 @@ from ladabert_compress.graph.int8_guard import Guarded
 from ladabert_compress.graph.int8_scales import Range, measure_activation_ranges
 from ladabert_compress.graph.session import OnnxSession
 from ladabert_compress.measure.inference import predict_logits
-from ladabert_compress.measure.predictions import accuracy
+from ladabert_compress.measure.scores import score
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.student.saved import load_student
 from ladabert_compress.training.rows import HeldOut
@@ -37,7 +37,7 @@ def test_an_artefact_predicts_as_the_pytorch_student(result: CompressionResult, 
     assert manifest["compression"]["nonzero_parameters"] < manifest["compression"]["parameters"]
     expected = predict_logits(load_student(tmp_path / "run"), result.dev_data, torch.device("cpu")).numpy()
     figures = manifest["evaluation"]
-    assert figures["student_accuracy"] == accuracy(expected, np.array(result.dev_data.labels))
+    assert figures["student_accuracy"] == score(expected, result.dev_data.labels).accuracy
     assert figures["files"]["model.onnx"]["accuracy"] == figures["student_accuracy"]
     for entry in figures["files"].values():
         found = entry["batch_invariance"]

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.artefact.temperature import fit_calibration, fit_temperature
 from ladabert_compress.data.overlaps import hold_out
-from ladabert_compress.measure.predictions import Logits, Predictions, accuracy
+from ladabert_compress.measure.predictions import Logits, Predictions
 from ladabert_compress.measure.reliability import expected_calibration_error, reliability
+from ladabert_compress.measure.scores import score
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.report.evaluation import evaluate
 from ladabert_compress.training.run import compress
@@ -40,7 +41,7 @@ def test_the_temperature_that_spoilt_the_scores_is_found_and_mends_them(temperat
     assert expected_calibration_error(logits, truth, fitted) < 0.012
     if temperature != 1.0:
         assert expected_calibration_error(logits, truth) > 0.03
-    assert accuracy(logits / fitted, truth) == accuracy(logits, truth)
+    assert score(logits / fitted, truth).accuracy == score(logits, truth).accuracy
 
 
 def test_the_error_is_the_mean_gap_of_the_bins() -> None:

@@ -9,7 +9,7 @@ from ladabert_compress.data.reading import read_labelled_texts
 from ladabert_compress.data.texts import LabelledTexts, Texts
 
 
-def described(tokenizer: PreTrainedTokenizerFast, train: Texts, dev: Texts | None = None, **options: bool) -> str:
+def described(tokenizer: PreTrainedTokenizerFast, train: Texts, dev: Texts | None = None, **options: str) -> str:
     return describe_sources({"--train": train, "--dev": dev}, tokenizer, 8, 40, **options)
 
 
@@ -52,7 +52,7 @@ def test_labels_that_say_nothing_or_are_scores_are_warned_of(tokenizer: PreTrain
 
 def test_each_label_of_a_multi_label_row_is_counted(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = LabelledTexts(("good", "bad", "the"), None, ("a,b", "b", ""))
-    assert "labels: b 2, a 1, (none) 1" in described(tokenizer, rows, multi_label=True)
+    assert "labels: b 2, a 1, (none) 1" in described(tokenizer, rows, problem_type="multi_label")
 
 
 @pytest.mark.slow

@@ -104,10 +104,13 @@ def test_the_one_logit_of_a_cross_encoder_is_a_score_between_0_and_1(tiny_recipe
         teacher.encode("rows", replace(dev, labels=("0.7",) * 24), 32)
 
 
-def test_a_number_in_place_of_a_class_is_refused(tmp_path: Path) -> None:
-    save_family(tmp_path, "roberta", id2label={0: "stars"}, problem_type="regression")
-    with pytest.raises(TeacherError, match="is a regression with 1 outputs; supported are classification and one"):
-        load_teacher(tmp_path)
+def test_a_number_in_place_of_a_class_is_a_regression_and_one_class_is_refused(tmp_path: Path) -> None:
+    save_family(tmp_path / "stars", "roberta", id2label={0: "stars"}, problem_type="regression")
+    teacher = load_teacher(tmp_path / "stars")
+    assert (teacher.labels, teacher.problem_type) == (("stars",), "regression")
+    save_family(tmp_path / "one", "roberta", id2label={0: "stars"}, problem_type="single_label_classification")
+    with pytest.raises(TeacherError, match="is a single_label_classification with 1 outputs; supported are"):
+        load_teacher(tmp_path / "one")
 
 
 def test_a_projection_of_the_embeddings_is_left_alone(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_multi_label_teacher_learns_each_label_by_itself(teacher_folder: Path,
     kinds = [WORDS.index(text.split()[0]) // 5 for text in texts.texts]  # good, bad, or a noun or an article
     rows = replace(texts, labels=tuple(("liked, praised", "disliked", "")[kind] for kind in kinds))
     training = TrainingConfig(batch_size=8, learning_rate=3e-3, max_length=32, precision="fp32")
-    settings = config(teacher_folder, multi_label=True, training=training, average_decay=0.5, epochs=6)
+    settings = config(teacher_folder, problem_type="multi_label", training=training, average_decay=0.5, epochs=6)
     reported = finetune(settings, rows, rows, tmp_path / "mine")
     assert reported > 0.7  # a third by chance
     teacher = load_teacher(tmp_path / "mine")

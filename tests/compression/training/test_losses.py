@@ -51,7 +51,7 @@ def test_two_answers_are_as_far_apart_as_kl_says_both_ways() -> None:
     first, second = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
     high = torch.tensor(1.0).sigmoid().item()
     expected = (2 * high - 1) * 2 / 2  # of scores h and 1 - h, whose log odds are 1 and -1
-    assert symmetric_divergence(first, second, multi_label=False).item() == pytest.approx(expected, rel=1e-5)
+    assert symmetric_divergence(first, second, "single_label").item() == pytest.approx(expected, rel=1e-5)
     one_label = first[:, :1], second[:, :1]
-    assert symmetric_divergence(*one_label, multi_label=True).item() == pytest.approx(expected, rel=1e-5)
-    assert symmetric_divergence(first, first + 3.0, multi_label=False).item() == pytest.approx(0, abs=1e-6)
+    assert symmetric_divergence(*one_label, "multi_label").item() == pytest.approx(expected, rel=1e-5)
+    assert symmetric_divergence(first, first + 3.0, "single_label").item() == pytest.approx(0, abs=1e-6)
