@@ -66,7 +66,7 @@ def read_stages(folders: Sequence[Path], out: Path) -> list[Stage]:
 def _check_kind(stage: Stage, last: Stage) -> None:
     manifest, other = stage.manifest, last.manifest
     if manifest["problem_type"] != "single_label" or len(manifest["labels"]) < 2:
-        kind = "multi-label" if manifest["problem_type"] != "single_label" else "of one logit"
+        kind = "of one logit" if len(manifest["labels"]) < 2 else "multi-label"
         raise OptionError(f"--stages: {stage.folder} is {kind}; stages have to choose one label of several")
     if manifest["task"] != other["task"]:
         raise OptionError(
