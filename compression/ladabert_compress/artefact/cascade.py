@@ -12,7 +12,13 @@ from typing import Any
 
 from ladabert_compress.artefact.card import CARD_FILE
 from ladabert_compress.artefact.cascade_card import cascade_card
-from ladabert_compress.artefact.manifest import CASCADE_SCHEMA_FILE, MANIFEST_FILE, validate_manifest
+from ladabert_compress.artefact.manifest import (
+    CASCADE_SCHEMA_FILE,
+    GRAPH_FILES,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    validate_manifest,
+)
 from ladabert_compress.artefact.reading import read_manifest
 from ladabert_compress.artefact.writing import now, written_whole
 from ladabert_compress.errors import ExportError, OptionError
@@ -60,6 +66,8 @@ def read_stages(folders: Sequence[Path], out: Path) -> list[Stage]:
         raise OptionError(f"--stages: {', '.join(names)}: each artefact can be one stage only")
     if out.name in names:
         raise OptionError(f"--out: {out} is one of the stages; give the cascade a name of its own")
+    if (out / TOKENIZER_FILE).exists() or any((out / name).exists() for name in GRAPH_FILES.values()):
+        raise OptionError(f"--out: {out} is an artefact with a graph, which would be lost; name another folder")
     return stages
 
 

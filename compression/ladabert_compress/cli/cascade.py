@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ladabert_compress.cli.options import (
@@ -16,6 +17,7 @@ from ladabert_compress.cli.options import (
     read_texts_if_given,
     whole,
 )
+from ladabert_compress.data.labels import label_ids_of
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import DataError
 
@@ -72,7 +74,7 @@ def _run_cascade(options: argparse.Namespace) -> None:
     check_out(options.out)
     stages = read_stages(options.stages, options.out)
     measure, value = options.target
-    rows = _read(options, labelled=measure == "accuracy")
+    rows = _read(options, stages[-1].manifest["labels"], labelled=measure == "accuracy")
 
     # PyTorch takes seconds to load: only now that options, stages and rows are right.
     from ladabert_compress.search.cascade import cascade, format_cascade
@@ -93,19 +95,22 @@ def _run_cascade(options: argparse.Namespace) -> None:
     print(next_step("ladabert-serve", "--models", options.out.parent, "--default-model", options.out.name))  # noqa: T201
 
 
-def _read(options: argparse.Namespace, *, labelled: bool) -> Texts:
-    """The rows, with their labels where they are needed or can be read."""
-    refused = ""
-    if labelled or options.label is not None or Path(options.data).suffix.lower() != ".txt":
+def _read(options: argparse.Namespace, names: Sequence[str], *, labelled: bool) -> Texts:
+    """The rows, with labels where they are needed, named, or found and those of the stages."""
+    if labelled or options.label is not None:
+        return read_rows(options, "data")
+    refused = None
+    if Path(options.data).suffix.lower() != ".txt":
         try:
-            return read_rows(options, "data")
+            rows = read_rows(options, "data")
+            label_ids_of("--data", rows, names)
         except DataError as error:
-            if labelled or options.label is not None:
-                raise
-            refused = str(error)
+            refused = error
+        else:
+            return rows
     texts = read_texts_if_given(options, "data")
     assert texts is not None
-    if refused:
+    if refused is not None:
         print(f"the rows are read without labels: {refused}", file=sys.stderr)  # noqa: T201
     return texts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,12 +20,12 @@ from ladabert_compress.artefact.reading import read_graph, read_tokenizer
 from ladabert_compress.data.batches import EncodedTexts, encode, evaluation_batches
 from ladabert_compress.data.labels import label_ids_of, no_targets
 from ladabert_compress.data.texts import LabelledTexts, Texts
-from ladabert_compress.errors import DataError, OptionError
+from ladabert_compress.errors import DataError, ExportError, OptionError
 from ladabert_compress.graph.session import OnnxSession
 from ladabert_compress.measure.machine import machine_name
 from ladabert_compress.measure.predictions import Logits, log_probabilities
 from ladabert_compress.measure.routing import Outcome, StageAnswers, Thresholds, route
-from ladabert_compress.search.thresholds import Choice, Target, check_target, choose_thresholds
+from ladabert_compress.search.thresholds import Choice, Target, choose_thresholds
 
 Sureness = Literal["score", "margin"]
 BATCH_SIZE = 32
@@ -60,26 +61,15 @@ def cascade(
         DataError: the rows' task or labels are not the stages', or there is a single row.
         OptionError: the target cannot be about these rows or stages.
     """
-    labels = stages[-1].manifest["labels"]
-    truth = _truth(texts, stages[-1])
-    if target.measure == "accuracy" and truth is None:
+    if target.measure == "accuracy" and not isinstance(texts, LabelledTexts):
         raise OptionError("--target accuracy: the rows have no labels; name rows that do, or a target for agreement")
-    sessions = [OnnxSession(read_graph(stage.folder, stage.manifest, _file(stage))) for stage in stages]
-    rows = [_encode(stage, texts) for stage in stages]
-    logits = np.stack(
-        [
-            _logits(stage, session, data)[:, [stage.manifest["labels"].index(label) for label in labels]]
-            for stage, session, data in zip(stages, sessions, rows, strict=True)
-        ]
-    )  # (stages, N, labels), the temperature applied, in the cascade's order
-    costs = measure_costs(sessions, rows)
-    answers = StageAnswers(logits.argmax(axis=2), sureness_of(logits, measure), costs, len(labels), truth)
-    check_target(answers, target)
+    asked = ask_stages(stages, texts, measure)
+    answers = asked.answers
     chosen_on, others = answers.halves(seed)
     choice = choose_thresholds(answers.select(chosen_on), target, confidence)
     outcome = route(answers.select(others), choice.thresholds)
-    served = logits[outcome.stages, others]  # of the stage that answered
-    lengths = rows[0].lengths[others].tolist()
+    served = asked.logits[outcome.stages, others]  # of the stage that answered
+    lengths = asked.lengths[others].tolist()
     evaluation = {
         "data_set": data_set,
         "rows_chosen_on": len(chosen_on),
@@ -89,6 +79,41 @@ def cascade(
     }
     chosen = {"measure": measure, "target": {"measure": target.measure, "value": target.value}}
     return cascade_manifest(name, stages, choice.thresholds.tolist(), chosen, evaluation), choice
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all stages say of all rows."""
+
+    answers: StageAnswers
+    logits: Logits  # (stages, N, labels), the temperature applied, in the order of the cascade's labels
+    lengths: npt.NDArray[np.int64]  # (N,): the first stage's tokens
+
+
+def ask_stages(stages: Sequence[Stage], texts: Texts, measure: Sureness = "score") -> Asked:
+    """Runs each stage's default graph on every row, and times it.
+
+    Raises:
+        DataError: the rows' task or labels are not the stages', or there is a single row.
+        ExportError: a graph is not what its manifest describes, or gives logits that are no numbers.
+    """
+    labels, truth = stages[-1].manifest["labels"], _truth(texts, stages[-1])
+    sessions = [OnnxSession(read_graph(stage.folder, stage.manifest, _file(stage))) for stage in stages]
+    rows = [_encode(stage, texts) for stage in stages]
+    logits = np.stack(
+        [
+            _logits(stage, session, data)[:, [stage.manifest["labels"].index(label) for label in labels]]
+            for stage, session, data in zip(stages, sessions, rows, strict=True)
+        ]
+    )
+    for stage, row in np.argwhere(~np.isfinite(logits).all(axis=2))[:1]:
+        raise ExportError(
+            f"{stages[stage].folder}: its graph gives logits that are no numbers for {texts.place(int(row))}; "
+            "export it again"
+        )
+    costs = measure_costs(sessions, rows)
+    answers = StageAnswers(logits.argmax(axis=2), sureness_of(logits, measure), costs, len(labels), truth)
+    return Asked(answers, logits, rows[0].lengths)
 
 
 def sureness_of(logits: Logits, measure: Sureness) -> npt.NDArray[np.float64]:

@@ -19,8 +19,8 @@ MEASURES: tuple[Measure, ...] = ("agreement", "accuracy", "latency-ms", "escalat
 STEPS = 100  # thresholds tried between those at which the risk changes
 MOST_PRICES = 200
 FOLDS = 5
+RELATIVE_ROUNDING = 1e-12
 ORDER = 1e-6  # of risk: among rows of one risk, the surer ones stay first
-
 
 Groups = list[list[int]]  # labels that share a threshold
 
@@ -64,7 +64,7 @@ def choose_thresholds(answers: StageAnswers, target: Target, confidence: float =
     Raises:
         OptionError: the target needs labels that the rows lack, or fewer milliseconds than the first stage takes.
     """
-    check_target(answers, target)
+    _check_target(answers, target)
     allowed = most_failures(len(answers), _needed_share(answers, target), confidence)
     safest = answers.nothing_goes_on() if target.limits_cost else answers.everything_goes_on()
     best, best_key = safest, (math.inf, math.inf)
@@ -120,7 +120,7 @@ def meets(outcome: Outcome, target: Target) -> bool:
     return share >= (1 - target.value if target.limits_cost else target.value) - ROUNDING
 
 
-def check_target(answers: StageAnswers, target: Target) -> None:
+def _check_target(answers: StageAnswers, target: Target) -> None:
     """Checks that the target can be about these rows and stages.
 
     Raises:
@@ -159,9 +159,9 @@ def _failures(outcome: Outcome, target: Target) -> int:
 
 
 def _preference(outcome: Outcome, target: Target) -> tuple[float, float]:
-    """Less is better."""
+    """Less is better; what may be spent is spent, as rows that were not seen disagree sooner."""
     if target.limits_cost:
-        return (outcome.disagreements, outcome.mean_ms)
+        return (outcome.disagreements, -outcome.mean_ms)
     return (outcome.mean_ms, outcome.disagreements)
 
 
@@ -181,7 +181,7 @@ class _Risk:
 
     def threshold(self, most: float) -> float:
         """Under which a row's risk is over ``most``: midway between two rows."""
-        kept = int(np.searchsorted(self.risk, most, side="right"))
+        kept = int(np.searchsorted(self.risk, most * (1 + RELATIVE_ROUNDING), side="right"))
         if kept == 0:
             return NEVER
         return 0.0 if kept == len(self.risk) else float(self.sureness[kept - 1 : kept + 1].mean())

@@ -31,6 +31,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_artefact(tmp_path / "models", "fast", labels=LABELS[::-1], temperature=2.0)
     write_artefact(tmp_path / "models", "slow", seed=0)
+    write_artefact(tmp_path / "models", "third", seed=3)
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(WORDS, generator.integers(1, 9))) for _ in range(300)]
     lines = [f"{text}\t{LABELS['good' in text]}" for text in texts]
@@ -120,15 +121,30 @@ def test_the_version_follows_from_stages_and_thresholds(models: Path) -> None:
     assert one["version"] == hashlib.sha256(stages.encode()).hexdigest()[:12]
 
 
-@pytest.mark.parametrize("data", ["rows.txt", "hidden.tsv"])
+@pytest.mark.parametrize("data", ["rows.txt", "hidden.tsv", "others.tsv"])
 def test_labels_are_needed_for_accuracy_only(models: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hidden.tsv").write_text("text\nfilm\n" + "good film\n" * 99, encoding="utf-8")
+    Path("others.tsv").write_text("text\tlabel\nfilm\t5\n" + "good film\t4\n" * 99, encoding="utf-8")
     assert "accuracy" not in make(data=data)["evaluation"]
-    assert "error" not in capsys.readouterr().err
-    shutil.rmtree("models/both")
-    if data == "hidden.tsv":
-        assert "no label column among text" in refusal(capsys, data=data, target="accuracy=0.5")
-        assert not Path("models/both").exists()
+    assert ("the rows are read without labels: " in capsys.readouterr().err) == data.endswith(".tsv")
+
+
+@pytest.mark.parametrize("how", [{"target": "accuracy=0.5"}, {"label": "label"}])
+def test_labels_that_are_needed_or_named_have_to_be_the_stages(
+    models: Path, capsys: pytest.CaptureFixture[str], how: dict[str, str]
+) -> None:
+    Path("others.tsv").write_text("text\tlabel\nfilm\t5\n" + "good film\t4\n" * 99, encoding="utf-8")
+    named = ["--label", how.pop("label")] if "label" in how else []
+    line = refusal(capsys, *named, data="others.tsv", **how)
+    assert "others.tsv:2: label '5' is not one of NEGATIVE, POSITIVE" in line
+    assert not Path("models/both").exists()
+
+
+def test_a_graph_whose_logits_are_no_numbers_is_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_artefact(models, "broken", poison="warm")
+    Path("rows.txt").write_text("good film\nwarm film\n", encoding="utf-8")
+    line = refusal(capsys, stages=["models/broken", "models/slow"], data="rows.txt")
+    assert "models/broken: its graph gives logits that are no numbers for rows.txt:2; export it again" in line
 
 
 def test_what_cannot_be_promised_is_said_and_everything_goes_on(
@@ -149,8 +165,7 @@ def test_margin_is_the_distance_to_the_second_score(models: Path) -> None:
 
 
 def test_three_stages_have_two_rows_of_thresholds(models: Path) -> None:
-    write_artefact(models, "last", seed=3)
-    manifest = make(stages=["models/fast", "models/slow", "models/last"])
+    manifest = make(stages=["models/fast", "models/slow", "models/third"])
     assert [len(stage.get("thresholds", [])) for stage in manifest["cascade"]["stages"]] == [2, 2, 0]
 
 
@@ -191,6 +206,7 @@ def test_stages_that_do_not_fit_are_refused(
         ({"stages": ["models/fast"]}, "a cascade needs at least two artefacts"),
         ({"stages": ["models/fast", "models/fast"]}, "each artefact can be one stage only"),
         ({"out": "models/slow"}, "--out: models/slow is one of the stages"),
+        ({"out": "models/third"}, "--out: models/third is an artefact with a graph, which would be lost"),
         ({"out": "elsewhere/both"}, "models/fast does not stand beside elsewhere/both"),
         ({"out": "rows.tsv"}, "exists and is no artefact"),
         ({"stages": ["models/none", "models/slow"]}, "models/none: no readable manifest.json"),
