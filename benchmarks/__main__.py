@@ -38,6 +38,7 @@ MEASURES = {
     "routes": "routes",
     "cache": "cache",
     "shadow": "shadow",
+    "cascade": "cascade",
     "scoring": "scoring",
     "faults": "faults.run_all",
     "evidence": "evidence.compare",
