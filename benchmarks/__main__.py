@@ -47,6 +47,7 @@ MEASURES = {
     "weight-bits": "weight_bits",
     "alternatives": "alternatives.compare",
     "memory": "memory",
+    "plan": "plan",
 }
 PREPARES = {
     "artefact": "artefact",

@@ -111,7 +111,7 @@ class TrainingConfig:
 
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows a step."""
-    tokens_at_once: Annotated[int, Field(ge=1)] = 4096
+    tokens_at_once: Annotated[int, Field(ge=1)] = 2048
     """Tokens, padding included, that a step computes at once: of longer rows it adds up the gradients of several parts,
     which bounds its memory."""
     learning_rate: Positive = 2e-5

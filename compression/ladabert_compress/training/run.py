@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -128,6 +129,8 @@ def compress(
     observed = rows.train if rows_of_epoch is None else rows_of_epoch(0)
     learner = LadaBertLearner(teacher.model, recipe, epoch_steps, observed, processes)
     curve: list[dict[str, float]] = []
+    checkpoint, start = run_folder / "checkpoint.pt", time.monotonic()
+    is_resumed = resume and checkpoint.is_file()
     history = train(
         learner,
         rows.train,
@@ -136,7 +139,7 @@ def compress(
         total_steps=learner.timetable.total_steps,
         evaluate_every=max(1, epoch_steps // 2),
         device=device,
-        checkpoint=run_folder / "checkpoint.pt",
+        checkpoint=checkpoint,
         checkpoint_every_s=checkpoint_every_s,
         resume=resume,
         run_id=run_id(recipe, teacher, rows.train),
@@ -145,6 +148,7 @@ def compress(
         rows_of_epoch=rows_of_epoch,
         processes=processes,
     )
+    training_s = None if is_resumed else round(time.monotonic() - start, 1)  # who knows how long a run had stopped
     teacher.model.cpu()
     learner.module.cpu()
     result = CompressionResult(
@@ -168,6 +172,7 @@ def compress(
             "losses": curve,
             "shrink_steps": learner.timetable.starts,
             "processes": processes.count,
+            "training_s": training_s,
             "dev": _describe(learner.result, rows.dev, teacher.labels),
         }
         write_text(run_folder / HISTORY_FILE, json.dumps(report, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Logits to labels with scores."""
 
 from collections.abc import Sequence
+from heapq import nlargest
 from math import exp, fsum
 from operator import itemgetter
 from typing import Any, Literal
@@ -32,8 +33,12 @@ def apply_function(logits: Sequence[float], function: FunctionToApply, temperatu
 
 def rank(labels: Sequence[str], scores: Sequence[float], top_k: int | None) -> list[dict[str, Any]]:
     """Return label and score of the `top_k` best (all when None), best first; equal scores keep the labels' order."""
-    best_first = sorted(zip(labels, scores, strict=True), key=itemgetter(1), reverse=True)
-    return [{"label": label, "score": score} for label, score in best_first[:top_k]]
+    pairs = zip(labels, scores, strict=True)
+    if top_k is None or top_k >= len(scores):
+        best_first = sorted(pairs, key=itemgetter(1), reverse=True)
+    else:  # of thousands of labels, the few best are found without sorting the others
+        best_first = nlargest(top_k, pairs, key=itemgetter(1))
+    return [{"label": label, "score": score} for label, score in best_first]
 
 
 def scores_in_order(labels: Sequence[str], ranked: Sequence[dict[str, Any]]) -> list[float]:

@@ -134,5 +134,6 @@ def test_the_history_holds_what_a_report_draws(teacher_folder: Path, tiny_recipe
     steps = [entry["step"] for entry in history["losses"]]
     assert steps == list(range(1, history["evaluations"][-1]["step"] + 1))
     assert history["shrink_steps"][0] == 0
+    assert history["training_s"] > 0
     assert len(history["shrink_steps"]) == tiny_recipe.schedule.iterations
     assert torch.tensor([entry["prediction"] for entry in history["losses"]]).isfinite().all()
