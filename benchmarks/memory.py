@@ -21,7 +21,7 @@ from benchmarks.bert_base_sizes import SPECIAL, write_teacher
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, origin
 from ladabert_compress.data.texts import LabelledTexts
-from ladabert_compress.recipe import load_recipe
+from ladabert_compress.recipe import TrainingConfig, load_recipe
 from ladabert_compress.training.run import compress
 
 # XLM-R-base has the shape of BERT-base but for its tokens, and is a BERT once it is loaded.
@@ -47,7 +47,8 @@ def measure(options: argparse.Namespace) -> Results:
             with ProcessPoolExecutor(1, mp_context=context) as alone:
                 parameters, gigabytes = alone.submit(peak, VOCABULARIES[teacher], words).result()
             tokens = fmean(min(LONGEST, length + 2) for length in _lengths(words))
-            results.add("runs", teacher=teacher, parameters=parameters, rows=kind, mean_tokens=tokens, gb=gigabytes)
+            about = {"teacher": teacher, "parameters": parameters, "rows": kind, "mean_tokens": tokens}
+            results.add("runs", **about, tokens_at_once=TrainingConfig().tokens_at_once, gb=gigabytes)
     return results
 
 
@@ -80,8 +81,9 @@ def sections(results: Results) -> dict[str, str]:
             f"{row['parameters'] / 1e6:.0f} million",
             row["rows"],
             f"{row['mean_tokens']:.0f}",
+            f"{row['tokens_at_once']:,}",
             f"{row['gb']:.1f} GB",
         )
         for row in results.rows("runs")
     ]
-    return {"memory": table(["teacher", "parameters", "rows", "mean tokens", "peak"], rows)}
+    return {"memory": table(["teacher", "parameters", "rows", "mean tokens", "tokens at once", "peak"], rows)}
