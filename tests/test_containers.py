@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from ladabert_serve.observability.drift import Reference
-from ladabert_serve.observability.metrics import Metrics, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.observability.model_metrics import ModelMetrics
 from ladabert_serve.routes.metrics import router as metrics_router
 from ladabert_serve.server.server import HARD_STOP_S
 from ladabert_serve.settings import ENV_PREFIX, Settings

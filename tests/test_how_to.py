@@ -11,7 +11,7 @@ import pytest
 from benchmarks.__main__ import MEASURES
 from ladabert_compress.cli.main import build_parser
 from ladabert_compress.recipe import bundled_recipes
-from ladabert_serve.observability.metrics import KINDS
+from ladabert_serve.observability.kinds import KINDS
 from ladabert_serve.settings import ENV_PREFIX, Settings
 from tests.test_docs import REPOSITORY
 

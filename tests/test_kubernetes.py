@@ -16,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from ladabert_serve.observability.metrics import KINDS
+from ladabert_serve.observability.kinds import KINDS
 from ladabert_serve.routes.health import router as health_router
 from ladabert_serve.server.server import HARD_STOP_S
 from ladabert_serve.settings import ENV_PREFIX, Settings

@@ -241,6 +241,11 @@ class Settings(BaseSettings):
         description="Memory in MiB, per worker and model, for the answers to inputs that come again. It holds keyed "
         "hashes and no text, but a caller can tell by the time whether an input was sent before. 0: no cache.",
     )
+    cascade_overload: Literal["degrade", "refuse"] = Field(
+        default="degrade",
+        description="What a cascade does with a text that has to go on to a stage whose queue is full: degrade answers "
+        "with the stage before and says so (`degraded`), refuse answers the whole request with 429.",
+    )
     shadow_model: str | None = Field(
         default=None,
         description="Another served model, the shadow, which computes a share of the default model's texts as well, in "

@@ -17,7 +17,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ladabert_serve.errors import OUTCOMES, StartError
-from ladabert_serve.observability.metrics import Metrics, ModelMetrics
+from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.observability.model_metrics import ModelMetrics
 from ladabert_serve.observability.tallies import SharedTallies, Tallies, WorkerTallies, own_tallies
 from tests.service.conftest import Server
 from tests.service.gated import Gated, gated, hang_up_while_waiting

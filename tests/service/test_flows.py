@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ladabert_serve.errors import QueueFullError
 from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.flows import Flows
 from tests.service.simulation import SimulatedTicket, Simulation, p99, seconds_of
 from tests.service.test_batcher import FOREVER, Text, limits, make, take_now
 
@@ -112,3 +113,14 @@ def test_one_key_alone_is_served_as_all_requests_are_without_keys() -> None:
         return seconds_of(tickets)
 
     assert finished("key") == finished(None)
+
+
+def test_a_request_that_waited_for_another_model_has_its_place_from_when_it_came() -> None:
+    flows: Flows[str] = Flows(batch_limits())
+    flow = flows.enter("key")
+    came = flows.place("key")
+    flow.charge(100)
+    assert came.virtual_start(flow) == 0 < flow.virtual_time == 100
+    assert flows.place("key").virtual_start(flow) == 100
+    flows.leave(flow)
+    assert came.virtual_start(flows.enter("key")) == 0  # before all that the new flow holds

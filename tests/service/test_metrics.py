@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from ladabert_serve.observability.metrics import DURATION_BUCKETS_S
+from ladabert_serve.observability.kinds import DURATION_BUCKETS_S
 from ladabert_serve.observability.processes import usage_of
 from tests.service.conftest import Server, serving
 

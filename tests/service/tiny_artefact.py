@@ -141,6 +141,49 @@ def write_artefact(
     return folder
 
 
+def write_cascade(
+    models: Path,
+    name: str,
+    stages: Sequence[str],
+    thresholds: Sequence[Sequence[float]],
+    measure: str = "score",
+    **changes: Any,
+) -> Path:
+    """Write a cascade of artefacts that lie in the same folder; the last one has the labels and no thresholds."""
+    listed = []
+    for stage, minima in zip(stages, [*thresholds, ()], strict=True):
+        manifest = json.loads((models / stage / "manifest.json").read_text())
+        file = manifest.get("default_file", "model.onnx")
+        sha256 = manifest.get("files", {}).get(file, {"sha256": "0" * 64})["sha256"]
+        listed.append({"name": stage, "version": manifest["version"], "file": file, "sha256": sha256})
+        if minima:
+            listed[-1]["thresholds"] = list(minima)
+    some = {"value": 0.5, "low": 0.4, "high": 0.6}
+    evaluation = {
+        "data_set": "none",
+        "rows_chosen_on": 1,
+        "rows": 1,
+        "agreement": some,
+        "escalated": some,
+        "stages": [0.5] * len(stages),
+    }
+    folder = models / name
+    folder.mkdir()
+    cascade = {
+        "schema_version": 1,
+        "name": name,
+        "version": "ba9876543210",
+        "created_at": "2026-01-01T00:00:00Z",
+        **{key: manifest[key] for key in ("task", "labels", "max_length")},
+        "problem_type": "single_label",
+        "cascade": {"measure": measure, "target": {"measure": "agreement", "value": 0.99}, "stages": listed},
+        "evaluation": evaluation,
+        "produced_by": {},
+    }
+    (folder / "manifest.json").write_text(json.dumps({**cascade, **changes}))
+    return folder
+
+
 def seal(folder: Path) -> None:
     """Write the true size and sha256 of every listed file into the manifest."""
     path = folder / "manifest.json"

@@ -21,12 +21,12 @@ def log_call(call: Call, status: int, texts: bool) -> None:
     }
     if call.key is not None:
         fields["key"] = call.key.name
-    ticket = call.ticket
-    if ticket is not None:
-        fields["inputs"] = len(ticket.request.inputs)
-        for name, begin, end in ticket.steps():
-            fields[f"{name}_ms"] = round((end - begin) * 1000, 3)
+    if call.tickets:
+        inputs = call.tickets[0].request.inputs
+        fields["inputs"] = len(inputs)
+        for name, begin, end in call.steps():
+            fields[f"{name}_ms"] = round(fields.get(f"{name}_ms", 0) + (end - begin) * 1000, 3)
         if texts:
-            texts_of = [value for value in ticket.request.inputs if isinstance(value, TextInput)]
+            texts_of = [value for value in inputs if isinstance(value, TextInput)]
             fields["texts"] = [list(value) for value in texts_of]
     logger.info("answered", extra={"fields": fields})

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, RequestError
 from ladabert_serve.http.api_keys import ApiKey
-from ladabert_serve.models.model import ModelBatcher, ModelTicket
+from ladabert_serve.models.question import ModelBatcher, ModelTicket
 from ladabert_serve.observability.metrics import UNKNOWN_MODEL
 
 HANG_UPS = "ladabert.hang_ups"  # ASGI extension: its `callbacks`, a set, are called when the caller hangs up
@@ -22,8 +22,8 @@ class Call:
     key: ApiKey | None = None  # with which it came, where keys are configured
     deadline = float("inf")  # on the monotonic clock
     refuse: Callable[[RequestError, str], Response] | None = None  # of the body's dialect, where it is not the route's
-    ticket: ModelTicket | None = None  # once admitted; its times are those of the steps
-    _batcher: ModelBatcher  # that admitted it
+    _batcher: ModelBatcher  # that admitted the last ticket
+    _left = False  # whether the caller hung up
     _alarm: asyncio.TimerHandle | None = None
     _reading: asyncio.Task[None] | None = None
     _is_late = False
@@ -38,6 +38,7 @@ class Call:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self.tickets: list[ModelTicket] = []  # once admitted, one for each model that was asked
         self._hang_ups: set[Callable[[], None]] | None = scope.get("extensions", {}).get(HANG_UPS, {}).get("callbacks")
 
     @property
@@ -68,8 +69,8 @@ class Call:
         self._alarm = asyncio.get_running_loop().call_later(self.deadline - time.monotonic(), self._expire)
 
     def _expire(self) -> None:
-        if self.ticket is not None:
-            self._batcher.expire(self.ticket)
+        if self.tickets:
+            self._batcher.expire(self.tickets[-1])
         elif self._reading is not None:
             self._is_late = True
             self._reading.cancel()
@@ -98,9 +99,17 @@ class Call:
             self._reading = None
 
     def admitted(self, ticket: ModelTicket, batcher: ModelBatcher) -> None:
-        """Remember the ticket; until `forget`, give it back when the caller hangs up or the deadline passes."""
-        self.ticket = ticket
+        """Remember a ticket; until `forget`, give it back when the caller hangs up or the deadline passes."""
+        self.tickets.append(ticket)
         self._batcher = batcher
+        if len(self.tickets) == 1:
+            self._watch()
+        elif self._left:
+            batcher.cancel(ticket)
+        elif time.monotonic() >= self.deadline:
+            batcher.expire(ticket)
+
+    def _watch(self) -> None:
         if self._hang_ups is not None:
             self._hang_ups.add(self.hang_up)
         else:  # a server without the extension
@@ -113,8 +122,8 @@ class Call:
 
     def hang_up(self) -> None:
         """Take the ticket back: nobody reads the answer."""
-        assert self.ticket is not None
-        self._batcher.cancel(self.ticket)
+        self._left = True
+        self._batcher.cancel(self.tickets[-1])
 
     def forget(self) -> None:
         """Ignore the deadline and the caller's hang-up from now on."""
@@ -125,6 +134,10 @@ class Call:
         if self._hang_up_watch is not None:
             self._hang_up_watch.cancel()
             self._hang_up_watch = None  # the task knows this call: a cycle would wait for the garbage collector
+
+    def steps(self) -> list[tuple[str, float, float]]:
+        """Return name, begin and end of each completed step of every model that was asked."""
+        return [step for ticket in self.tickets for step in ticket.steps()]
 
     async def answer(self, body: bytes) -> None:
         """Send a 200 with a JSON body."""

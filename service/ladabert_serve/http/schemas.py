@@ -114,6 +114,9 @@ class ClassifyRequest(_Body):
     truncate: bool = Field(default=True, description="Cut a text over the model's length; false: answer 422.")
     truncation_direction: TruncationDirection = Field(default="right", description="The side that is cut off.")
     timeout_ms: TimeoutMs | None = Field(default=None, description="Deadline in milliseconds; unset: the server's.")
+    route: bool = Field(
+        default=False, description="Whether a cascade says which stages it asked, and how sure each was."
+    )
 
 
 class ScoredLabel(BaseModel):
@@ -131,6 +134,16 @@ class PredictionBody(BaseModel):
     scores: list[ScoredLabel]
     tokens: int = Field(description="Tokens that the model read, special ones included.")
     truncated: bool = Field(description="Whether the input was longer than the model reads.")
+    stage: str | None = Field(default=None, description="Of a cascade: the model that answered.")
+    degraded: bool | None = Field(
+        default=None, description="Of a cascade: whether it answered unsure, because the next stage was overloaded."
+    )
+    route: list[str] | None = Field(
+        default=None,
+        description="Of a cascade, where asked for: each stage's name with `ok`, with `overloaded`, or with `unsure` "
+        "and how sure it was.",
+        examples=[["sst2-latency:unsure:0.71", "sst2-teacher:ok"]],
+    )
 
 
 class Timing(BaseModel):
@@ -166,8 +179,9 @@ class ModelSummary(BaseModel):
     problem_type: ProblemType
     labels: list[str]
     max_length: int
-    precision: Literal["fp32", "int8", "fp16"]
+    precision: Literal["fp32", "int8", "fp16"] = Field(description="Of a cascade: the first stage's, as is all below.")
     provider: Literal["cpu", "cuda", "openvino"]
+    stages: list[str] = Field(description="The models that a cascade asks, one after the other; else none.")
 
 
 class ModelList(BaseModel):

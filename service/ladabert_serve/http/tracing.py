@@ -53,9 +53,9 @@ class Tracer:
         )
         if status >= 500:
             root.set_status(self._trace.StatusCode.ERROR)
-        if call.ticket is not None:
+        if call.tickets:
             below = self._trace.set_span_in_context(root)
-            steps = [("validate", call.started_at, call.ticket.admitted_at), *call.ticket.steps()]
+            steps = [("validate", call.started_at, call.tickets[0].admitted_at), *call.steps()]
             for name, begin, end in steps:
                 self._tracer.start_span(name, context=below, start_time=nanoseconds(begin)).end(nanoseconds(end))
         root.end(nanoseconds(call.started_at + call.elapsed_s))

@@ -16,10 +16,12 @@ import jsonschema
 
 from ladabert_serve.errors import ArtefactError
 from ladabert_serve.models.scores import ProblemType
+from ladabert_serve.models.stages import Stage, stages_of
 from ladabert_serve.models.stored_file import gunzip, stored_name
 from ladabert_serve.settings import Precision, Provider
 
 SCHEMA_FILE = "manifest.schema.json"
+CASCADE_SCHEMA_FILE = "cascade.schema.json"
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 GRAPH_FILES: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx", "fp16": "model.fp16.onnx"}
@@ -49,6 +51,7 @@ class Artefact:
     inputs: tuple[str, ...]
     output: str
     temperature: float
+    stages: tuple[Stage, ...] = ()  # of a cascade, which has no graph of its own
 
     def graph_file(self, precision: Precision, provider: Provider = "auto") -> str:
         """Return the file of that precision, for auto the provider's; raises ArtefactError when there is none."""
@@ -115,16 +118,19 @@ def read_artefact(folder: Path) -> Artefact:
     name = folder.resolve().name if folder.name in ("", "..") else folder.name
     if manifest["name"] != name:
         raise ArtefactError(f"{path}: says name {manifest['name']!r} but the folder is {name!r}")
-    if manifest["default_file"] not in manifest["files"]:
+    if "files" in manifest and manifest["default_file"] not in manifest["files"]:
         raise ArtefactError(f"{path}: default_file {manifest['default_file']!r} is not among its files")
     counted = manifest.get("evaluation", {}).get("distributions", manifest)["labels"]
     if len(counted) != len(manifest["labels"]):
         raise ArtefactError(
             f"{path}: evaluation.distributions counts {len(counted)} labels of {len(manifest['labels'])}"
         )
-    for file, listed in manifest["files"].items():
+    for file, listed in manifest.get("files", {}).items():
         _check_file(folder / stored_name(file, listed), listed["bytes"], listed["sha256"])
-    return artefact_of(folder, manifest)
+    try:
+        return artefact_of(folder, manifest)
+    except ValueError as error:
+        raise ArtefactError(f"{path}: {error}") from error
 
 
 def artefact_of(folder: Path, manifest: dict[str, Any]) -> Artefact:
@@ -140,9 +146,10 @@ def artefact_of(folder: Path, manifest: dict[str, Any]) -> Artefact:
         labels=tuple(manifest["labels"]),
         max_length=manifest["max_length"],
         pad_token_id=manifest.get("pad_token_id"),
-        inputs=tuple(manifest["inputs"]),
-        output=manifest["output"],
-        temperature=float(manifest["calibration"]["temperature"]),
+        inputs=tuple(manifest.get("inputs", ())),
+        output=manifest.get("output", ""),
+        temperature=float(manifest.get("calibration", {"temperature": 1.0})["temperature"]),
+        stages=stages_of(manifest),
     )
 
 
@@ -155,9 +162,9 @@ def _exists(path: Path) -> bool:
 
 
 @functools.cache
-def _validator() -> jsonschema.Draft202012Validator:
-    """Return the manifest's JSON Schema, which is part of this package, so that nothing else is trusted or fetched."""
-    return jsonschema.Draft202012Validator(json.loads(resources.files(__package__).joinpath(SCHEMA_FILE).read_bytes()))
+def _validator(file: str) -> jsonschema.Draft202012Validator:
+    """Return a JSON Schema, which is part of this package, so that nothing else is trusted or fetched."""
+    return jsonschema.Draft202012Validator(json.loads(resources.files(__package__).joinpath(file).read_bytes()))
 
 
 def _parse_object(path: Path, data: bytes) -> dict[str, Any]:
@@ -222,7 +229,8 @@ def check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """Check a manifest against the schema.
 
     Raises ArtefactError for the first thing that does not fit, so that what is over a limit is looked at no more."""
-    first = next(_validator().iter_errors(manifest), None)
+    validator = _validator(CASCADE_SCHEMA_FILE if "cascade" in manifest else SCHEMA_FILE)
+    first = next(validator.iter_errors(manifest), None)
     error = jsonschema.exceptions.best_match(() if first is None else (first,))
     if error is not None:
         message = error.message if len(error.message) <= 300 else error.message[:300] + "…"

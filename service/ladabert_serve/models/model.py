@@ -1,22 +1,22 @@
-"""One served model: how a request passes through its tokenizer, batcher, runners and backend."""
+"""One artefact that is served: how a request passes through its tokenizer, batcher, runners and backend."""
 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypedDict
+from collections.abc import Callable, Sequence
 
 from ladabert_serve.errors import FieldError, InvalidRequestError, ModelFailedError, RequestError
 from ladabert_serve.models.cache import AnswerCache, Known
 from ladabert_serve.models.inference import Inference, Logits
-from ladabert_serve.models.scores import FunctionToApply, apply_function, default_function, rank
-from ladabert_serve.models.tokenizer import TextInput, TokenInput, Tokens, TruncationDirection
-from ladabert_serve.observability.metrics import ModelMetrics
-from ladabert_serve.scheduling.batcher import TEXTS_AT_A_TIME, Batcher
+from ladabert_serve.models.question import Admitted, ModelBatcher, ModelTicket, Prediction, Question, Sampler
+from ladabert_serve.models.served import Served
+from ladabert_serve.models.tokenizer import TextInput, TokenInput, Tokens
+from ladabert_serve.observability.model_metrics import ModelMetrics
+from ladabert_serve.scheduling.batcher import Batcher
 from ladabert_serve.scheduling.fair_queue import BatchLimits
+from ladabert_serve.scheduling.flows import Place
 from ladabert_serve.scheduling.runner import RunnerPool
-from ladabert_serve.scheduling.ticket import Preparation, Ticket
+from ladabert_serve.scheduling.ticket import Preparation
 from ladabert_serve.scheduling.turns import Lane
 from ladabert_serve.scheduling.workload import Workload
 
@@ -26,51 +26,8 @@ logger = logging.getLogger(__name__)
 IDLE_LIMITS = BatchLimits(1, 1 << 20, 0.0, 1 << 20, 1 << 30, float("inf"), 1)
 
 
-class Question(NamedTuple):
-    """A request to a model, independent of its route."""
-
-    inputs: Sequence[TextInput | TokenInput]
-    top_k: int | None = None
-    function_to_apply: FunctionToApply | None = None
-    truncate: bool = True
-    truncation_direction: TruncationDirection = "right"
-    paths: Callable[[int], str] = "inputs[{}]".format  # the name of input i in the route's errors
-    max_tokens: int | None = None  # of an input, special ones included; the model may read fewer
-    add_special_tokens: bool = True
-    known: Mapping[int, Known] = MappingProxyType({})  # inputs that need not be computed
-
-
-class Prediction(TypedDict):
-    """The answer for one input: the best label, its score, and the requested scores from high to low."""
-
-    label: str
-    score: float
-    scores: list[dict[str, Any]]  # label and score
-    tokens: int
-    truncated: bool
-
-
-ModelTicket = Ticket[Question, Tokens, Logits]
-ModelBatcher = Batcher[Question, Tokens, Logits]
-
-
-class Sampler(Protocol):
-    """Looks at answers beside the callers; all of it is quick."""
-
-    name: str  # of the model that it compares them with
-
-    def offer(self, question: Question, index: int, known: Known) -> None:
-        """Get one input of a question with what was answered."""
-
-    def close(self) -> None:
-        """Get nothing more."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return what was found, as JSON."""
-
-
-class Model:
-    """Answers questions with one artefact; started and stopped by the repository.
+class Model(Served):
+    """Answers questions with one artefact.
 
     Of the pool's runners it has at most `most_runs` at a time, and a share that follows `weight` while others are busy.
     """
@@ -89,16 +46,14 @@ class Model:
         sampler: Sampler | None = None,
     ) -> None:
         artefact = inference.artefact
-        self.artefact = artefact
+        super().__init__(artefact, metrics, sampler)
         self.graph_file = graph_file
+        self.precision = artefact.precision_of(graph_file)
         self.provider = inference.backend.provider
         self.runners = pool.count if most_runs is None else min(most_runs, pool.count)
-        self.metrics = metrics
         self.tokenizer = inference.tokenizer
         lane = Lane(pool.turns, weight, most_runs)
         self.batcher: ModelBatcher = Batcher(limits, self._tokenize, self._deliver, metrics, lane)
-        self._reads_pairs = artefact.task == "pair"
-        self._default_function = default_function(artefact.problem_type)
         self._pool = pool
         self._workload: Workload[Tokens, Logits] = Workload(
             name=artefact.name,
@@ -109,45 +64,21 @@ class Model:
             report=self._report_health,
             max_run_s=max_run_s,
         )
-        self.sampler = sampler
+        self.health_changed: list[Callable[[bool], None]] = []  # each is told, from any thread
         self._cache = cache
         self._idle_batcher: ModelBatcher | None = None
         self._idle_workload: Workload[Tokens, Logits] | None = None
-        self._questions = 0  # that are being answered
-        self._draining = False
         self._loop: asyncio.AbstractEventLoop | None = None  # on which the callers wait
 
     @property
-    def name(self) -> str:
-        """The model's name in requests."""
-        return self.artefact.name
-
-    @property
-    def shadow_name(self) -> str | None:
-        """The name of the model that it is compared with."""
-        return None if self.sampler is None else self.sampler.name
-
-    @property
-    def precision(self) -> str:
-        """`fp32`, `int8` or `fp16`."""
-        return self.artefact.precision_of(self.graph_file)
-
-    @property
-    def state(self) -> Literal["ready", "draining", "failed"]:
-        """`ready`, `draining` or `failed`."""
-        if self._draining:
-            return "draining"
-        return "ready" if self._pool.healthy(self._workload) else "failed"
+    def healthy(self) -> bool:
+        """Whether its last runs did not fail."""
+        return self._pool.healthy(self._workload)
 
     @property
     def live(self) -> bool:
         """Whether the model can still replace its runners; if not, only a restart of the process helps."""
         return self._workload.live
-
-    @property
-    def idle(self) -> bool:
-        """Whether it answers no question now."""
-        return self._questions == 0
 
     def start(self) -> None:
         """Let the runners work for it; called on the callers' event loop."""
@@ -179,12 +110,9 @@ class Model:
 
     def drain(self) -> None:
         """Admit nothing from now on, and drop what no caller waits for."""
-        self._draining = True
-        if self.sampler is not None:
-            self.sampler.close()
+        super().drain()
         if self._idle_batcher is not None:
             self._idle_batcher.abort()
-        self.metrics.ready_changed(0)
         self.batcher.drain()
 
     def abort(self) -> None:
@@ -193,8 +121,7 @@ class Model:
 
     def stop(self) -> None:
         """Answer the remaining requests with DrainingError and let the runners go."""
-        self.drain()
-        self.abort()
+        super().stop()
         self._pool.remove(self._workload)
         if self._idle_workload is not None:
             self._pool.remove(self._idle_workload)
@@ -209,61 +136,50 @@ class Model:
         if self._idle_batcher is not None:
             del self._idle_batcher.lane.work, self._idle_batcher, self._idle_workload
 
-    async def classify(
-        self,
-        question: Question,
-        deadline: float,
-        admitted: Callable[[ModelTicket, ModelBatcher], None],
-        flow: str | None = None,
+    async def _classify(
+        self, question: Question, deadline: float, admitted: Admitted, flow: str | None
     ) -> list[Prediction]:
-        """Return the predictions in the order of the inputs; raises RequestError.
+        return await self._predictions(question, await self._answers(question, deadline, admitted, flow, None))
 
-        `admitted` gets the ticket, to `cancel` when the caller hangs up and to `expire` at the deadline, which is on
-        the monotonic clock. Questions of one `flow` together get the share of one caller.
+    async def ask(
+        self, question: Question, deadline: float, admitted: Admitted, flow: str | None, place: Place | None
+    ) -> list[Known]:
+        """Return what is known of each input afterwards, for a cascade; raises RequestError.
+
+        `place` is what the batcher gave when the request came.
         """
         self._questions += 1
         try:
-            return await self._answer(question, deadline, admitted, flow)
+            return await self._answers(question, deadline, admitted, flow, place)
         finally:
             self._questions -= 1
 
-    async def _answer(
-        self,
-        question: Question,
-        deadline: float,
-        admitted: Callable[[ModelTicket, ModelBatcher], None],
-        flow: str | None,
-    ) -> list[Prediction]:
-        if any((value.text_pair is None) is self._reads_pairs for value in question.inputs):
-            raise self._wrong_task(question)
+    async def _answers(
+        self, question: Question, deadline: float, admitted: Admitted, flow: str | None, place: Place | None
+    ) -> list[Known]:
         keys: Sequence[bytes] = ()
         if self._cache is not None:
             keys = [self._key(self._cache, question, value) for value in question.inputs]
             question = self._recall(self._cache, question, keys)
         if len(question.known) == len(question.inputs):
-            ticket = self.batcher.settled(question)
+            ticket = self.batcher.settled(question, place)
             admitted(ticket, self.batcher)
         else:
-            ticket = await self._compute(question, deadline, admitted, flow)
+            ticket = await self._compute(question, deadline, admitted, flow, place)
         computed = map(_known, ticket.payloads, ticket.results)
-        predictions: list[Prediction] = []
-        for index in range(len(question.inputs)):
-            known = question.known.get(index) or next(computed)
-            if self._cache is not None:
-                self._cache.put(keys[index], known)
-            predictions.append(self._predict(question, known))
-            if self.sampler is not None:
-                self.sampler.offer(question, index, known)
-            if len(predictions) % TEXTS_AT_A_TIME == 0:
-                await asyncio.sleep(0)  # other requests get their turn
-        return predictions
+        answers = [question.known.get(index) or next(computed) for index in range(len(question.inputs))]
+        if self._cache is not None:
+            for key, known in zip(keys, answers, strict=True):
+                self._cache.put(key, known)
+        return answers
 
     async def _compute(
         self,
         question: Question,
         deadline: float,
-        admitted: Callable[[ModelTicket, ModelBatcher], None],
+        admitted: Admitted,
         flow: str | None,
+        place: Place | None,
     ) -> ModelTicket:
         """Return the ticket with the results of what is not known; raises RequestError."""
         # Admit by upper bounds, before any work is done; a runner tokenises, batches and runs the texts.
@@ -274,7 +190,7 @@ class Model:
                 tokens += tokens_of_value
                 preparation_bytes += bytes_of_value
         settled = asyncio.get_running_loop().create_future()
-        ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled, flow)
+        ticket = self.batcher.admit(question, tokens, preparation_bytes, deadline, settled, flow, place)
         try:
             admitted(ticket, self.batcher)
             await settled
@@ -302,6 +218,8 @@ class Model:
     def _report_health(self, healthy: bool) -> None:
         if not self._draining:
             self.metrics.ready_changed(healthy)
+        for tell in self.health_changed:
+            tell(healthy)
 
     def _deliver(self, tickets: Sequence[ModelTicket]) -> None:
         """Wake the callers of settled tickets, all of a batch at once; called from any thread."""
@@ -310,16 +228,6 @@ class Model:
             self._loop.call_soon_threadsafe(_wake, tickets)
         except RuntimeError:
             logger.debug("the event loop closed before this answer")
-
-    def _wrong_task(self, question: Question) -> InvalidRequestError:
-        """Return the error for a text where the model reads a pair, or the other way round."""
-        pairs = self._reads_pairs
-        if pairs:
-            message = f"model {self.name!r} compares two texts: send {{text, text_pair}}"
-        else:
-            message = f"model {self.name!r} reads one text: leave text_pair out"
-        wrong = [index for index, value in enumerate(question.inputs) if (value.text_pair is None) is pairs]
-        return InvalidRequestError([FieldError(question.paths(index), message) for index in wrong])
 
     def _tokenize(self, question: Question) -> Preparation[Tokens]:
         """Tokenise one input after the other; called by a runner. Raises RequestError."""
@@ -353,32 +261,6 @@ class Model:
             f"has {self.tokenizer.full_length(value)} tokens, model {self.name!r} reads at most "
             f"{self.artefact.max_length}; shorten it or allow truncation"
         )
-
-    def _predict(self, question: Question, known: Known) -> Prediction:
-        logits = known.logits
-        artefact = self.artefact
-        metrics = self.metrics
-        function = question.function_to_apply or self._default_function
-        scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
-        best = scores[0]
-        metrics.predictions[best["label"]].inc()
-        metrics.prediction_score.observe(best["score"])
-        metrics.input_tokens.observe(known.tokens)
-        if metrics.live is not None:
-            score = self._served_score(function, best["score"], logits)
-            metrics.live.observe(logits.index(max(logits)), score, known.tokens)
-        return {
-            "label": best["label"],
-            "score": best["score"],
-            "scores": scores,
-            "tokens": known.tokens,
-            "truncated": known.truncated,
-        }
-
-    def _served_score(self, function: FunctionToApply, score: float, logits: Sequence[float]) -> float:
-        """Return the best label's score by the model's own function, whatever function was asked for."""
-        own = self._default_function
-        return score if function == own else max(apply_function(logits, own, self.artefact.temperature))
 
 
 def _known(tokens: Tokens, logits: Logits) -> Known:

@@ -25,6 +25,7 @@ KEYS = (
     "max_queue_ms",
     "max_run_ms",
     "cache_mib",
+    "cascade_overload",
     "shadow_model",
     "shadow_rate",
 )

@@ -14,10 +14,19 @@ from typing import Literal, NamedTuple
 from ladabert_serve.errors import ArtefactError, DrainingError, NotReadyError, StartError, UnknownModelError
 from ladabert_serve.models.artefact import Artefact, find_artefacts, read_artefact
 from ladabert_serve.models.background import in_thread
-from ladabert_serve.models.model import Model
-from ladabert_serve.models.model_settings import check_models
+from ladabert_serve.models.cascade import check_cascades
+from ladabert_serve.models.model_settings import check_models, settings_of
 from ladabert_serve.models.naming import DEFAULT, choose_default, log_alias, names_and_aliases
-from ladabert_serve.models.opening import Loader, Opened, make_model, open_artefact, runner_count
+from ladabert_serve.models.opening import (
+    Loader,
+    Opened,
+    OpenedCascade,
+    make_cascade,
+    make_model,
+    open_artefact,
+    runner_count,
+)
+from ladabert_serve.models.served import Served
 from ladabert_serve.models.shadow import check_shadows
 from ladabert_serve.observability.metrics import Metrics
 from ladabert_serve.scheduling.runner import RunnerPool
@@ -50,7 +59,7 @@ class Repository:
     def __init__(
         self, settings: Settings, metrics: Metrics, pool: RunnerPool, default: str, load: Loader | None
     ) -> None:
-        self.models: dict[str, Model] = {}
+        self.models: dict[str, Served] = {}
         self.default = default
         self.leaving = False  # whether the server was told to end
         self.relay: Callable[[Action, str], Awaitable[None]] | None = None
@@ -58,20 +67,20 @@ class Repository:
         self._metrics = metrics
         self._pool = pool
         self._load = load
-        self._by_alias: dict[str, Model] = {}
+        self._by_alias: dict[str, Served] = {}
         self._not_to_log = {DEFAULT}  # aliases that stay, or were logged before
-        self._opened: dict[str, Opened] = {}  # to be served as soon as every worker can
-        self._leaving: dict[Model, asyncio.Task[None]] = {}  # and what waits for their last answers
+        self._opened: dict[str, Opened | OpenedCascade] = {}  # to be served as soon as every worker can
+        self._leaving: dict[Served, asyncio.Task[None]] = {}  # and what waits for their last answers
         self._loading: set[str] = set()
         self._reasons: dict[str, str] = {}  # why the last load was refused
         self._changes: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one at a time for each name
         self._draining = False
 
-    def find(self, name: str) -> Model | None:
+    def find(self, name: str) -> Served | None:
         """Return a model by name or alias, None where there is no such model."""
         return self.models.get(name) or self._by_alias.get(name)
 
-    def get(self, name: str | None) -> Model:
+    def get(self, name: str | None) -> Served:
         """Return a model by name or alias, the default one for None; raises UnknownModelError or NotReadyError.
 
         The first request for an alias writes a line into the log, which asks for the name.
@@ -129,6 +138,7 @@ class Repository:
                 others = [model for model in self.models.values() if model.name != name]
                 artefacts = [*(model.artefact for model in others), opened.artefact]
                 names_and_aliases(artefacts)
+                check_cascades({artefact.name: artefact for artefact in artefacts})
                 shadows = {model.name: model.shadow_name for model in others}
                 check_shadows(artefacts, {**shadows, name: opened.settings.shadow_model}, absent_is_fine=True)
                 self._opened[name] = opened
@@ -142,11 +152,9 @@ class Repository:
     def _folders(self) -> dict[str, Path]:
         return {folder.name: folder for folder in find_artefacts(self._settings.models)}
 
-    def _open(self, folder: Path) -> Opened:
+    def _open(self, folder: Path) -> Opened | OpenedCascade:
         try:
-            return open_artefact(
-                read_artefact(folder), settings_for(self._settings, folder.name, self.default), self._load
-            )
+            return _open(read_artefact(folder), settings_for(self._settings, folder.name, self.default), self._load)
         except StartError:
             raise
         except Exception as error:
@@ -171,9 +179,13 @@ class Repository:
         self._opened.pop(name, None)
         self._reasons[name] = reason
 
-    def serve(self, opened: Opened) -> None:
+    def serve(self, opened: Opened | OpenedCascade) -> None:
         """Make a model of what was opened, and serve it."""
-        model = make_model(opened, self._pool, self._metrics, self.find)
+        model: Served
+        if isinstance(opened, Opened):
+            model = make_model(opened, self._pool, self._metrics, self.find)
+        else:
+            model = make_cascade(opened, self._metrics, self.find)
         model.start()
         self.models[model.name] = model
         self._find_aliases()
@@ -183,6 +195,9 @@ class Repository:
         if name not in self._changes and name not in self.models:
             return
         async with self._changes[name]:
+            for other in self.models.values():
+                if any(stage.name == name for stage in other.artefact.stages):
+                    raise StartError(f"model {name!r} is a stage of cascade {other.name!r}: unload that first")
             self._reasons.pop(name, None)
             model = self.models.pop(name, None)
             if model is None:
@@ -218,11 +233,11 @@ class Repository:
     def _find_aliases(self) -> None:
         self._by_alias = {alias: model for model in self.models.values() for alias in model.artefact.aliases}
 
-    def _dismiss(self, model: Model) -> None:
+    def _dismiss(self, model: Served) -> None:
         model.drain()
         self._leaving[model] = asyncio.get_running_loop().create_task(self._let_go(model))
 
-    async def _let_go(self, model: Model) -> None:
+    async def _let_go(self, model: Served) -> None:
         """Wait for a model's last answers, but not for ever, and give back what it holds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.grace_period_s
@@ -248,15 +263,23 @@ def load_repository(
     artefacts = read_artefacts(settings, unloaded)
     check_models(settings, [*unloaded, *(artefact.name for artefact in artefacts)])
     default = choose_default(settings, artefacts, unloaded)
-    opened = [open_artefact(artefact, settings_for(settings, artefact.name, default), load) for artefact in artefacts]
+    check_cascades({artefact.name: artefact for artefact in artefacts})
+    opened = [_open(artefact, settings_for(settings, artefact.name, default), load) for artefact in artefacts]
     shadows = {each.artefact.name: each.settings.shadow_model for each in opened}
     check_shadows(artefacts, shadows, absent_is_fine=bool(unloaded))
-    pool = RunnerPool(runner_count(opened, settings), metrics.gauge("ladabert_runners_busy").set)
+    loaded = [each for each in opened if isinstance(each, Opened)]
+    pool = RunnerPool(runner_count(loaded, settings), metrics.gauge("ladabert_runners_busy").set)
     repository = Repository(settings, metrics, pool, default, load)
     pool.start()
-    for each in opened:
+    for each in sorted(opened, key=lambda each: bool(each.artefact.stages)):  # cascades after their stages
         repository.serve(each)
     return repository
+
+
+def _open(artefact: Artefact, settings: Settings, load: Loader | None) -> Opened | OpenedCascade:
+    if artefact.stages:
+        return OpenedCascade(artefact, settings_of(settings, artefact.name))
+    return open_artefact(artefact, settings, load)
 
 
 def settings_for(settings: Settings, name: str, default: str) -> Settings:
@@ -272,7 +295,7 @@ def read_artefacts(settings: Settings, unloaded: Collection[str] = ()) -> list[A
     return [read_artefact(folder) for folder in folders]
 
 
-def _status(model: Model, reason: str) -> Status:
+def _status(model: Served, reason: str) -> Status:
     if model.state == "failed":
         reason = "its last runs failed; see the server's log"
     return Status(model.name, model.artefact.version, model.state, reason)

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 from ladabert_serve.errors import DrainingError, QueueFullError, StartError
 from ladabert_serve.models.artefact import Artefact
 from ladabert_serve.models.cache import Known
-from ladabert_serve.models.model import Model, ModelBatcher, ModelTicket, Question
+from ladabert_serve.models.model import Model
+from ladabert_serve.models.question import ModelBatcher, ModelTicket, Question
 from ladabert_serve.models.scores import apply_function, default_function
+from ladabert_serve.models.served import Served
 from ladabert_serve.models.tokenizer import TextInput
 from ladabert_serve.observability.shadow_metrics import DropReason, ShadowMetrics
 
@@ -46,7 +48,7 @@ class Shadow:
         name: str,
         rate: float,
         keeps_texts: bool,
-        find: Callable[[str], Model | None],
+        find: Callable[[str], Served | None],
         metrics: ShadowMetrics,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -82,7 +84,7 @@ class Shadow:
     def _admit(self, question: Question, value: TextInput, known: Known) -> DropReason | None:
         """Queue a text, or return why it is dropped."""
         shadow = self._find(self.name)
-        if shadow is None:
+        if not isinstance(shadow, Model):
             return "unloaded"
         if _difference(self._artefact, shadow.artefact) is not None:
             return "labels"
@@ -192,6 +194,8 @@ def check_shadows(served: Iterable[Artefact], shadows: Mapping[str, str | None],
 
 def _difference(model: Artefact, shadow: Artefact) -> str | None:
     """Return in what two models differ that have to be alike, None if they can be compared."""
+    if shadow.stages:
+        return "it is a cascade, which has no queue of its own for idle time"
     if model.task != shadow.task:
         return f"its task is {shadow.task!r}, not {model.task!r}"
     if model.problem_type != shadow.problem_type:

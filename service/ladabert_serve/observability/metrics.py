@@ -1,7 +1,6 @@
 """Prometheus metrics: every series exists at zero from the start, every label comes from a closed set."""
 
 import asyncio
-import bisect
 import contextlib
 import math
 import os
@@ -10,17 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from ladabert_serve.errors import OUTCOMES
 from ladabert_serve.observability.drift import LIVE, Drift, LiveWindow, Reference
+from ladabert_serve.observability.kinds import KINDS, Kind
 from ladabert_serve.observability.processes import PROCESS, usage_of
-from ladabert_serve.observability.shadow_metrics import ShadowMetrics
+from ladabert_serve.observability.series import Counter, Gauge, Histogram
 from ladabert_serve.observability.tallies import Key, Rows, Tallies, WorkerTallies, own_tallies
 
 UNKNOWN_MODEL = "unknown"
@@ -36,206 +36,10 @@ REASONS = sorted({reason for _, reason in ANSWERS if reason})
 PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 ACCEPT_CHARACTERS = 4096  # that are looked at
 
-DURATION_BUCKETS_S = tuple(0.00025 * 2**power for power in range(17))  # 0.25 ms to 16.384 s
-COUNT_BUCKETS = tuple(float(2**power) for power in range(10))  # 1 to 512
-TOKEN_BUCKETS = tuple(float(2**power) for power in range(2, 17))  # 4 to 65536
-RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-DIVERGENCE_BUCKETS_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-SCORE_BUCKETS = tuple(step / 20 for step in range(1, 21))
-
-
-COUNTER, GAUGE, HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
-
-class Kind(NamedTuple):
-    """What one metric means, and how the numbers of several workers become one: a gauge's are of those that live."""
-
-    family: type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
-    text: str
-    labels: tuple[str, ...]
-    bounds: tuple[float, ...] = ()  # of a histogram's buckets
-    over_workers: Callable[[Iterable[float]], float] = sum
-
-    @property
-    def is_gauge(self) -> bool:
-        """Whether it comes and goes with the process that counts it."""
-        return self.family is GAUGE
-
-
-KINDS: dict[str, Kind] = {
-    "ladabert_requests_total": Kind(COUNTER, "Requests to inference routes.", ("model", "route", "status")),
-    "ladabert_rejected_total": Kind(COUNTER, "Requests given up, by reason.", ("model", "reason")),
-    "ladabert_predictions_total": Kind(COUNTER, "Predictions by best label.", ("model", "label")),
-    "ladabert_cache_total": Kind(COUNTER, "Inputs looked up in the cache of answers.", ("model", "result")),
-    "ladabert_request_duration_seconds": Kind(
-        HISTOGRAM, "From the request's headers to its answer.", ("model", "route"), DURATION_BUCKETS_S
-    ),
-    "ladabert_tokenize_duration_seconds": Kind(
-        HISTOGRAM, "Tokenising one request, its wait for a thread included.", ("model",), DURATION_BUCKETS_S
-    ),
-    "ladabert_queue_duration_seconds": Kind(
-        HISTOGRAM, "From tokenised until a runner took the first text.", ("model",), DURATION_BUCKETS_S
-    ),
-    "ladabert_inference_duration_seconds": Kind(
-        HISTOGRAM, "From the first text taken to the last one answered.", ("model",), DURATION_BUCKETS_S
-    ),
-    "ladabert_batch_size": Kind(HISTOGRAM, "Texts in one batch.", ("model",), COUNT_BUCKETS),
-    "ladabert_batch_tokens": Kind(HISTOGRAM, "Tokens in one batch, padding included.", ("model",), TOKEN_BUCKETS),
-    "ladabert_batch_padding_ratio": Kind(
-        HISTOGRAM, "Share of a batch's tokens that is padding.", ("model",), RATIO_BUCKETS
-    ),
-    "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
-    "ladabert_prediction_score": Kind(HISTOGRAM, "Score of the best label.", ("model",), SCORE_BUCKETS),
-    "ladabert_shadow_agreement_total": Kind(
-        COUNTER, "Texts compared, by the model's label.", ("model", "shadow", "label", "agrees")
-    ),
-    "ladabert_shadow_confusion_total": Kind(
-        COUNTER, "Texts compared, by both labels.", ("model", "shadow", "label", "shadow_label")
-    ),
-    "ladabert_shadow_dropped_total": Kind(COUNTER, "Texts sampled and not compared.", ("model", "reason")),
-    "ladabert_shadow_waiting": Kind(GAUGE, "Texts sampled that wait for the shadow.", ("model",)),
-    "ladabert_shadow_divergence_nats": Kind(
-        HISTOGRAM,
-        "KL divergence of the model's scores from the shadow's.",
-        ("model", "shadow"),
-        DIVERGENCE_BUCKETS_NATS,
-    ),
-    "ladabert_drift": Kind(
-        GAUGE, "Distance of the last answers from those on the evaluation's rows.", ("model", "of", "distance")
-    ),
-    "ladabert_drift_answers": Kind(GAUGE, "Answers that ladabert_drift compares, in all workers.", ("model",)),
-    "ladabert_queue_depth": Kind(GAUGE, "Requests that wait for a runner.", ("model",)),
-    "ladabert_requests_in_progress": Kind(GAUGE, "Requests to inference routes that are not answered yet.", ()),
-    "ladabert_runners_busy": Kind(GAUGE, "Runners that run a batch.", ()),
-    "ladabert_worker_cpu_seconds_total": Kind(COUNTER, "CPU time of a worker since its start.", ("worker",)),
-    "ladabert_worker_resident_memory_bytes": Kind(
-        GAUGE, "Memory of a worker, pages that it shares with others included.", ("worker",)
-    ),
-    "ladabert_model_memory_bytes": Kind(
-        GAUGE, "Bytes of the model's graph and tokenizer, each copy counted, in all workers.", ("model",)
-    ),
-    "ladabert_model_ready": Kind(
-        GAUGE, "1 when the model can answer (in every worker), else 0.", ("model",), over_workers=min
-    ),
-    "ladabert_model_info": Kind(
-        GAUGE, "What is served.", ("model", "version", "precision", "ratio", "provider"), over_workers=max
-    ),
-}
 BEGUN: Key = ("begun",)  # a row: requests that came
 ANSWERED = "answered"  # a row for each model, route, status and reason of rejection: requests that were answered
 
 ABSENT = math.nan  # a gauge that only an earlier process had
-
-
-class Counter:
-    """One series that grows; any thread may count."""
-
-    def __init__(self, tallies: Tallies, key: Key) -> None:
-        self._numbers = tallies.numbers
-        self._index = tallies.row(key, 1)
-        self._lock = threading.Lock()
-
-    @property
-    def value(self) -> float:
-        """How often it counted."""
-        return self._numbers[self._index]
-
-    def inc(self, by: float = 1) -> None:
-        """Add one, or so many."""
-        with self._lock:
-            self._numbers[self._index] += by
-
-
-class Gauge:
-    """One series that comes and goes; any thread may set it."""
-
-    def __init__(self, tallies: Tallies, key: Key) -> None:
-        self._numbers = tallies.numbers
-        self._index = tallies.row(key, 1)
-        self.set(0)
-
-    def set(self, value: float) -> None:
-        """Replace its value."""
-        self._numbers[self._index] = value
-
-
-class Histogram:
-    """The series of one histogram; any thread may observe."""
-
-    def __init__(self, tallies: Tallies, key: Key, bounds: tuple[float, ...]) -> None:
-        self._numbers = tallies.numbers
-        self._first = tallies.row(key, len(bounds) + 2)  # a number for each bucket, +Inf's and the sum
-        self._sum = self._first + len(bounds) + 1
-        self._bounds = bounds
-        self._lock = threading.Lock()
-
-    def observe(self, value: float) -> None:
-        """Count an observation."""
-        bucket = self._first + bisect.bisect_left(self._bounds, value)
-        with self._lock:
-            self._numbers[bucket] += 1
-            self._numbers[self._sum] += value
-
-
-class ModelMetrics:
-    """The series of one model, looked up once; also the observer of its batcher.
-
-    A model that replaces another of its name goes on with that one's series.
-    """
-
-    def __init__(
-        self,
-        metrics: "Metrics",
-        name: str,
-        version: str,
-        precision: str,
-        ratio: float,
-        provider: str,
-        labels: Sequence[str],
-        memory_bytes: int = 0,
-        reference: Reference | None = None,
-        drift_window: int = 0,
-        has_cache: bool = False,
-        shadow: str | None = None,
-    ) -> None:
-        with metrics.noting() as keys:
-            steps = ("tokenize", "queue", "inference")
-            self.steps = {step: metrics.histogram(f"ladabert_{step}_duration_seconds", name) for step in steps}
-            self.batch_size = metrics.histogram("ladabert_batch_size", name)
-            self.batch_tokens = metrics.histogram("ladabert_batch_tokens", name)
-            self.batch_padding_ratio = metrics.histogram("ladabert_batch_padding_ratio", name)
-            self.input_tokens = metrics.histogram("ladabert_input_tokens", name)
-            self.queue_depth_changed: Callable[[float], None] = metrics.gauge("ladabert_queue_depth", name).set
-            self.ready_changed: Callable[[float], None] = metrics.gauge("ladabert_model_ready", name).set
-            self.predictions = {label: metrics.counter("ladabert_predictions_total", name, label) for label in labels}
-            self.prediction_score = metrics.histogram("ladabert_prediction_score", name)
-            results = ("hit", "miss") if has_cache else ()
-            self.cache = {result: metrics.counter("ladabert_cache_total", name, result) for result in results}
-            self.shadow = None if shadow is None else ShadowMetrics(metrics, name, shadow, labels)
-            self.live: LiveWindow | None = None
-            if reference is not None:
-                self.live = metrics.live_window(name, version, reference, drift_window)
-            metrics.gauge("ladabert_model_memory_bytes", name).set(memory_bytes)
-            metrics.gauge("ladabert_model_info", name, version, precision, f"{ratio:g}", provider).set(1)
-            metrics.add_requests_series(name)
-        self.keys = frozenset(keys)
-
-    def leave_gauges(self) -> None:
-        """Leave the gauges to the model that has replaced this one."""
-        self.queue_depth_changed = self.ready_changed = _ignore
-        if self.shadow is not None:
-            self.shadow.waiting_changed(0)
-            self.shadow.waiting_changed = _ignore
-
-    def batch_taken(self, size: int, tokens: int, padded_tokens: int) -> None:
-        """Count a batch that a runner took."""
-        self.batch_size.observe(size)
-        self.batch_tokens.observe(padded_tokens)
-        self.batch_padding_ratio.observe((padded_tokens - tokens) / padded_tokens)
-
-
-def _ignore(_: float) -> None:
-    """Keep a gauge as it is."""
 
 
 class Metrics(Collector):

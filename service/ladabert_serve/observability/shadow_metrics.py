@@ -1,12 +1,9 @@
 """The series of a model that is shadowed: what was compared, how far the two agree, and what was dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-if TYPE_CHECKING:
-    from ladabert_serve.observability.metrics import Metrics
+from ladabert_serve.observability.metrics import Metrics
 
 MOST_LABELS = 20  # that have series of their own; with more, those from the 20th on share one
 OTHER = "other"

@@ -10,7 +10,8 @@ export class Card {
     this.element = document.getElementById("card").content.cloneNode(true).firstElementChild;
     this.find(".name").textContent = model.name;
     const reads = model.task === "pair" ? "compares two texts" : "reads one text";
-    this.find(".about").textContent = `${reads}, up to ${model.max_length} tokens; ${model.precision}`;
+    const how = model.stages.length ? `asks ${model.stages.join(", then ")}` : model.precision;
+    this.find(".about").textContent = `${reads}, up to ${model.max_length} tokens; ${how}`;
   }
 
   find(selector) {

@@ -5,7 +5,8 @@ from pydantic_core import to_json
 from ladabert_serve.http.call import Call
 from ladabert_serve.http.inference_route import InferenceRoute, Services, find_model, read_json
 from ladabert_serve.http.schemas import ClassifyRequest, ClassifyResponse, parse_request, text_input
-from ladabert_serve.models.model import Model, Prediction, Question
+from ladabert_serve.models.question import Prediction, Question
+from ladabert_serve.models.served import Served
 from ladabert_serve.routes import ort_server, vllm
 from ladabert_serve.settings import Settings
 
@@ -59,26 +60,31 @@ def _question(body: ClassifyRequest, settings: Settings) -> Question:
     else:
         inputs = [text_input(entry, f"inputs[{index}]", limit_bytes) for index, entry in enumerate(body.inputs)]
         paths = "inputs[{}]".format
-    return Question(inputs, body.top_k, body.function_to_apply, body.truncate, body.truncation_direction, paths)
+    return Question(
+        inputs,
+        body.top_k,
+        body.function_to_apply,
+        body.truncate,
+        body.truncation_direction,
+        paths,
+        route=body.route,
+    )
 
 
 def _path_of_one(_: int) -> str:
     return "inputs"
 
 
-def _reply(model: Model, predictions: list[Prediction], call: Call) -> bytes:
-    ticket = call.ticket
-    assert ticket is not None
+def _reply(model: Served, predictions: list[Prediction], call: Call) -> bytes:
+    spent_s = {"tokenize": 0.0, "queue": 0.0, "inference": 0.0}
+    for name, begin, end in call.steps():
+        spent_s[name] += end - begin
+    spent_s["total"] = call.elapsed_s
     return to_json(
         {
             "model": model.name,
             "version": model.artefact.version,
             "predictions": predictions,
-            "timing_ms": {
-                "tokenize": int((ticket.queued_at - ticket.admitted_at) * 1e6) / 1000,
-                "queue": int((ticket.started_at - ticket.queued_at) * 1e6) / 1000,
-                "inference": int((ticket.settled_at - ticket.started_at) * 1e6) / 1000,
-                "total": int(call.elapsed_s * 1e6) / 1000,
-            },
+            "timing_ms": {name: int(seconds * 1e6) / 1000 for name, seconds in spent_s.items()},
         }
     )

@@ -12,8 +12,9 @@ from ladabert_serve.http.kserve_schemas import PredictParameters, PredictRequest
 from ladabert_serve.http.oip_schemas import InferError, ModelNames, ModelReady
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.schemas import parse_request, text_input
-from ladabert_serve.models.model import Model, Prediction, Question
+from ladabert_serve.models.question import Prediction, Question
 from ladabert_serve.models.scores import FunctionToApply, scores_in_order
+from ladabert_serve.models.served import Served
 from ladabert_serve.routes.oip import STATUSES, refuse
 from ladabert_serve.routes.oip_models import names_response, ready_response
 
@@ -43,7 +44,7 @@ async def predict(call: Call, services: Services) -> bytes:
     return to_json({"predictions": [_encode(each, model, body.parameters) for each in predictions]})
 
 
-def _encode(prediction: Prediction, model: Model, parameters: PredictParameters) -> int | dict[str, float]:
+def _encode(prediction: Prediction, model: Served, parameters: PredictParameters) -> int | dict[str, float]:
     labels = model.artefact.labels
     if parameters.return_probabilities or parameters.return_raw_logits:
         return {str(index): score for index, score in enumerate(scores_in_order(labels, prediction["scores"]))}

@@ -10,8 +10,8 @@ from ladabert_serve.errors import ForbiddenError, UnknownModelError
 from ladabert_serve.http.openapi import problem_responses
 from ladabert_serve.http.problem import problem_response
 from ladabert_serve.http.schemas import ModelDetail, ModelList, ShadowReport
-from ladabert_serve.models.model import Model
 from ladabert_serve.models.repository import Repository
+from ladabert_serve.models.served import Served
 
 router = APIRouter(tags=["models"])
 NO_SHADOW: dict[str, Any] = {
@@ -50,10 +50,7 @@ async def show_model(request: Request) -> Response:
         return problem_response(error, request.state.request_id)
     detail = {
         **_summary(registry, model),
-        "file": model.graph_file,
-        "runners": model.runners,
-        "queue_depth": model.batcher.queue_depth,
-        "requests_in_progress": model.batcher.live_requests,
+        **model.describe(),
         "manifest": model.artefact.manifest,
     }
     return JSONResponse(detail)
@@ -77,7 +74,7 @@ async def show_shadow(request: Request) -> Response:
     return JSONResponse({"model": model.name, "version": model.artefact.version, **report})
 
 
-def _summary(registry: Repository, model: Model) -> dict[str, Any]:
+def _summary(registry: Repository, model: Served) -> dict[str, Any]:
     artefact = model.artefact
     return {
         "name": model.name,
@@ -91,4 +88,5 @@ def _summary(registry: Repository, model: Model) -> dict[str, Any]:
         "max_length": artefact.max_length,
         "precision": model.precision,
         "provider": model.provider,
+        "stages": [stage.name for stage in artefact.stages],
     }

@@ -20,8 +20,9 @@ from ladabert_serve.http.inference_route import InferenceRoute, Services
 from ladabert_serve.http.oip_schemas import InferError, InferRequest, InferResponse
 from ladabert_serve.http.problem import error_headers
 from ladabert_serve.http.tensors import HEADER_LENGTH
-from ladabert_serve.models.model import Model, Question
+from ladabert_serve.models.question import Question
 from ladabert_serve.models.repository import Repository
+from ladabert_serve.models.served import Served
 from ladabert_serve.routes.oip_tensors import read_request, write_response
 
 STATUSES: dict[type[RequestError], int] = {
@@ -70,7 +71,7 @@ async def infer(call: Call, services: Services) -> Response:
     return Response(reply, headers={HEADER_LENGTH: str(header_length)}, media_type="application/octet-stream")
 
 
-def find(registry: Repository, name: str, version: str | None) -> Model:
+def find(registry: Repository, name: str, version: str | None) -> Served:
     """Return a model by name or alias; raises UnknownModelError, and UnknownVersionError unless it has that version."""
     model = registry.get(name)
     if version not in (None, model.artefact.version):

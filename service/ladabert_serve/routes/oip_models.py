@@ -20,8 +20,8 @@ from ladabert_serve.http.oip_schemas import (
     ServerReady,
 )
 from ladabert_serve.http.openapi import PROBLEM
-from ladabert_serve.models.model import Model
 from ladabert_serve.models.repository import Repository
+from ladabert_serve.models.served import Served
 from ladabert_serve.routes.health import liveness_problem, readiness_problem
 from ladabert_serve.routes.oip import find, refuse
 
@@ -70,7 +70,7 @@ def names_response(registry: Repository) -> Response:
     return JSONResponse({"models": sorted(registry.models)})
 
 
-def _describe(model: Model) -> Response:
+def _describe(model: Served) -> Response:
     """Name a model's version and its input and output tensors."""
     return JSONResponse(
         {
@@ -83,14 +83,14 @@ def _describe(model: Model) -> Response:
     )
 
 
-def ready_response(model: Model) -> Response:
+def ready_response(model: Served) -> Response:
     """Answer 200 when the model can answer."""
     if model.state != "ready":
         return refuse(NotReadyError(f"model {model.name!r} is {model.state}"))
     return JSONResponse({"name": model.name, "ready": True})
 
 
-def _configure(model: Model) -> Response:
+def _configure(model: Served) -> Response:
     """Describe a model in the form of Triton's model configuration."""
 
     def tensors(listed: list[TensorShape]) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def _add(path: str, endpoint: Callable[[Request], Awaitable[Response]], **docume
 
 
 def _serve(
-    suffix: str, answer: Callable[[Model], Response], summary: str, body: type[BaseModel], more: Responses
+    suffix: str, answer: Callable[[Served], Response], summary: str, body: type[BaseModel], more: Responses
 ) -> None:
     """Add a route about one model, with and without its version in the path."""
 
@@ -149,16 +149,16 @@ def _registry(request: Request) -> Repository:
     return registry
 
 
-def _runtime(model: Model) -> str:
+def _runtime(model: Served) -> str:
     return "openvino" if model.provider == "openvino" else "onnxruntime"
 
 
-def _inputs(model: Model) -> list[TensorShape]:
+def _inputs(model: Served) -> list[TensorShape]:
     names = ["text", "text_pair"] if model.artefact.task == "pair" else ["text"]
     return [(name, "BYTES", [VARIES]) for name in names]
 
 
-def _outputs(model: Model) -> list[TensorShape]:
+def _outputs(model: Served) -> list[TensorShape]:
     return [
         ("label", "BYTES", [VARIES]),
         ("score", "FP32", [VARIES]),

@@ -18,8 +18,9 @@ from ladabert_serve.http.tensors import (
     split_body,
     unpack_texts,
 )
-from ladabert_serve.models.model import Model, Prediction
+from ladabert_serve.models.question import Prediction
 from ladabert_serve.models.scores import scores_in_order
+from ladabert_serve.models.served import Served
 from ladabert_serve.models.tokenizer import TextInput
 from ladabert_serve.settings import Settings
 
@@ -52,7 +53,7 @@ def read_request(body: bytes, header_length: str, settings: Settings) -> tuple[I
     return request, _join(columns)
 
 
-def write_response(request: InferRequest, model: Model, predictions: Sequence[Prediction]) -> tuple[bytes, int | None]:
+def write_response(request: InferRequest, model: Served, predictions: Sequence[Prediction]) -> tuple[bytes, int | None]:
     """Return the body of an answer and, where binary data follow its JSON, how many bytes the JSON has."""
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []

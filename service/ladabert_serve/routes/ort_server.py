@@ -12,7 +12,7 @@ from ladabert_serve.http.dialect_schemas import OrtServerRequest
 from ladabert_serve.http.inference_route import Services, find_model
 from ladabert_serve.http.problem import error_headers
 from ladabert_serve.http.schemas import parse_request, text_input
-from ladabert_serve.models.model import Question
+from ladabert_serve.models.question import Question
 
 
 async def answer(call: Call, services: Services, payload: Any) -> bytes:

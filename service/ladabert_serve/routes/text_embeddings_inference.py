@@ -13,7 +13,7 @@ from ladabert_serve.http.dialect_schemas import TeiError, TeiRequest
 from ladabert_serve.http.inference_route import InferenceRoute, Services, find_model, read_json
 from ladabert_serve.http.problem import error_headers
 from ladabert_serve.http.schemas import ScoredLabel, TextPair, parse_request, text_input
-from ladabert_serve.models.model import Question
+from ladabert_serve.models.question import Question
 
 STATUSES: dict[type[RequestError], int] = {ModelFailedError: 424}
 TYPES = {424: "Backend", 429: "Overloaded", 503: "Unhealthy", 504: "Overloaded"}

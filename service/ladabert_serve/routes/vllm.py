@@ -15,8 +15,9 @@ from ladabert_serve.http.dialect_schemas import VllmError, VllmRequest, VllmResp
 from ladabert_serve.http.inference_route import InferenceRoute, Services, find_model, read_json
 from ladabert_serve.http.problem import error_headers
 from ladabert_serve.http.schemas import parse_request, text_input
-from ladabert_serve.models.model import Model, Question
+from ladabert_serve.models.question import Question
 from ladabert_serve.models.scores import scores_in_order
+from ladabert_serve.models.served import Served
 from ladabert_serve.models.tokenizer import TextInput, TokenInput
 from ladabert_serve.settings import Settings
 
@@ -75,7 +76,7 @@ async def answer(call: Call, services: Services, payload: Any) -> bytes:
     )
 
 
-def _inputs(body: VllmRequest, model: Model, settings: Settings) -> list[TextInput | TokenInput]:
+def _inputs(body: VllmRequest, model: Served, settings: Settings) -> list[TextInput | TokenInput]:
     """Return texts or token ids; raises TooLargeError, and InvalidRequestError for a token that the model lacks."""
     listed = body.input if isinstance(body.input, list) and not isinstance(body.input[0], int) else [body.input]
     inputs: list[TextInput | TokenInput] = []
@@ -91,7 +92,7 @@ def _inputs(body: VllmRequest, model: Model, settings: Settings) -> list[TextInp
     return inputs
 
 
-def _length(tokens: int | None, model: Model, add_special_tokens: bool) -> int | None:
+def _length(tokens: int | None, model: Served, add_special_tokens: bool) -> int | None:
     """Return the tokens at which an input is cut, None for the model's length; raises InvalidRequestError."""
     if tokens in (None, -1):
         return None

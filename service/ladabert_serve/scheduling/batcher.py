@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol
 
 from ladabert_serve.errors import CallerLeftError, DeadlineExceededError, DrainingError, QueueFullError
 from ladabert_serve.scheduling.fair_queue import BatchLimits
-from ladabert_serve.scheduling.flows import Flow, Flows, Waiting
+from ladabert_serve.scheduling.flows import Flow, Flows, Place, Waiting
 from ladabert_serve.scheduling.speed import Speed
 from ladabert_serve.scheduling.ticket import Batch, Payload, Preparation, Request, Result, Texts, Ticket
 from ladabert_serve.scheduling.turns import Lane
@@ -68,6 +68,7 @@ class Batcher(Generic[Request, Payload, Result]):
         self._running_tokens = 0
         self._running_long = 0  # batches of long requests' texts
         self._draining = False
+        self._aborted = False
         lane.work = self
 
     @property
@@ -103,13 +104,16 @@ class Batcher(Generic[Request, Payload, Result]):
         deadline: float,
         waiter: Any = None,
         flow: Hashable = None,
+        place: Place | None = None,
     ) -> Ticket[Request, Payload, Result]:
         """Accept a request of at most so many tokens and bytes; raises QueueFullError or DrainingError.
 
-        The flows that have requests share the queue and the runners equally.
+        The flows that have requests share the queue and the runners equally. A request that waited for another model
+        until now has its `place` from the moment when it came: it goes before those that came later, also while the
+        batcher drains.
         """
         with self._lock:
-            if self._draining:
+            if self._aborted or (self._draining and place is None):
                 raise DrainingError
             estimate = max(1, int(tokens * self._tokens_per_estimate))
             is_long = preparation_bytes > PIECE_BYTES
@@ -117,6 +121,8 @@ class Batcher(Generic[Request, Payload, Result]):
             now = self.clock()
             self.lane.asked(now)
             ticket: Ticket[Request, Payload, Result] = Ticket(request, deadline, waiter, now, self._flows.enter(flow))
+            if place is not None:
+                ticket._virtual_start = place.virtual_start(ticket._flow)
             self._live[ticket] = None
             self._count_waiting(ticket, 1)
             self._set_waiting(ticket, estimate, preparation_bytes)
@@ -124,9 +130,14 @@ class Batcher(Generic[Request, Payload, Result]):
             self._changed.notify()
             return ticket
 
-    def settled(self, request: Request) -> Ticket[Request, Payload, Result]:
+    def place(self, flow: Hashable) -> Place:
+        """Return where a request of this flow stands that comes now, for `admit` later on."""
+        with self._lock:
+            return self._flows.place(flow)
+
+    def settled(self, request: Request, place: Place | None = None) -> Ticket[Request, Payload, Result]:
         """Return the settled ticket of a request of which nothing has to be computed; raises DrainingError."""
-        if self._draining:
+        if self._draining and place is None:
             raise DrainingError
         now = self.clock()
         ticket: Ticket[Request, Payload, Result] = Ticket(request, now, None, now, Flow(None, self._limits))
@@ -255,6 +266,7 @@ class Batcher(Generic[Request, Payload, Result]):
         """Settle every unsettled request with DrainingError."""
         self.drain()
         with self._lock:
+            self._aborted = True
             unsettled = [ticket for ticket in list(self._live) if self._settle(ticket, DrainingError())]
         if unsettled:
             self._deliver(unsettled)

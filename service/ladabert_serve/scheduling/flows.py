@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ladabert_serve.scheduling.fair_queue import BatchLimits, FairQueue, QueuedText
 
@@ -47,6 +47,17 @@ class Flow(FairQueue[Owner]):
         self.virtual_time += tokens / self.live_requests
 
 
+class Place(NamedTuple):
+    """Where a request stands that came at some moment, for when its texts are known later."""
+
+    flow: Flow[Any] | None  # None: there was none of its name
+    virtual_time: float
+
+    def virtual_start(self, flow: Flow[Any]) -> float:
+        """Return its place in the flow that has its name now: at the begin of one that came into being since."""
+        return self.virtual_time if flow is self.flow else 0.0
+
+
 class Flows(Generic[Owner]):
     """Every flow with a live request; not thread-safe, the batcher's lock guards it."""
 
@@ -66,6 +77,11 @@ class Flows(Generic[Owner]):
     def get(self, name: Hashable) -> Flow[Owner] | None:
         """Return the flow of this name if it has a live request."""
         return self._flows.get(name)
+
+    def place(self, name: Hashable) -> Place:
+        """Return where a request of this flow would stand that came now."""
+        flow = self._flows.get(name)
+        return Place(flow, 0.0 if flow is None else flow.virtual_time)
 
     def enter(self, name: Hashable) -> Flow[Owner]:
         """Return the flow of this name, for one more request."""

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ladabert_serve.errors import StartError
-from ladabert_serve.models.opening import Opened
 from ladabert_serve.scoring.parts import Parts
 from ladabert_serve.scoring.rows import check_ending, find_files, in_chunks, read_rows
-from ladabert_serve.scoring.scorer import Columns, Scorer
+from ladabert_serve.scoring.scorer import Columns, Scored, Scorer
 from ladabert_serve.settings import Settings
 
 ROWS_PER_PART = 16384
@@ -46,7 +45,7 @@ def score(job: Job, settings: Settings) -> Result:
     scorer = Scorer(job.models, settings, job.columns)
     rows = read_rows(files, scorer.read, list(itertools.chain.from_iterable(scorer.added)))
     parts = Parts(job.output)
-    with parts.open(_identity(job, files, scorer.opened)):
+    with parts.open(_identity(job, files, scorer.models)):
         done = parts.done
         skipped = [scorer.text_of(row) is None for row in itertools.islice(rows, done * job.rows_per_part)]
         before = count = len(skipped)
@@ -66,12 +65,14 @@ def score(job: Job, settings: Settings) -> Result:
     return Result(count, without_text, before)
 
 
-def _identity(job: Job, files: Sequence[Path], opened: Sequence[Opened]) -> dict[str, Any]:
+def _identity(job: Job, files: Sequence[Path], models: Sequence[Scored]) -> dict[str, Any]:
     """Return what a run must have in common with an earlier one to go on with its parts."""
     states = [(str(path), path.stat()) for path in files]
     return {
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
-        "models": [[each.artefact.name, each.artefact.version, each.graph_file] for each in opened],
+        "models": [
+            [each.artefact.name, each.artefact.version, *(stage.graph_file for stage in each.stages)] for each in models
+        ],
         "columns": list(job.columns),
         "rows_per_part": job.rows_per_part,
     }
