@@ -232,7 +232,22 @@ def answers() -> Panels:
         )
         .thresholds(thresholds((None, GREEN), (0.1, YELLOW), (0.25, RED)))
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(options.GraphTresholdsStyleMode.DASHED)),
+        lines(
+            "Cascades",
+            "Share of answers by stage, of those given unsure because of overload, and of those that should go on from "
+            "the first stage. None where no cascade is served.",
+            "percentunit",
+            (cascade_share("answers", "model, stage"), "{{model}} {{stage}}"),
+            (cascade_share("degraded", "model"), "{{model}} degraded"),
+            (f"max by (model) (ladabert_cascade_expected_escalated_ratio{{{CHOSEN}}})", "{{model}} should go on"),
+        ),
     ]
+
+
+def cascade_share(counted: str, by: str) -> str:
+    """Return the share of a cascade's answers of which something was counted, by labels."""
+    answers = rate("ladabert_cascade_answers_total", "model")
+    return f"{rate(f'ladabert_cascade_{counted}_total', by)} / on (model) group_left () ({answers} > 0)"
 
 
 def resources() -> Panels:
