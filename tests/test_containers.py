@@ -66,6 +66,7 @@ def labels_of_each_metric() -> dict[str, set[str]]:
         drift_window=1,
         has_cache=True,
         shadow="b",
+        stages=["b", "c"],
     )
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
