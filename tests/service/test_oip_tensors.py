@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ladabert_serve.errors import InvalidRequestError, NotJsonError, RequestError, TooLargeError
 from ladabert_serve.http.tensors import pack_texts
-from ladabert_serve.models.model import Model, Prediction
+from ladabert_serve.models.model import Model
+from ladabert_serve.models.question import Prediction
 from ladabert_serve.models.tokenizer import TextInput
 from ladabert_serve.routes.oip_tensors import read_request, write_response
 from ladabert_serve.settings import Settings
