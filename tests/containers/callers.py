@@ -43,9 +43,10 @@ def query(expression: str) -> list[Any]:
 
 
 class Callers:
-    """Threads that ask without a pause until they are told to stop: half keep their connection, half close it."""
+    """Threads that ask until they are told to stop, with a pause in between: half keep their connection, half close it."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
         self.outcomes: Counter[str] = Counter()
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -65,7 +66,7 @@ class Callers:
 
     def _ask(self, keeps: bool) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", SERVICE, timeout=30)
-        while not self._over.is_set():
+        while not self._over.wait(self._pause_s):
             try:
                 headers = {"content-type": "application/json", "connection": "keep-alive" if keeps else "close"}
                 connection.request("POST", "/classify", BODY, headers)

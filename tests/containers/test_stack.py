@@ -18,8 +18,15 @@ pytestmark = [
 ]
 COLD_S = 5.0  # from `up` to the first answer
 RESTARTS, CALLERS = 10, 64
+PAUSE_S = 0.1  # of a caller during restarts: a server that starts needs a share of the cores, too
 DASHBOARD = json.loads((ROOT / "docker/grafana/dashboards/ladabert.json").read_text())
-EXPRESSIONS = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
+UNUSED = {"Cascades"}  # panels of what the image's own models do not have
+EXPRESSIONS = [
+    (panel["title"], target["expr"])
+    for panel in DASHBOARD["panels"]
+    if panel["title"] not in UNUSED
+    for target in panel["targets"]
+]
 
 
 def is_ready() -> bool:
@@ -120,7 +127,7 @@ def instances_that_answer() -> set[str]:
 
 def test_ten_rolling_restarts_lose_no_request(stack: Compose) -> None:
     replicas = [name_of("ladabert", number) for number in (1, 2)]
-    with Callers(CALLERS) as callers:
+    with Callers(CALLERS, PAUSE_S) as callers:
         for number in range(RESTARTS):
             wait_until(lambda: all(map(is_healthy, replicas)), "both replicas are ready")
             before = callers.outcomes["200"]
@@ -140,7 +147,7 @@ def is_healthy(container: str) -> bool:
 
 def test_an_alert_reaches_alertmanager_and_is_resolved(stack: Compose) -> None:
     replicas = [name_of("ladabert", number) for number in (1, 2)]
-    run("podman", "stop", "-t", "40", *replicas)
+    run("podman", "kill", *replicas)
     wait_until(lambda: "LadabertDown" in firing(), "the alert reaches Alertmanager")
     run("podman", "start", *replicas)
     wait_until(lambda: "LadabertDown" not in firing(), "the alert is resolved", patience_s=120)
