@@ -43,7 +43,7 @@ def query(expression: str) -> list[Any]:
 
 
 class Callers:
-    """Threads that ask until they are told to stop, with a pause in between: half keep their connection, half close it."""
+    """Threads that ask until they are told to stop, a pause apart: half keep their connection, half close it."""
 
     def __init__(self, count: int, pause_s: float = 0.0) -> None:
         self._pause_s = pause_s
