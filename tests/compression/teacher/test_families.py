@@ -111,7 +111,7 @@ def test_a_number_in_place_of_a_class_is_a_regression_and_one_class_is_refused(t
     save_family(tmp_path / "one", "roberta", id2label={0: "stars"}, problem_type="regression")
     config = tmp_path / "one/config.json"
     config.write_text(config.read_text().replace('"regression"', '"single_label_classification"'))
-    with pytest.raises(TeacherError, match="one: .*single_label_classification"):
+    with pytest.raises(TeacherError, match=r"one: .*single_label_classification"):
         load_teacher(tmp_path / "one")
 
 
