@@ -147,6 +147,7 @@ def is_healthy(container: str) -> bool:
 
 def test_an_alert_reaches_alertmanager_and_is_resolved(stack: Compose) -> None:
     replicas = [name_of("ladabert", number) for number in (1, 2)]
+    wait_until(lambda: "LadabertDown" not in firing(), "no alert is left of the restarts")
     run("podman", "kill", *replicas)
     wait_until(lambda: "LadabertDown" in firing(), "the alert reaches Alertmanager")
     run("podman", "start", *replicas)
