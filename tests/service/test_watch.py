@@ -10,7 +10,7 @@ import pytest
 from ladabert_serve.models.watch import FolderWatch
 from tests.service.conftest import serving
 from tests.service.test_repository import VERSIONS, replace
-from tests.service.tiny_artefact import write_artefact
+from tests.service.tiny_artefact import write_artefact, write_cascade
 
 
 @pytest.fixture
@@ -97,3 +97,27 @@ def test_a_served_folder_is_followed_and_a_bad_artefact_is_refused_once(
         wait_until(lambda: version("beta") is None)
         assert caplog.text.count("model 'bad' is not loaded") == 1
         assert version("alpha") == VERSIONS[1]
+
+
+def test_a_cascade_comes_and_goes_with_its_stages(folder: Path) -> None:
+    with serving(folder, watch=True, watch_interval_s=0.05) as server:
+
+        def names() -> set[str]:
+            return {model["name"] for model in server.get("/models").json()["models"]}
+
+        def wait_for(expected: set[str]) -> None:
+            for _ in range(600):
+                if names() == expected:
+                    return
+                threading.Event().wait(0.05)
+            raise TimeoutError(f"{names()} are served, not {expected}")
+
+        elsewhere = folder.parent / "elsewhere"
+        write_artefact(elsewhere, "small", seed=2)
+        write_cascade(elsewhere, "both", ["small", "small"], [[0.9, 0.9]])
+        for name in ("both", "small"):
+            (elsewhere / name).rename(folder / name)
+        wait_for({"alpha", "small", "both"})
+        for name in ("both", "small"):
+            (folder / name).rename(elsewhere / name)
+        wait_for({"alpha"})

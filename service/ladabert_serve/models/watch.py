@@ -6,7 +6,9 @@ few system calls for each artefact. A notification by the kernel would tell of h
 
 import asyncio
 import contextlib
+import logging
 import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ from ladabert_serve.errors import ArtefactError, RequestError, StartError
 from ladabert_serve.models.artefact import find_artefacts
 from ladabert_serve.models.background import in_thread
 from ladabert_serve.models.repository import Repository
+
+logger = logging.getLogger(__name__)
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
@@ -60,11 +64,23 @@ async def follow(watch: FolderWatch, repository: Repository, interval_s: float) 
     while True:
         await asyncio.sleep(interval_s)
         changes = await in_thread(watch.look)
-        for name in changes.load:
+        await _change_each(changes.load, repository.load)
+        await _change_each(changes.unload, repository.unload)
+
+
+async def _change_each(names: Sequence[str], change: Callable[[str], Awaitable[None]]) -> None:
+    """Make the changes; after others were made, those that were refused again: cascades need or hold their stages."""
+    refused: list[str] = []
+    for name in names:
+        try:
+            await change(name)
+        except (StartError, RequestError) as error:
+            logger.debug("%s: %s", name, error)
+            refused.append(name)
+    if len(refused) < len(names):
+        for name in refused:
             with contextlib.suppress(StartError, RequestError):
-                await repository.load(name)
-        for name in changes.unload:
-            await repository.unload(name)
+                await change(name)
 
 
 def _fingerprint(folder: Path) -> Fingerprint:

@@ -127,6 +127,8 @@ class Changes:
         if self._step == "prepare":
             self._begin("discard" if error else "commit", error)
             return
+        if self._step == "remove" and error:  # it is served still, and a worker that starts has to load it
+            self.unloaded.discard(self._waiting[0][1].name)
         self._step = None
         self._answer(error)
         if self._waiting:
