@@ -13,9 +13,9 @@ SERVICE, PROMETHEUS, ALERTMANAGER = 8000, 9090, 9093
 BODY = json.dumps({"inputs": ["a warm and funny film", "an utter bore"]})
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, bytes]:
     """Return status and body, or status 0 where nobody listens."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         with contextlib.closing(connection):
             connection.request("GET", path)

@@ -153,6 +153,12 @@ def exit_code(container: str) -> int:
     return int(run("podman", "inspect", container, "--format", "{{.State.ExitCode}}"))
 
 
+def address_of(container: str) -> str:
+    """Return a container's address in the compose network, another one after each start."""
+    networks = json.loads(run("podman", "inspect", container, "--format", "{{json .NetworkSettings.Networks}}"))
+    return str(next(iter(networks.values()))["IPAddress"])
+
+
 def wait_until(holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> float:
     """Wait until something is so that nothing tells of; return the seconds that it took."""
     begun = time.monotonic()

@@ -110,6 +110,15 @@ def test_a_worker_that_begins_later_leaves_out_what_was_unloaded_and_not_loaded_
     assert bench.changes.unloaded == set()
 
 
+def test_a_worker_that_begins_later_loads_what_the_others_refused_to_unload() -> None:
+    bench = Bench()
+    bench.changes.ask(0, Ask(1, "unload", "a"))
+    for place in (0, 1):
+        bench.changes.done(place, "is a stage of a cascade")
+    assert bench.answers() == [(0, Answer(1, "is a stage of a cascade"))]
+    assert bench.changes.unloaded == set()
+
+
 def test_changes_are_made_one_after_the_other_and_those_of_the_watch_have_nobody_to_tell() -> None:
     bench = Bench(1)
     bench.changes.ask(None, Ask(0, "unload", "a"))

@@ -123,6 +123,8 @@ def test_the_service_tells_how_far_its_answers_are(models_folder: Path) -> None:
         series = {"model": "tiny", "of": of, "distance": distance}
         assert value(before, "ladabert_drift", **series) == value(few, "ladabert_drift", **series) == 0
         assert value(after, "ladabert_drift", **series) > 0
+    counted = value(after, "ladabert_prediction_score_bucket", model="tiny", le="1.0")
+    assert counted == value(after, "ladabert_prediction_score_count", model="tiny")  # scores, though logits were asked
     assert value(few, "ladabert_drift_answers", model="tiny") == LEAST_ANSWERS - 20
     assert value(after, "ladabert_drift", model="tiny", of="lengths", distance="psi") > 0.25
     assert {dict(labels)["model"] for name, labels in after if name.startswith("ladabert_drift")} == {"tiny"}

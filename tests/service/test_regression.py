@@ -124,6 +124,7 @@ def test_numbers_that_move_away_are_a_drift_of_scores_and_of_no_label(models_fol
         found = scrape(server)
     assert value(found, "ladabert_drift", model="tiny", of="scores", distance="psi") > 1
     assert value(found, "ladabert_drift", model="tiny", of="labels", distance="psi") == 0
+    assert value(found, "ladabert_prediction_score_count", model="tiny") == 0  # its buckets are of scores from 0 to 1
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100))

@@ -103,12 +103,13 @@ def divergences(teacher: Logits, student: Logits, like: Predictions) -> npt.NDAr
 
 
 def confusion(predictions: Predictions, labels: Predictions, count: int) -> list[list[int]]:
-    """Rows by label and prediction, (labels, labels).
+    """(label, prediction, rows) of every pair that occurs: few lines, whatever the number of labels.
 
     A multi-label task has (labels, 4): true positives, false positives, false negatives, true negatives.
     """
     if labels.ndim == 1:
-        counts = np.bincount(labels * count + predictions, minlength=count * count).reshape(count, count)
+        pairs, rows = np.unique(labels * count + predictions, return_counts=True)
+        counts = np.stack([pairs // count, pairs % count, rows], axis=1)
     else:
         yes, true = predictions.astype(bool), labels.astype(bool)
         counts = np.stack([yes & true, yes & ~true, ~yes & true, ~yes & ~true]).sum(axis=1).T

@@ -30,6 +30,8 @@ from ladabert_compress.training.run import HISTORY_FILE
 LATENCY_TOKENS = 64  # of the one text that a caller waits for
 TEACHER = "/teacher"  # no student's name has a slash
 ROWS_SHOWN = 20
+LABELS_SHOWN = 50  # in a matrix
+MISTAKES_SHOWN = 50  # in its place
 CHARACTERS_SHOWN = 400
 
 
@@ -51,10 +53,29 @@ class Measured:
     labels: Sequence[str]
     multi_label: bool  # whether a row may have several labels
     rows: int
-    confusion: Sequence[Sequence[int]]
+    confusion: Sequence[Sequence[int]]  # as `predictions.confusion` counts
     before: Sequence[Bin]
     after: Sequence[Bin] | None
     differences: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def matrix(self) -> Sequence[Sequence[int]] | None:
+        """A line for each label: rows by prediction, or the four counts of a label of several; none of many labels."""
+        if self.multi_label:
+            return self.confusion
+        if len(self.labels) > LABELS_SHOWN:
+            return None
+        matrix = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        for label, prediction, rows in self.confusion:
+            matrix[label, prediction] = rows
+        return [[int(rows) for rows in line] for line in matrix]
+
+    @property
+    def mistakes(self) -> list[tuple[str, str, int]]:
+        """The most frequent pairs of a label and another prediction, with their rows; (label, prediction, rows)."""
+        wrong = [(rows, label, prediction) for label, prediction, rows in self.confusion if label != prediction]
+        most = sorted(wrong, key=lambda pair: -pair[0])[:MISTAKES_SHOWN]
+        return [(self.labels[label], self.labels[prediction], rows) for rows, label, prediction in most]
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ def read_subjects(folders: Sequence[Path]) -> list[Subject]:
                 raise OptionError(f"{folder / HISTORY_FILE}: not JSON: {error}") from error
             if history.get("dev", {}).get("problem_type") == "regression":
                 raise OptionError(f"{folder}: is a regression, a report is about labels; `evaluate` has its figures")
-            if "multi_label" not in history.get("dev", {}):
+            if "counts" not in history.get("dev", {}):
                 raise OptionError(f"{folder / HISTORY_FILE}: an older version wrote it; run compress anew")
             subject = replace(subject, history=history, layers=read_matrices(folder))
         else:
@@ -151,7 +172,7 @@ def measure(subject: Subject, texts: LabelledTexts | None, teacher: Teacher | No
             return None
         stored = subject.history["dev"]
         bins = [Bin(**entry) for entry in stored["reliability"]]
-        return Measured(stored["labels"], stored["multi_label"], stored["rows"], stored["confusion"], bins, None)
+        return Measured(stored["labels"], stored["multi_label"], stored["rows"], stored["counts"], bins, None)
     manifest, folder = subject.manifest, subject.artefact
     labels: list[str] = manifest["labels"]
     is_known = "sha256" in manifest["teacher"]  # and has been compared; its labels may have got other names

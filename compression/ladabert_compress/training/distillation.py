@@ -59,6 +59,8 @@ class Timetable:
 class LadaBertLearner:
     """Distils the teacher into a student that shrinks as the timetable says."""
 
+    passes = 1
+
     def __init__(
         self,
         teacher: BertForSequenceClassification,

@@ -89,6 +89,7 @@ class FinetuneLearner:
 
     def __init__(self, module: BertForSequenceClassification, average_decay: float, r_drop: float = 0.0) -> None:
         self.module = module
+        self.passes = 2 if r_drop else 1
         self._r_drop = r_drop
         self._average: AveragedModel = AveragedModel(module, multi_avg_fn=growing_average(average_decay))
 

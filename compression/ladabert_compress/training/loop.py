@@ -36,6 +36,8 @@ class Learner(Protocol):
     """What the loop trains: a module, its losses, and what happens around a step."""
 
     module: BertForSequenceClassification
+    passes: int
+    """How often the module reads each row of a step, at once."""
 
     @property
     def result(self) -> BertForSequenceClassification:
@@ -236,7 +238,7 @@ def add_gradients(
         The terms of the loss, each the mean over the parts by their rows.
     """
     terms: dict[str, float] = {}
-    for part in divide_batch(data, rows, config.tokens_at_once):
+    for part in divide_batch(data, rows, config.tokens_at_once // learner.passes):
         share = len(part) / len(rows)
         with autocast(device, config.precision):
             losses = learner.losses(data.batch(part).to(device))

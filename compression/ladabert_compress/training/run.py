@@ -190,7 +190,7 @@ def _describe(model: BertForSequenceClassification, data: EncodedTexts, labels: 
         "labels": labels,
         "multi_label": truth.ndim == 2,
         "rows": len(data),
-        "confusion": confusion(decide(logits, truth), truth, len(labels)),
+        "counts": confusion(decide(logits, truth), truth, len(labels)),
         "reliability": [asdict(entry) for entry in reliability(logits, truth)],
     }
 

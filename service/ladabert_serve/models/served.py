@@ -130,11 +130,12 @@ class Served(ABC):
         function = question.function_to_apply or self._default_function
         scores = rank(artefact.labels, apply_function(logits, function, artefact.temperature), question.top_k)
         best = scores[0]
+        score = self._served_score(function, best["score"], logits)
         metrics.predictions[best["label"]].inc()
-        metrics.prediction_score.observe(best["score"])
+        if self._default_function != "none":  # the number of a regression is no score from 0 to 1
+            metrics.prediction_score.observe(score)
         metrics.input_tokens.observe(known.tokens)
         if metrics.live is not None:
-            score = self._served_score(function, best["score"], logits)
             metrics.live.observe(logits.index(max(logits)), score, known.tokens)
         return {
             "label": best["label"],

@@ -14,6 +14,7 @@ from ladabert_compress.errors import DataError, OptionError
 from ladabert_compress.measure.predictions import confusion
 from ladabert_compress.recipe import Recipe
 from ladabert_compress.report.page import layer_table, other_matrices, write_report
+from ladabert_compress.report.students import Measured
 from ladabert_compress.student.saved import read_matrices
 from ladabert_compress.training.run import compress
 from tests.compression.conftest import labelled_texts, models_folder
@@ -124,16 +125,26 @@ def test_an_adopted_model_is_refused(student: tuple[Path, Path], tmp_path: Path)
 def test_a_history_of_an_older_version_is_refused(student: tuple[Path, Path], tmp_path: Path) -> None:
     file = student[0] / "history.json"
     history = json.loads(file.read_text(encoding="utf-8"))
-    del history["dev"]["multi_label"]
+    del history["dev"]["counts"]
     file.write_text(json.dumps(history), encoding="utf-8")
     with pytest.raises(OptionError, match=r"history\.json: an older version wrote it; run compress anew"):
         write_report([student[0]], tmp_path / "page.html")
 
 
-def test_confusion_counts_labels_by_predictions() -> None:
-    assert confusion(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]), 2) == [[2, 1], [0, 1]]
+def test_confusion_counts_the_pairs_of_label_and_prediction_that_occur() -> None:
+    pairs = confusion(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]), 3000)
+    assert pairs == [[0, 0, 2], [0, 1, 1], [1, 1, 1]]
     multi_label = confusion(np.array([[1, 0], [1, 1]]), np.array([[1, 1], [0, 1]]), 2)
     assert multi_label == [[1, 1, 0, 0], [1, 0, 1, 0]]
+
+
+def test_few_labels_make_a_matrix_and_thousands_a_list_of_the_most_frequent_mistakes() -> None:
+    pairs = [[0, 0, 2], [0, 1, 1], [1, 0, 4]]
+    few = Measured(["good", "bad", "neither"], False, 7, pairs, [], None)
+    assert few.matrix == [[2, 1, 0], [4, 0, 0], [0, 0, 0]]
+    many = Measured([f"class {number}" for number in range(3000)], False, 7, pairs, [], None)
+    assert many.matrix is None
+    assert many.mistakes == [("class 1", "class 0", 4), ("class 0", "class 1", 1)]
 
 
 def test_rows_of_another_task_are_refused(student: tuple[Path, Path], tmp_path: Path) -> None:
