@@ -87,19 +87,24 @@ def _what_it_is(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"It gives each input {each}: {labels}" + (f" and {more:,} more." if more > 0 else ".")
 
 
-def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
+def how_to_serve(manifest: Mapping[str, Any], folders: str) -> Iterator[str]:
+    """The section on use up to a request; `folders` is what to put into the folder of models."""
     text: Any = "a text of yours"
     if manifest["task"] == "pair":
         text = {"text": "a text of yours", "text_pair": "and a second one"}
     body = json.dumps({"model": manifest["name"], "inputs": text})
     yield "## Use"
     yield ""
-    yield "Put this folder into a folder `models`, install `ladabert`, and:"
+    yield f"Put {folders} into a folder `models`, install `ladabert`, and:"
     yield ""
     yield "```"
     yield "ladabert-serve --models models"
     yield f"curl -s http://127.0.0.1:8000/classify -H 'content-type: application/json' -d '{body}'"
     yield "```"
+
+
+def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
+    yield from how_to_serve(manifest, "this folder")
     yield ""
     function = "sigmoid" if manifest["problem_type"] == "multi_label" else "softmax"
     then = f"divide by the temperature {manifest['calibration']['temperature']:.3f}, then {function}"

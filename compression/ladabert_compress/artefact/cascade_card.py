@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ladabert_compress.artefact.card import LISTED_LABELS, code
+from ladabert_compress.artefact.card import LISTED_LABELS, code, how_to_serve
 
 CURVE_ROWS = 15
 
@@ -37,18 +36,7 @@ def _what_it_is(manifest: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _use(manifest: Mapping[str, Any]) -> Iterator[str]:
-    text: Any = "a text of yours"
-    if manifest["task"] == "pair":
-        text = {"text": "a text of yours", "text_pair": "and a second one"}
-    body = json.dumps({"model": manifest["name"], "inputs": text})
-    yield "## Use"
-    yield ""
-    yield "Put this folder and those of its stages into a folder `models`, install `ladabert`, and:"
-    yield ""
-    yield "```"
-    yield "ladabert-serve --models models"
-    yield f"curl -s http://127.0.0.1:8000/classify -H 'content-type: application/json' -d '{body}'"
-    yield "```"
+    yield from how_to_serve(manifest, "this folder and those of its stages")
 
 
 def _figures(manifest: Mapping[str, Any]) -> Iterator[str]:
