@@ -19,6 +19,7 @@ from benchmarks.harness.texts import Texts
 RUNNERS = 2
 BATCH_SIZE = 8
 AHEAD = 64  # texts that keep the runners busy while the others arrive
+LEAVE_AFTER_S = 0.005
 STAYING = 100
 LEAVING = 100
 ROUNDS = 5
@@ -49,7 +50,7 @@ async def hang_up(options: Options) -> Report:
     report, texts = Report(), Texts()
     settings = {"runners": RUNNERS, "max_batch_size": BATCH_SIZE, "max_queue_ms": 60000}
     with_leavers, without, wasted, cancelled, answered = [], [], [], [], []
-    async with our_service(options.models, settings) as server:
+    async with our_service(options.models, options.settings(**settings)) as server:
         await closed_loop(server.port, texts.heavy(), 8, 2)
         for _ in range(ROUNDS):
             without.append(await _burst(server.port, texts, 0))
@@ -108,6 +109,16 @@ async def _burst(port: int, texts: Texts, leaving: int) -> Burst:
     return Burst(answers, ended - began)
 
 
+async def leave(port: int) -> None:
+    """Send requests and hang up before the answer, again and again."""
+    requests = Texts().short()
+    while True:
+        connection = await Connection.open(port)
+        connection.write(next(requests))
+        await asyncio.sleep(LEAVE_AFTER_S)
+        connection.close()
+
+
 async def deadlines(options: Options) -> Report:
     """Deadlines shorter than the queue: 504 on time, what was not begun is dropped, and the metrics add up.
 
@@ -116,7 +127,7 @@ async def deadlines(options: Options) -> Report:
     report, texts = Report(), Texts()
     log_settings = {"access_log": True, "log_format": "json"}
     settings = {"runners": RUNNERS, "max_batch_size": 2 * BATCH_SIZE, "max_queue_ms": 60000, **log_settings}
-    async with our_service(options.models, settings) as server:
+    async with our_service(options.models, options.settings(**settings)) as server:
         capacity = (await closed_loop(server.port, texts.heavy(), 12, 3, warm_up_s=2)).rate
         before = await settled(server.port)
         backlog = OpenLoop(server.port, texts.heavy(), BACKLOG_S * capacity, 1)

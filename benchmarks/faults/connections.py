@@ -45,7 +45,7 @@ async def connections(options: Options) -> Report:
     report = Report()
     seconds = options.duration_s(4, 2)
     settings = {"header_timeout_s": HEADER_TIMEOUT_S, "default_timeout_ms": BODY_TIMEOUT_MS}
-    async with our_service(options.models, settings) as server:
+    async with our_service(options.models, options.settings(**settings)) as server:
         port = server.port
         await closed_loop(port, Texts().short(), CALLERS, 2)
         served = asyncio.create_task(_closed_after_an_answer(port))  # beside all that follows
@@ -64,7 +64,7 @@ async def connections(options: Options) -> Report:
 async def churn(options: Options) -> Report:
     """Serve callers with and without connections that come and go, taking turns; a fault of its own for its length."""
     report = Report()
-    async with our_service(options.models) as server:
+    async with our_service(options.models, options.settings()) as server:
         await closed_loop(server.port, Texts().short(), CALLERS, 2)
         seconds = CHURN / CHURN_PER_S / ROUNDS
         name = f"{CHURN:,} connections opened and closed"

@@ -36,7 +36,7 @@ ROUNDS = 3
 async def overload(options: Options) -> Report:
     """Four times the load that the server can serve: who is let in waits a bounded time, the rest hear 429 at once."""
     report, requests, samples = Report(), Texts().heavy(), Samples()
-    async with our_service(options.models, {"max_queue_ms": QUEUE_MS}) as server:
+    async with our_service(options.models, options.settings(max_queue_ms=QUEUE_MS)) as server:
         capacity = (await closed_loop(server.port, requests, CALLERS, 5, warm_up_s=3)).rate
         loop = OpenLoop(server.port, requests, FACTOR * capacity, options.duration_s(60, 15))
         async with meanwhile(samples.take(server, 0.25)):
@@ -85,7 +85,7 @@ async def soak(options: Options) -> Report:
     seconds = options.duration_s(3600, 300)
     found: list[Answer] = []
     late_s = 0.0
-    async with our_service(options.models) as server:
+    async with our_service(options.models, options.settings()) as server:
         capacity = (await closed_loop(server.port, requests, 16, 5, warm_up_s=3)).rate
         await asyncio.sleep(1)
         before = server.descriptors()
@@ -130,7 +130,7 @@ async def sizes(options: Options) -> Report:
     """One client sends lists of 512 texts all the time: single texts do not wait for them, and it gets its share."""
     report, texts = Report(), Texts()
     seconds = options.duration_s(5, 3)
-    async with our_service(options.models) as server:
+    async with our_service(options.models, options.settings()) as server:
         await closed_loop(server.port, texts.short(), 8, 2)
         for callers in SINGLE_CALLERS:
             alone: list[Answers] = []

@@ -12,12 +12,17 @@ class Options:
     models: Path
     seconds: float | None = None  # of load, in the scripts that load for some time; None: the script's own
     quick: bool = False
+    model: str | None = None  # that callers reach; None: the server's own choice
 
     def duration_s(self, promised: float, quick: float) -> float:
         """Return the seconds of load: as asked for, or else by the kind of run."""
         if self.seconds is not None:
             return self.seconds
         return quick if self.quick else promised
+
+    def settings(self, **settings: object) -> dict[str, object]:
+        """Return a server's settings, which name the model."""
+        return settings if self.model is None else {"default_model": self.model, **settings}
 
 
 @dataclass(slots=True)

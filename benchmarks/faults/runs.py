@@ -37,11 +37,11 @@ async def failing_runs(options: Options) -> Report:
     """
     report = Report()
     faulty = functools.partial(our_service, options.models, module="benchmarks.harness.altered_service faulty")
-    async with faulty(SETTINGS) as server:
+    async with faulty(options.settings(**SETTINGS)) as server:
         for word in KINDS:
             await _check_under_load(server, word, report)
         await _check_readiness(server, report)
-    async with faulty(SETTINGS) as server:
+    async with faulty(options.settings(**SETTINGS)) as server:
         await _check_hanging(server, report)
     async with faulty(SETTINGS | {"max_run_ms": 60000}) as server:
         hanging = asyncio.create_task(ask(server.port, _marked(HANGS)))

@@ -39,7 +39,7 @@ async def _measure(options: Options, workers: int, seconds: float, report: Repor
                 answers.append(await connection.send(next(requests)))
 
     requests = _requests(Texts())
-    async with our_service(options.models, workers=workers) as server:
+    async with our_service(options.models, options.settings(), workers=workers) as server:
         before = await settled(server.port)
         end = time.perf_counter() + seconds
         callers = [asyncio.create_task(call()) for _ in range(CALLERS)]

@@ -3,8 +3,8 @@
 import asyncio
 import time
 
+from benchmarks.faults.callers import leave
 from benchmarks.faults.report import Options, Report
-from benchmarks.harness.client import Connection
 from benchmarks.harness.load import OpenLoop, closed_loop, meanwhile
 from benchmarks.harness.metrics import Scrape, scrape, settled
 from benchmarks.harness.servers import our_service
@@ -15,7 +15,6 @@ MODEL, SHADOW = "sst2-latency-x8.5", "sst2-x2.5"
 QUEUE_MS = 250
 CALLERS = 32
 FACTOR = 2
-HANG_UP_AFTER_S = 0.005
 CATCH_UP_S = 30.0
 STOP_S = 5.0  # far less than the default grace period
 SETTINGS = {"default_model": MODEL, "shadow_model": SHADOW, "shadow_rate": 1, "max_queue_ms": QUEUE_MS}
@@ -27,7 +26,7 @@ async def shadow(options: Options) -> Report:
     async with our_service(options.models, SETTINGS) as server:
         capacity = (await closed_loop(server.port, texts.short(), CALLERS, 3, warm_up_s=1)).rate
         loop = OpenLoop(server.port, texts.short(), FACTOR * capacity, options.duration_s(30, 10))
-        async with meanwhile(_hang_up(server.port)):
+        async with meanwhile(leave(server.port)):
             await loop.send(CALLERS)
         answers = await loop.answers()
         report.check("every answer is 200 or 429", answers.statuses(), len(answers.of(200, 429)) == len(answers.all))
@@ -46,16 +45,6 @@ async def shadow(options: Options) -> Report:
         ended = f"exit {code} after {milliseconds(seconds)}"
         report.check(f"SIGTERM while texts wait for it: exit 0 in {STOP_S:g} s", ended, code == 0 and seconds < STOP_S)
     return report
-
-
-async def _hang_up(port: int) -> None:
-    """Send requests and leave before the answer, again and again."""
-    requests = Texts().short()
-    while True:
-        connection = await Connection.open(port)
-        connection.write(next(requests))
-        await asyncio.sleep(HANG_UP_AFTER_S)
-        connection.close()
 
 
 def _counted(page: Scrape) -> tuple[str, bool]:

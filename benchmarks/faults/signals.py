@@ -90,7 +90,7 @@ async def _stopped_under_load(
                     if connection.is_open:
                         answers["fresh"].append(await connection.send(next(requests)))
 
-    async with our_service(options.models, {"grace_period_s": GRACE_S}, workers) as server:
+    async with our_service(options.models, options.settings(grace_period_s=GRACE_S), workers) as server:
         callers = [asyncio.create_task(keep()) for _ in range(KEPT)]
         callers += [asyncio.create_task(open_anew()) for _ in range(FRESH)]
         await asyncio.sleep(TERM_LOAD_S)
@@ -126,7 +126,7 @@ async def sigkill(options: Options) -> Report:
                 while connection.is_open and not over.is_set():
                     answered.append(PortAnswer(connection.port, await connection.send(next(requests))))
 
-    async with our_service(options.models, workers=2) as server:
+    async with our_service(options.models, options.settings(), workers=2) as server:
         before = await settled(server.port)
         callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
         await asyncio.sleep(KILL_LOAD_S)
