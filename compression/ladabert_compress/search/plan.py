@@ -31,7 +31,7 @@ from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import Teacher
 from ladabert_compress.training.distillation import LadaBertLearner, Timetable
 from ladabert_compress.training.loop import add_gradients, make_optimiser, set_dropout, steps_per_epoch
-from ladabert_compress.training.rows import CALIBRATION_ROWS, encode_unlabelled
+from ladabert_compress.training.rows import CALIBRATION_ROWS, augmented_rows, encode_unlabelled
 
 TIMED_ROWS = 4000  # of which batches are cut, to time some of them
 TEACHER = "teacher"
@@ -118,7 +118,10 @@ def plan(
             epoch_steps = steps_per_epoch(_rows_left(len(data)), recipe.training.batch_size)
             steps = Timetable.of(recipe.schedule, epoch_steps).total_steps
             learner = _Rehearsal(model, student, shaped, recipe)
-            training_s = steps * step_seconds(learner, data.sample(TIMED_ROWS), device, clock)
+            assert rows is not None
+            augmented = augmented_rows(teacher, recipe, rows)
+            timed = (data if augmented is None else augmented(0)).sample(TIMED_ROWS)
+            training_s = steps * step_seconds(learner, timed, device, clock)
         size = student.size()
         students.append(
             Planned(

@@ -16,6 +16,7 @@ from ladabert_compress.artefact.export import export_artefact
 from ladabert_compress.artefact.reading import read_graph, read_manifest
 from ladabert_compress.artefact.stored_file import packed_if_smaller
 from ladabert_compress.cli.main import main
+from ladabert_compress.data.batches import EncodedTexts
 from ladabert_compress.data.random_batches import random_batch
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import RecipeError
@@ -97,6 +98,22 @@ def test_the_time_of_training_is_that_of_its_steps(teacher_folder: Path, folder:
     assert student.training_s == pytest.approx(student.steps * 1.0)
     without = plan(load_teacher(teacher_folder), ["tiny.toml"], None, device=CPU, make_graph=no_graph)
     assert (without.students[0].steps, without.students[0].training_s) == (None, None)
+
+
+def test_the_rows_that_a_recipe_joins_are_timed_as_long_as_they_are(
+    teacher_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens: list[int] = []
+
+    def time_step(_: object, rows: EncodedTexts, *__: object) -> float:
+        tokens.append(int(rows.lengths.sum()))
+        return 1.0
+
+    monkeypatch.setattr("ladabert_compress.search.plan.step_seconds", time_step)
+    (folder / "joined.toml").write_text(f"{TINY_RECIPE}\n[augment]\njoined_share = 1.0\n", encoding="utf-8")
+    rows = Texts(("good film the plot",) * 80, None)
+    plan(load_teacher(teacher_folder), ["tiny.toml", "joined.toml"], rows, device=CPU, make_graph=no_graph)
+    assert tokens[1] >= 1.5 * tokens[0]
 
 
 def test_planning_leaves_the_teacher_as_it_was(teacher_folder: Path, folder: Path) -> None:
