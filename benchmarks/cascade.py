@@ -1,7 +1,10 @@
 """What a cascade is worth: how often it answers as its last stage does, and how many requests it answers a second.
 
 python -m benchmarks cascade --data rows.tsv [--others dev.tsv …] [--stages models/A models/B] [--student models/S]
-                             [--agreement 0.99] [--rounds 9] [--seconds 4] [--quick] [--write]
+                             [--agreement 0.99] [--confidence 0.95] [--rounds 9] [--seconds 4] [--quick] [--write]
+
+--data vaderSentiment-0.5.zip stands for its sentences on films that have no five words in a row in common with the rows
+of --without, which are to be those that the models have learnt from.
 
 Thresholds are chosen on half of the rows. One server then answers the other half and the other files, as the cascade,
 as each stage and as the student. Its throughput is that of callers who send these sentences: the models take turns, and
@@ -20,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.elsewhere import film_sentences
 from benchmarks.harness.client import Connection, post
 from benchmarks.harness.load import closed_loop
 from benchmarks.harness.pages import table
@@ -30,6 +34,7 @@ from benchmarks.harness.texts import shuffled
 from ladabert_compress.artefact.cascade import read_stages, write_cascade
 from ladabert_compress.cli.options import data_set_name
 from ladabert_compress.data.reading import read_texts
+from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import DataError
 from ladabert_compress.measure.intervals import interval
 from ladabert_compress.measure.routing import StageAnswers, route
@@ -51,12 +56,14 @@ Predictions = list[dict[str, Any]]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("--data", required=True, metavar="F", help="rows on whose halves thresholds are chosen")
+    parser.add_argument("--without", nargs="*", default=[], metavar="F", help="known rows, where --data is the archive")
     parser.add_argument("--others", nargs="*", default=[], metavar="F", help="rows for the agreement alone")
     stages = [MODELS / "sst2-latency-x8.5", MODELS / "sst2-x2.5"]
     parser.add_argument("--stages", nargs="+", type=Path, default=stages, metavar="DIR", help="of the cascade")
     student = MODELS / "sst2-x5"
     parser.add_argument("--student", type=Path, default=student, metavar="DIR", help="to compare the cascade with")
     parser.add_argument("--agreement", type=float, default=0.99, help="the target (default: %(default)s)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="that other rows meet it (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each point (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="two rounds of one second")
@@ -69,17 +76,20 @@ def measure(options: argparse.Namespace) -> Results:
         for source in {*options.stages, options.student}:
             shutil.copytree(source, models / source.name)
         stages = read_stages([models / source.name for source in options.stages], models / CASCADE)
-        rows = {data_set_name(source): read_texts(source) for source in (options.data, *options.others)}
+        rows = {data_set_name(options.data): _rows(options.data, options.without)}
+        rows |= {data_set_name(source): read_texts(source) for source in options.others}
         if len(rows) <= len(options.others) or any(texts.task != "single" for texts in rows.values()):
             raise DataError("--data and --others: name different files of single texts")
         chosen_on = next(iter(rows))
         target = Target("agreement", options.agreement)
-        manifest, _ = cascade(stages, rows[chosen_on], target, name=CASCADE, data_set=chosen_on)
+        about = {"name": CASCADE, "data_set": chosen_on, "confidence": options.confidence}
+        manifest, _ = cascade(stages, rows[chosen_on], target, **about)
         write_cascade(models / CASCADE, manifest)
         settings = {
             "stages": [stage.name for stage in stages],
             "student": options.student.name,
             "agreement": options.agreement,
+            "confidence": options.confidence,
             "data": chosen_on,
             "rows_chosen_on": manifest["evaluation"]["rows_chosen_on"],
             "callers": CALLERS,
@@ -90,6 +100,14 @@ def measure(options: argparse.Namespace) -> Results:
         costs = tuple(manifest["evaluation"]["median_ms"])
         asyncio.run(_measure(results, models, texts, costs, rounds=2 if options.quick else options.rounds))
     return results
+
+
+def _rows(source: str, without: Sequence[str]) -> Texts:
+    if Path(source).suffix != ".zip":
+        return read_texts(source)
+    return Texts(
+        tuple(film_sentences(Path(source), (text for file in without for text in read_texts(file).texts))), None
+    )
 
 
 async def _measure(
@@ -155,10 +173,10 @@ def add_answers(results: Results, rows: str, answers: Mapping[str, Predictions])
 
 def add_halves(results: Results, answers: StageAnswers) -> None:
     """Choose thresholds on each of many random halves, and add what they do on the half that was left out."""
-    target = Target("agreement", results.settings["agreement"])
+    target, confidence = Target("agreement", results.settings["agreement"]), results.settings["confidence"]
     for number in range(HALVES):
         one, other = answers.halves(seed=number)
-        outcome = route(answers.select(other), choose_thresholds(answers.select(one), target).thresholds)
+        outcome = route(answers.select(other), choose_thresholds(answers.select(one), target, confidence).thresholds)
         figures = {"agreement": 1 - outcome.disagreements / len(outcome), "goes_on": outcome.escalated / len(outcome)}
         results.add("halves", half=number, met=meets(outcome, target), **figures)
 
@@ -169,9 +187,10 @@ def sections(results: Results) -> dict[str, str]:
     last, student = settings["stages"][-1], settings["student"]
     stages, promised = ", then ".join(f"`{stage}`" for stage in settings["stages"]), f"{settings['agreement']:.1%}"
     told = (
-        f"The cascade asks {stages}. Its target is an agreement of {promised}; its thresholds were chosen on "
-        f"{settings['rows_chosen_on']:,} rows of {settings['data']}. The student is `{student}`. Measured by "
-        f"{results.told()}, on {results.origin['machine']}, which also made the load.\n\n"
+        f"The cascade asks {stages}. Its target is an agreement of {promised} with a confidence of "
+        f"{settings['confidence']:.0%}; its thresholds were chosen on {settings['rows_chosen_on']:,} rows of "
+        f"{settings['data']}. The student is `{student}`. Measured by {results.told()}, on "
+        f"{results.origin['machine']}, which also made the load.\n\n"
     )
     agreement = table(
         ["rows", "model", f"the label of `{last}` (interval of 95 %)", "goes on"],

@@ -10,9 +10,10 @@ sentences come from the same ones.
 
 import argparse
 import io
+import re
 import tarfile
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,6 +31,8 @@ DOMAINS = {
     "tweets": "tweets_GroundTruth.txt",
     "editorials": "nytEditorialSnippets_GroundTruth.txt",
 }
+FILMS = "movieReviewSnippets_GroundTruth.txt"  # SST-2's sentences are among them
+OVERLAP = 5  # words in a row that two texts have in common if one is taken from the other
 TEACHER = "teacher"
 CLEAR = 1.0  # a mean rating this far from 0 is called positive or negative; what lies between has no label
 LABELS = ("negative", "positive")  # the students' own
@@ -65,15 +68,32 @@ def measure(options: argparse.Namespace) -> Results:
 
 def clear_rows(archive: Path, file: str, known: Collection[str]) -> LabelledTexts:
     """Return the rows of one file whose rating is clear, but for those whose text is among `known` (normalised)."""
+    rated = [(text, rating) for text, rating in rated_rows(archive, file) if abs(rating) >= CLEAR]
+    rows = [(text, rating) for text, rating in rated if normalised(text) not in known]
+    return LabelledTexts(tuple(text for text, _ in rows), None, tuple(LABELS[rating > 0] for _, rating in rows))
+
+
+def film_sentences(archive: Path, known: Iterable[str]) -> list[str]:
+    """Return the sentences on films that have no words in a row in common with known texts."""
+    seen = {run for text in known for run in _runs(text)}
+    return [text for text, _ in rated_rows(archive, FILMS) if seen.isdisjoint(_runs(text))]
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    """Return every so many words in a row; a shorter text as a whole."""
+    words = re.findall(r"[a-z0-9']+", text.lower())
+    return {tuple(words[start : start + OVERLAP]) for start in range(max(1, len(words) - OVERLAP + 1))}
+
+
+def rated_rows(archive: Path, file: str) -> list[tuple[str, float]]:
+    """Return the texts of one file with their mean ratings."""
     with zipfile.ZipFile(archive) as package:
         (ratings,) = [name for name in package.namelist() if name.endswith(RATINGS)]
         packed = package.read(ratings)
     with tarfile.open(fileobj=io.BytesIO(packed)) as members:
         (member,) = [member for member in members.getmembers() if member.name.endswith("/" + file)]
         lines = members.extractfile(member).read().decode("utf-8").splitlines()  # type: ignore[union-attr]
-    rated = [(text, float(rating)) for _, rating, text in (line.split("\t") for line in lines)]
-    rows = [(text, rating) for text, rating in rated if abs(rating) >= CLEAR and normalised(text) not in known]
-    return LabelledTexts(tuple(text for text, _ in rows), None, tuple(LABELS[rating > 0] for _, rating in rows))
+    return [(text, float(rating)) for _, rating, text in (line.split("\t") for line in lines)]
 
 
 def normalised(text: str) -> str:

@@ -23,7 +23,7 @@ def measured(*, wrong: int = 0, rates: tuple[float, float, float] = (400, 100, 3
     """Results of a cascade with so many labels that are not the last stage's."""
     about = {"machine": "m", "command": "c", "commit": "c", "date": "d"}
     settings = {"stages": [FAST, SLOW], "student": STUDENT, "agreement": 0.9, "data": "rows.tsv", "rows_chosen_on": 9}
-    results = Results("cascade", about, {**settings, "callers": 32, "seconds": 1.0})
+    results = Results("cascade", about, {**settings, "confidence": 0.95, "callers": 32, "seconds": 1.0})
     truth = ["yes"] * ROWS
     answers = {
         CASCADE: said(["no"] * wrong + ["yes"] * (90 - wrong), FAST) + said(["yes"] * 10, SLOW),
