@@ -58,13 +58,14 @@ class StructureRecipe:
     """The student's shape beside its ranks; the defaults are the teacher's own."""
 
     layers: Share = 1.0
-    """Share of the layers that stay, evenly spread, the last one among them; each learns from the one it was."""
+    """Share of the layers that stay: evenly spread, the last one among them. Each learns from the teacher's layer that
+    it was copied from."""
     heads: Share = 1.0
     """Share of every layer's attention heads that stay; the others are taken out whole."""
     neurons: Share = 1.0
     """Share of every layer's feed-forward neurons that stay; the others are taken out whole."""
     activation: Literal["teacher", "gelu", "relu"] = "teacher"
-    """Of the feed-forward blocks; relu costs int8 graphs nothing, gelu up to a quarter."""
+    """Function of the feed-forward blocks. relu costs int8 graphs no time, gelu up to a quarter."""
     rank_multiple: Annotated[int, Field(ge=1)] = 1
     """For latency, every rank is a multiple of this; kernels work on 16 numbers at a time."""
 
@@ -80,8 +81,8 @@ class PruningRecipe:
     encoder_right_over_left: Positive = 1.0
     """Kept share of B over kept share of A, encoder matrices under score = magnitude."""
     embedding_right_over_left: Positive = 100.0
-    """The same for embeddings, where B is small and every token needs all of it; read while
-    embedding_frequency_power is 0."""
+    """The same for embeddings, where B is small and every token needs all of it; read while embedding_frequency_power
+    is 0."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,8 +113,8 @@ class TrainingConfig:
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows a step."""
     tokens_at_once: Annotated[int, Field(ge=1)] = 2048
-    """Tokens, padding included, that a step computes at once: of longer rows it adds up the gradients of several parts,
-    which bounds its memory."""
+    """Tokens, padding included, that a step computes at once. A larger batch is computed in parts whose gradients add
+    up; this bounds the memory."""
     learning_rate: Positive = 2e-5
     """Peak learning rate of AdamW."""
     warmup_share: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -157,11 +158,11 @@ class AugmentRecipe:
     """Rows that are made of the training rows; the teacher labels them as it does all others."""
 
     joined_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the rows that get one or two others appended, drawn anew in each pass; steps take longer, as rows do.
-    A search does without."""
+    """Share of the rows that get one or two others appended, drawn anew in each pass. Longer rows make slower steps.
+    `search` ignores it."""
     replaced_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the words of one token that give way to near ones in the teacher's word embeddings, drawn anew in each
-    pass. A search does without."""
+    """Share of the single-token words that are replaced by near ones in the teacher's word embeddings, drawn anew in
+    each pass. `search` ignores it."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -169,19 +170,19 @@ class ExportRecipe:
     """What is written and when it is refused."""
 
     int8_metric: Literal["auto", "accuracy", "macro_f1", "matthews", "pearson", "spearman"] = "auto"
-    """What int8 may lose: accuracy, or where labels are rare, macro_f1 or matthews; of a regression's scores pearson or
-    spearman. auto: accuracy or pearson."""
+    """What int8 may lose: accuracy, or where labels are rare, macro_f1 or matthews; of a regression's scores pearson
+    or spearman. auto: accuracy or pearson."""
     int8_accuracy_loss: Annotated[float, Field(ge=0, le=1)] = 0.003
-    """What int8 may lose of the metric against fp32, on held-out rows of train with their labels or, where they have
-    none, the teacher's; int8 is refused where it loses over 1.6 standard errors more than this."""
+    """How much of the metric int8 may lose against fp32. It is refused if it loses over 1.6 standard errors more.
+    Measured on held-out rows of train, against their labels or, where they have none, the teacher's."""
     int8_logit_error: Annotated[float, Field(ge=0)] = 0.02
-    """Error of int8's logits, over the logits' own size, on held-out rows; matrix products that cause more stay in
-    fp32."""
+    """Largest error of int8's logits on held-out rows, over the logits' own size. Matrix products that cause more stay
+    in fp32."""
     int8_weight_bits: Literal[7, 8] = 8
     """Bits of int8 weights; with 7, x86 processors without VNNI compute exactly in every server, for some accuracy."""
     int8_divergence: Weight = 0.01
-    """KL from the teacher's scores, in nats, that int8 may add to fp32's on held-out rows that have no labels, by the
-    same test."""
+    """How much KL divergence from the teacher's scores, in nats, int8 may add to fp32's on held-out rows without
+    labels, by the same test."""
 
 
 @dataclass(frozen=True, config=STRICT)
