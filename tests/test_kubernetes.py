@@ -52,8 +52,8 @@ def overlay(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     return {resource["kind"]: resource for resource in kustomize(FOLDER / "overlays" / request.param)}
 
 
-def with_models(tmp_path: Path, component: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of the overlay for CPUs, with models from elsewhere."""
+def with_component(tmp_path: Path, component: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of the overlay for CPUs with an optional component."""
     copied = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copied)
     path = copied / "overlays/cpu/kustomization.yaml"
@@ -112,7 +112,7 @@ def test_the_schema_refuses_a_field_that_there_is_not(overlay: dict[str, dict[st
 @needs_kubectl
 @pytest.mark.parametrize("component", MODELS)
 def test_models_from_elsewhere_have_a_digest_and_fit_the_schema(tmp_path: Path, component: str) -> None:
-    resources = with_models(tmp_path, component)
+    resources = with_component(tmp_path, component)
     check_schema(resources["Deployment"])
     pod = pod_of(resources)
     (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
@@ -126,6 +126,16 @@ def test_models_from_elsewhere_have_a_digest_and_fit_the_schema(tmp_path: Path, 
 
 
 @needs_kubectl
+def test_api_keys_come_from_a_folder_that_follows_the_secret(tmp_path: Path) -> None:
+    resources = with_component(tmp_path, "api-keys")
+    check_schema(resources["Deployment"])
+    (container,) = pod_of(resources)["containers"]
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == "keys")
+    assert "subPath" not in mount  # such a file stays as it was
+    assert environment_of(container)["LADABERT_API_KEYS_FILE"].startswith(f"{mount['mountPath']}/")
+
+
+@needs_kubectl
 def test_a_pod_may_do_what_the_restricted_standard_allows(overlay: dict[str, dict[str, Any]]) -> None:
     assert overlay["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     check_restricted(pod_of(overlay))
@@ -134,7 +144,7 @@ def test_a_pod_may_do_what_the_restricted_standard_allows(overlay: dict[str, dic
 @needs_kubectl
 @pytest.mark.parametrize("component", MODELS)
 def test_an_init_container_may_do_no_more(tmp_path: Path, component: str) -> None:
-    check_restricted(pod_of(with_models(tmp_path, component)))
+    check_restricted(pod_of(with_component(tmp_path, component)))
 
 
 def check_restricted(pod: dict[str, Any]) -> None:
