@@ -76,7 +76,7 @@ def measure(options: argparse.Namespace) -> Results:
         for source in {*options.stages, options.student}:
             shutil.copytree(source, models / source.name)
         stages = read_stages([models / source.name for source in options.stages], models / CASCADE)
-        rows = {data_set_name(options.data): _rows(options.data, options.without)}
+        rows = dict([_rows(options.data, options.without)])
         rows |= {data_set_name(source): read_texts(source) for source in options.others}
         if len(rows) <= len(options.others) or any(texts.task != "single" for texts in rows.values()):
             raise DataError("--data and --others: name different files of single texts")
@@ -102,12 +102,12 @@ def measure(options: argparse.Namespace) -> Results:
     return results
 
 
-def _rows(source: str, without: Sequence[str]) -> Texts:
+def _rows(source: str, without: Sequence[str]) -> tuple[str, Texts]:
+    """Return what the rows are called, and the rows."""
     if Path(source).suffix != ".zip":
-        return read_texts(source)
-    return Texts(
-        tuple(film_sentences(Path(source), (text for file in without for text in read_texts(file).texts))), None
-    )
+        return data_set_name(source), read_texts(source)
+    known = [text for file in without for text in read_texts(file).texts]
+    return "sentences on films", Texts(tuple(film_sentences(Path(source), known)), None)
 
 
 async def _measure(
@@ -193,7 +193,7 @@ def sections(results: Results) -> dict[str, str]:
         f"{results.origin['machine']}, which also made the load.\n\n"
     )
     agreement = table(
-        ["rows", "model", f"the label of `{last}` (interval of 95 %)", "goes on"],
+        ["rows", "model", f"agreement with `{last}` (interval of 95 %)", "texts that go on"],
         (
             (
                 f"{row['rows']} ({row['count']:,})",
@@ -205,7 +205,14 @@ def sections(results: Results) -> dict[str, str]:
             if row["model"] != last
         ),
     )
-    head = ["model", "requests/s", "p50 ms", "p99 ms", "cascade over it (lowest to highest round)", "errors"]
+    head = [
+        "model",
+        "requests/s",
+        "p50 ms",
+        "p99 ms",
+        "requests/s of the cascade over these (lowest to highest round)",
+        "errors",
+    ]
     speed = table(head, (_speed(results, name) for name in results.names("points", "model")))
     met, onward = results.values("halves", "met"), results.values("halves", "goes_on")
     agreements = results.values("halves", "agreement")
