@@ -7,8 +7,9 @@ python -m benchmarks cascade --data rows.tsv [--others dev.tsv …] [--stages mo
 of --without, which are to be those that the models have learnt from.
 
 Thresholds are chosen on half of the rows. One server then answers the other half and the other files, as the cascade,
-as each stage and as the student. Its throughput is that of callers who send these sentences: the models take turns, and
-a ratio is taken within a round. At last, thresholds are chosen on other random halves and judged on what they left out.
+as each stage and as the student. Its throughput is that of callers who send these sentences, one or a list of them at a
+time: the models take turns, and a ratio is taken within a round. At last, thresholds are chosen on other random halves
+and judged on what they left out.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import itertools
 import shutil
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ MODELS = REPOSITORY / "models"
 CALLERS = 32
 WARM_UP_S = 1.0
 LIST = 32  # texts of a request, where no time is taken
+SIZES = (1, 16)  # texts of a request, where it is
 HALVES = 20
 LEAST_OVER_LAST = 3.0
 LEAST_HALVES = 0.9
@@ -124,17 +126,21 @@ async def _measure(
         for file in list(texts)[1:]:
             add_answers(results, file, answers[file])
             sent += texts[file]
-        requests = {
-            name: itertools.cycle([post("/classify", {"inputs": text, "model": name}) for text in shuffled(sent)])
-            for name in names
-        }
-        for number, name in turns(rounds, names):
+        shapes = [(name, size) for size in SIZES for name in names]
+        requests = {(name, size): _requests(name, shuffled(sent), size) for name, size in shapes}
+        for number, (name, size) in turns(rounds, shapes):
             found = await closed_loop(
-                server.port, requests[name], CALLERS, results.settings["seconds"], warm_up_s=WARM_UP_S
+                server.port, requests[name, size], CALLERS, results.settings["seconds"], warm_up_s=WARM_UP_S
             )
             figures = {f"p{percent}_ms": 1000 * found.percentile_s(percent) for percent in (50, 99)}
-            results.add("points", model=name, round=number, requests_per_s=found.rate, **figures, errors=found.failed)
+            about = {"model": name, "texts": size, "round": number, "texts_per_s": size * found.rate}
+            results.add("points", **about, **figures, errors=found.failed)
     add_halves(results, stages)
+
+
+def _requests(model: str, texts: Sequence[str], size: int) -> Iterator[bytes]:
+    lists = [texts[begin : begin + size] for begin in range(0, len(texts) - size + 1, size)]
+    return itertools.cycle([post("/classify", {"inputs": inputs, "model": model}) for inputs in lists])
 
 
 async def _ask(port: int, model: str, texts: Sequence[str]) -> Predictions:
@@ -205,15 +211,9 @@ def sections(results: Results) -> dict[str, str]:
             if row["model"] != last
         ),
     )
-    head = [
-        "model",
-        "requests/s",
-        "p50 ms",
-        "p99 ms",
-        "requests/s of the cascade over these (lowest to highest round)",
-        "errors",
-    ]
-    speed = table(head, (_speed(results, name) for name in results.names("points", "model")))
+    over = "texts/s of the cascade over these (lowest to highest round)"
+    head = ["texts a request", "model", "texts/s", "p50 ms", "p99 ms", over, "errors"]
+    speed = table(head, (_speed(results, *shape) for shape in _shapes(results)))
     met, onward = results.values("halves", "met"), results.values("halves", "goes_on")
     agreements = results.values("halves", "agreement")
     halves = (
@@ -221,15 +221,23 @@ def sections(results: Results) -> dict[str, str]:
         f"**{sum(met)}**. There {min(agreements):.2%} to {max(agreements):.2%} of labels were the last stage's, and "
         f"{min(onward):.1%} to {max(onward):.1%} of texts went on (median {statistics.median(onward):.1%}).\n"
     )
-    load = f"{settings['callers']} callers, {len(_rates(results, CASCADE))} rounds of {settings['seconds']:g} s:\n\n"
+    rounds = len(results.names("points", "round"))
+    load = f"{settings['callers']} callers, {rounds} rounds of {settings['seconds']:g} s:\n\n"
     return {"cascade": told + agreement + "\n" + load + speed + "\n" + halves}
 
 
-def _speed(results: Results, name: str) -> Sequence[object]:
-    rate, p50, p99 = (results.median("points", column, model=name) for column in ("requests_per_s", "p50_ms", "p99_ms"))
-    ratios = _ratios(results, name)
+def _shapes(results: Results) -> list[tuple[str, int]]:
+    names, sizes = results.names("points", "model"), results.names("points", "texts")
+    return [(name, size) for size in sizes for name in names]
+
+
+def _speed(results: Results, name: str, texts: int) -> Sequence[object]:
+    about = {"model": name, "texts": texts}
+    rate, p50, p99 = (results.median("points", column, **about) for column in ("texts_per_s", "p50_ms", "p99_ms"))
+    ratios = _ratios(results, name, texts)
     over = "" if name == CASCADE else f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-    return name, f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", over, sum(results.values("points", "errors", model=name))
+    errors = sum(results.values("points", "errors", **about))
+    return texts, name, f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", over, errors
 
 
 def failures(results: Results) -> list[str]:
@@ -243,15 +251,13 @@ def failures(results: Results) -> list[str]:
         if own <= other:
             broken.append(f"{rows}: agreement {own:.2%} where {student} has {other:.2%}")
     for name, least in ((last, LEAST_OVER_LAST), (student, 1.0)):
-        if (ratio := statistics.median(_ratios(results, name))) < least:
-            broken.append(f"{ratio:.2f} times the throughput of {name}, not {least:g}")
+        ratios = {size: statistics.median(_ratios(results, name, size)) for size in results.names("points", "texts")}
+        told = "{:.2f} times the throughput of {} at {} texts a request, not {:g}"
+        broken += [told.format(ratio, name, size, least) for size, ratio in ratios.items() if ratio < least]
     met = statistics.fmean(results.values("halves", "met"))
     return broken if met >= LEAST_HALVES else [*broken, f"target met on {met:.0%} of halves, not {LEAST_HALVES:.0%}"]
 
 
-def _ratios(results: Results, name: str) -> list[float]:
-    return [own / other for own, other in zip(_rates(results, CASCADE), _rates(results, name), strict=True)]
-
-
-def _rates(results: Results, name: str) -> list[float]:
-    return results.values("points", "requests_per_s", model=name)
+def _ratios(results: Results, name: str, texts: int) -> list[float]:
+    rates = [results.values("points", "texts_per_s", model=model, texts=texts) for model in (CASCADE, name)]
+    return [own / other for own, other in zip(*rates, strict=True)]

@@ -34,8 +34,8 @@ def measured(*, wrong: int = 0, rates: tuple[float, float, float] = (400, 100, 3
     add_answers(results, "others", answers)
     for number, factor in enumerate((1.0, 2.0)):
         for name, rate in zip((CASCADE, SLOW, STUDENT), rates, strict=True):
-            figures = {"requests_per_s": factor * rate, "p50_ms": 1.0, "p99_ms": 2.0, "errors": 0}
-            results.add("points", model=name, round=number, **figures)
+            figures = {"texts_per_s": factor * rate, "p50_ms": 1.0, "p99_ms": 2.0, "errors": 0}
+            results.add("points", model=name, texts=16, round=number, **figures)
     fast = said(["no"] * unsure, score=0.6) + said(["yes"] * (ROWS - unsure))
     add_halves(results, stage_answers([fast, said(truth)], (1.0, 5.0)))
     return results
@@ -51,8 +51,8 @@ def test_agreement_is_with_the_last_stage_and_what_goes_on_was_not_answered_by_t
 def test_a_ratio_is_taken_within_its_round() -> None:
     results = measured()
     for row, rate in zip(results.rows("points", model=SLOW), (100, 400), strict=True):
-        row["requests_per_s"] = rate
-    assert "| slow | 250 | 1.0 | 2.0 | **3.00** (2.00 to 4.00) | 0 |" in sections(results)["cascade"]
+        row["texts_per_s"] = rate
+    assert "| 16 | slow | 250 | 1.0 | 2.0 | **3.00** (2.00 to 4.00) | 0 |" in sections(results)["cascade"]
 
 
 def test_kept_promises_are_not_named() -> None:
@@ -65,7 +65,10 @@ def test_kept_promises_are_not_named() -> None:
         ({"wrong": 11}, ["others: agreement 89.00%, not 90.00%", "others: agreement 89.00% where student has 95.00%"]),
         (
             {"rates": (290, 100, 300)},
-            ["2.90 times the throughput of slow, not 3", "0.97 times the throughput of student, not 1"],
+            [
+                "2.90 times the throughput of slow at 16 texts a request, not 3",
+                "0.97 times the throughput of student at 16 texts a request, not 1",
+            ],
         ),
     ],
 )
