@@ -171,6 +171,21 @@ def test_a_slow_model_has_every_runner_again_a_while_after_the_fast_one_was_aske
     assert site.running(slow) == 2
 
 
+def test_a_slow_model_that_answers_the_fast_ones_callers_has_every_runner_until_it_does_so_no_more() -> None:
+    site, fast, slow = busy_pair(2)
+    slow.lane.share_callers(fast.lane)
+    site.pass_time(0.05)
+    assert site.running(slow) == 2
+    fast.waits_s.clear()
+    fast.ask()
+    site.pass_time(0.1)
+    assert max(fast.waits_s) <= slow.run_s
+    slow.lane.share_callers(fast.lane, False)
+    site.pass_time(0.1)
+    fast.ask()
+    assert site.running(slow) == 1
+
+
 def test_with_one_runner_a_fast_model_waits_for_one_slow_run_at_most() -> None:
     site, fast, slow = busy_pair(1)
     fast.again = True

@@ -5,6 +5,7 @@ A stage is a served model, whose queue, runners and cache it shares with that mo
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -87,6 +88,8 @@ class Cascade(Served):
         """Follow the stages' health."""
         for stage in self._stages:
             stage.health_changed.append(self._report_health)
+        for one, other in itertools.combinations(self._stages, 2):
+            one.batcher.lane.share_callers(other.batcher.lane)
         self._report_health(True)
 
     def _report_health(self, _: bool) -> None:
@@ -101,9 +104,11 @@ class Cascade(Served):
     def stop(self) -> None:
         """Answer the remaining requests with DrainingError, and leave the stages alone."""
         super().stop()
-        for stage in self._stages:
-            with contextlib.suppress(ValueError):  # it was stopped before
+        with contextlib.suppress(ValueError):  # it was stopped before
+            for stage in self._stages:
                 stage.health_changed.remove(self._report_health)
+            for one, other in itertools.combinations(self._stages, 2):
+                one.batcher.lane.share_callers(other.batcher.lane, False)
 
     def free(self) -> None:
         """Let the stages go."""

@@ -13,7 +13,7 @@ the way for a small share of the time.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from ladabert_serve.scheduling.condition import LifoCondition
@@ -54,6 +54,13 @@ class Lane:
         self._speed = Speed()  # seconds a run
         self._trial_at = math.inf  # when a runner is to try whether the model works again
         self._suspended = False
+        self._partners: list[Lane] = []
+
+    def share_callers(self, other: "Lane", shared: bool = True) -> None:
+        """Say whether both models answer the same callers: no runner is kept for the faster one then."""
+        with self.turns.lock:
+            for lane, partner in ((self, other), (other, self)):
+                (lane._partners.append if shared else lane._partners.remove)(partner)
 
     @property
     def runners(self) -> float:
@@ -87,6 +94,10 @@ class Lane:
 
     def _is_active(self, now: float) -> bool:
         return now < self._asked_at + ACTIVE_S or self._running > 0 or self.work.waits
+
+    def _is_slower_than_one_of(self, lanes: Iterable["Lane"]) -> bool:
+        seconds = (lane._speed.seconds_per_unit for lane in lanes if lane not in self._partners)
+        return self._speed.seconds_per_unit > SLOW_FACTOR * min(seconds, default=math.inf)
 
     def _charge(self, seconds: float) -> None:
         self._tag += seconds / self._weight
@@ -229,13 +240,13 @@ class Turns:
     def _held_back(self, now: float) -> list[Lane]:
         """Return the models that have to wait, because slow ones must leave a runner to faster ones.
 
-        A run cannot be interrupted. If slow ones had every runner, a fast model's texts would wait for a slow run.
+        A run cannot be interrupted. If slow ones had every runner, a fast model's texts would wait for a slow run. The
+        stages of a cascade have the same callers, for whom more answers a second count.
         """
         if self.runners == 1 or self._busy < self.runners - 1:
             return []
-        active = [lane._speed.seconds_per_unit for lane in self.foreground if lane._is_active(now)]
-        fastest = min((seconds for seconds in active if seconds), default=math.inf)
-        slow = [lane for lane in self.foreground if lane._speed.seconds_per_unit > SLOW_FACTOR * fastest]
+        active = [lane for lane in self.foreground if lane._is_active(now) and lane._speed.seconds_per_unit]
+        slow = [lane for lane in self.foreground if lane._is_slower_than_one_of(active)]
         return slow if sum(lane._running for lane in slow) >= self.runners - 1 else []
 
     def _wait_s(self, now: float) -> float | None:
