@@ -35,6 +35,8 @@ class ScratchLearner:
     Student layer m learns from teacher layer m·(depth of the teacher / depth of the student).
     """
 
+    passes = 1
+
     def __init__(self, teacher: BertForSequenceClassification, parameters: int, total_steps: int, seed: int) -> None:
         self.teacher = teacher.eval()
         torch.manual_seed(seed)
