@@ -80,11 +80,16 @@ def disagreements(answers: Iterable[Answer], before: Scrape, after: Scrape) -> l
 
 
 def falls(pages: Sequence[Scrape]) -> list[str]:
-    """Return the counters that went down and the series that went from one page to the next, one line each."""
+    """Return the counters that went down and the series that went from one page to the next, one line each.
+
+    A worker's own CPU time and memory are left out: they end with its process.
+    """
     lines = []
     for earlier, later in itertools.pairwise(pages):
         for series, value in earlier.values.items():
             name = series[0]
+            if name.startswith("ladabert_worker_"):
+                continue
             if series not in later.values:
                 lines.append(f"{name} went")
             elif name.endswith(MONOTONIC) and later.values[series] < value:
