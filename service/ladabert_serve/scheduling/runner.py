@@ -57,6 +57,7 @@ class RunnerPool:
         self._threads: set[threading.Thread] = set()
         self._runs: dict[threading.Thread, _Run] = {}
         self._stopping = threading.Event()
+        self._watch_sooner = threading.Event()  # a model was added whose limit may be shorter, or the pool stops
         self._deaths_in_a_row = 0
 
     @property
@@ -78,6 +79,7 @@ class RunnerPool:
         with self._lock:
             self._workloads[workload.lane] = workload
             self._report_changes()
+        self._watch_sooner.set()
         self.turns.add(workload.lane)
 
     def remove(self, workload: AnyWorkload) -> None:
@@ -89,6 +91,7 @@ class RunnerPool:
     def stop(self) -> None:
         """End the threads and wait, but not for long, until each has answered its batch."""
         self._stopping.set()
+        self._watch_sooner.set()
         self.turns.close()
         give_up_at = time.monotonic() + STOP_PATIENCE_S
         for thread in list(self._threads):
@@ -123,7 +126,11 @@ class RunnerPool:
             logger.critical("%d runs of model %s hang; restart the server", len(workload.hung), workload.name)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(self._watch_interval_s):
+        while True:
+            self._watch_sooner.wait(self._watch_interval_s)
+            self._watch_sooner.clear()
+            if self._stopping.is_set():
+                return
             self.replace_hung()
 
     @property
