@@ -78,11 +78,11 @@ def measure(options: argparse.Namespace) -> Results:
         for source in {*options.stages, options.student}:
             shutil.copytree(source, models / source.name)
         stages = read_stages([models / source.name for source in options.stages], models / CASCADE)
-        rows = dict([_rows(options.data, options.without)])
+        chosen_on, texts_chosen_on = _rows(options.data, options.without)
+        rows = {chosen_on: texts_chosen_on}
         rows |= {data_set_name(source): read_texts(source) for source in options.others}
         if len(rows) <= len(options.others) or any(texts.task != "single" for texts in rows.values()):
             raise DataError("--data and --others: name different files of single texts")
-        chosen_on = next(iter(rows))
         target = Target("agreement", options.agreement)
         about = {"name": CASCADE, "data_set": chosen_on, "confidence": options.confidence}
         manifest, _ = cascade(stages, rows[chosen_on], target, **about)
@@ -106,7 +106,11 @@ def measure(options: argparse.Namespace) -> Results:
 
 def _rows(source: str, without: Sequence[str]) -> tuple[str, Texts]:
     """Return what the rows are called, and the rows."""
-    if Path(source).suffix != ".zip":
+    if (Path(source).suffix == ".zip") is not bool(without):
+        raise DataError(
+            "--without: name the rows that the models have learnt from, and only where --data is the archive"
+        )
+    if not without:
         return data_set_name(source), read_texts(source)
     known = [text for file in without for text in read_texts(file).texts]
     return "sentences on films", Texts(tuple(film_sentences(Path(source), known)), None)

@@ -57,8 +57,7 @@ async def hang_up(options: Options) -> Report:
             before = await settled(server.port)
             with_leavers.append(await _burst(server.port, texts, LEAVING))
             after = await settled(server.port)
-            twice = round(after.grown(before, "ladabert_cascade_escalated_total"))  # by two stages of a cascade
-            wasted.append(after.texts_since(before) - twice - AHEAD - STAYING)
+            wasted.append(after.texts_since(before) - AHEAD - STAYING)
             cancelled.append(after.grown(before, "ladabert_rejected_total", reason="cancelled"))
             answered.append(after.grown(before, "ladabert_requests_total", status="200"))
         empty = (await scrape(server.port)).total("ladabert_queue_depth")

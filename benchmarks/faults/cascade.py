@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.faults.callers import leave
 from benchmarks.faults.report import Options, Report
 from benchmarks.harness.load import OpenLoop, closed_loop, meanwhile
-from benchmarks.harness.metrics import Scrape, settled
+from benchmarks.harness.metrics import Scrape, adds_up, settled
 from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import milliseconds
 from benchmarks.harness.texts import Texts
@@ -64,10 +64,9 @@ async def cascade(options: Options) -> Report:
 
 
 def _answered(page: Scrape) -> tuple[str, bool]:
-    """Return how many texts were predicted and which stage answered them, and whether these add up."""
     predicted = page.total("ladabert_predictions_total", model=NAME)
-    by_stage = [page.total("ladabert_cascade_answers_total", model=NAME, stage=stage) for stage in STAGES]
-    return f"{predicted:g} predicted: {by_stage[0]:g} and {by_stage[1]:g}", predicted == sum(by_stage) > 0
+    answers = {f"by {stage}": page.total("ladabert_cascade_answers_total", model=NAME, stage=stage) for stage in STAGES}
+    return adds_up(predicted, answers)
 
 
 def _gone_on(page: Scrape, most_lost: float) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ import time
 from benchmarks.faults.callers import leave
 from benchmarks.faults.report import Options, Report
 from benchmarks.harness.load import OpenLoop, closed_loop, meanwhile
-from benchmarks.harness.metrics import Scrape, scrape, settled
+from benchmarks.harness.metrics import Scrape, adds_up, scrape, settled
 from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import milliseconds
 from benchmarks.harness.texts import Texts
@@ -48,10 +48,8 @@ async def shadow(options: Options) -> Report:
 
 
 def _counted(page: Scrape) -> tuple[str, bool]:
-    """Return how many texts were predicted and what became of them, and whether these add up."""
     predicted = page.total("ladabert_predictions_total", model=MODEL)
-    compared, dropped, waiting = (
-        page.total(f"ladabert_shadow_{name}", model=MODEL) for name in ("agreement_total", "dropped_total", "waiting")
+    became = {"compared": "agreement_total", "dropped": "dropped_total", "wait": "waiting"}
+    return adds_up(
+        predicted, {word: page.total(f"ladabert_shadow_{name}", model=MODEL) for word, name in became.items()}
     )
-    told = f"{predicted:g} predicted: {compared:g} compared, {dropped:g} dropped, {waiting:g} wait"
-    return told, predicted == compared + dropped + waiting > 0

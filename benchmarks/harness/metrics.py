@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -38,8 +38,11 @@ class Scrape:
         return self.total(name, **labels) - before.total(name, **labels)
 
     def texts_since(self, before: "Scrape") -> int:
-        """Return the texts that runners took since an earlier scrape."""
-        return round(self.grown(before, "ladabert_batch_size_sum"))
+        """Return the texts that runners took since an earlier scrape; one that went on to another stage counts once."""
+        taken, again = (
+            self.grown(before, name) for name in ("ladabert_batch_size_sum", "ladabert_cascade_escalated_total")
+        )
+        return round(taken - again)
 
     @property
     def taken_in(self) -> float:
@@ -77,6 +80,12 @@ def disagreements(answers: Iterable[Answer], before: Scrape, after: Scrape) -> l
         rejected = after.grown(before, "ladabert_rejected_total", reason=reason)
         grown[f"reason {reason}"] = (rejected, counted[str(status)])
     return [f"{what}: {told:g} in the metrics, {seen} answers" for what, (told, seen) in grown.items() if told != seen]
+
+
+def adds_up(whole: float, parts: Mapping[str, float]) -> tuple[str, bool]:
+    """Return how many texts were predicted and what became of them, and whether these add up."""
+    told = ", ".join(f"{count:g} {name}" for name, count in parts.items())
+    return f"{whole:g} predicted: {told}", whole == sum(parts.values()) > 0
 
 
 def falls(pages: Sequence[Scrape]) -> list[str]:

@@ -1,5 +1,6 @@
 """How many CPU cores this process may really use: affinity and the cgroup's quota, not the host's count."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -47,11 +48,9 @@ def _cgroup_folders(root: Path) -> list[Path]:
 
 def _quota(folder: Path) -> float | None:
     """Return the cores that this cgroup folder grants, or None when it sets no limit."""
-    try:
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # cgroup v1 has other files
         quota, period = (folder / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        pass
     try:
         quota_us = int((folder / "cpu.cfs_quota_us").read_text())
         period_us = int((folder / "cpu.cfs_period_us").read_text())

@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     ),
     "ladabert_input_tokens": Kind(HISTOGRAM, "Tokens of one input, after truncation.", ("model",), TOKEN_BUCKETS),
     "ladabert_prediction_score": Kind(
-        HISTOGRAM, "Score of the best label; of no regression.", ("model",), SCORE_BUCKETS
+        HISTOGRAM, "Score of the best label; regressions have none.", ("model",), SCORE_BUCKETS
     ),
     "ladabert_shadow_agreement_total": Kind(
         COUNTER, "Texts compared, by the model's label.", ("model", "shadow", "label", "agrees")
