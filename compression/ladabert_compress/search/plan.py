@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from transformers import BertForSequenceClassification
 
 from ladabert_compress.artefact.stored_file import packed_if_smaller
 from ladabert_compress.data.batches import EncodedTexts, training_batches
+from ladabert_compress.data.labels import no_targets
 from ladabert_compress.data.texts import Texts
 from ladabert_compress.errors import RecipeError
 from ladabert_compress.measure.machine import machine_name
@@ -25,10 +27,10 @@ from ladabert_compress.search.latency import fastest_graph
 from ladabert_compress.student.budget import solve_shares
 from ladabert_compress.student.masks import draw_masks
 from ladabert_compress.student.matrices import count_parameters
-from ladabert_compress.student.moments import count_embedding_rows
+from ladabert_compress.student.moments import count_embedding_rows, narrow_and_observe
 from ladabert_compress.student.structure import Shaped, narrow, set_activation
 from ladabert_compress.student.student import Student
-from ladabert_compress.teacher.folder import Teacher
+from ladabert_compress.teacher.folder import PROBLEM_TYPES, Teacher
 from ladabert_compress.training.distillation import LadaBertLearner, Timetable
 from ladabert_compress.training.loop import add_gradients, make_optimiser, set_dropout, steps_per_epoch
 from ladabert_compress.training.rows import CALIBRATION_ROWS, augmented_rows, encode_unlabelled
@@ -36,7 +38,7 @@ from ladabert_compress.training.rows import CALIBRATION_ROWS, augmented_rows, en
 TIMED_ROWS = 4000  # of which batches are cut, to time some of them
 TEACHER = "teacher"
 # Of training rows that nobody has shown: tokens in all and in a row; SST-2 has 0.9 million in rows of 13.
-USUAL_TOKENS, USUAL_LENGTH, COMMON_WORDS = 1e6, 20, 5000
+USUAL_TOKENS, USUAL_LENGTH, COMMON_WORDS = 1_000_000, 20, 5000
 
 # Milliseconds of the graph of a model that the export would choose, and the graph.
 MakeGraph = Callable[[BertForSequenceClassification, str, int, str], tuple[float, bytes]]
@@ -148,43 +150,49 @@ def plan(
 def random_student(
     model: BertForSequenceClassification, recipe: Recipe, rows: EncodedTexts | None
 ) -> tuple[Student, Shaped]:
-    """A student of the recipe's size whose weights are random, and its shape; masks are drawn as a run draws them.
+    """A student of the recipe's size whose weights are random, and its shape; ranks and masks are as a run has them.
 
     Raises:
         RecipeError: the budget cannot be met.
     """
+    rows = usual_rows(model) if rows is None else rows
     parameters = count_parameters(model).total
-    narrowed = narrow(model, recipe.structure)
+    energies: dict[str, Tensor] = {}
+    if recipe.factorisation.ranks == "sensitivity":
+        narrowed, statistics = narrow_and_observe(model, rows, recipe)
+        energies = statistics.energies
+    else:
+        narrowed = narrow(model, recipe.structure)
     shaped = narrowed.model
     set_activation(shaped, recipe.structure)
     set_dropout(shaped, recipe.distillation.dropout)
     shares = solve_shares(count_parameters(shaped), recipe.budget, parameters)
     student = Student(shaped, teacher_parameters=parameters)
-    student.cut_at_random(shares, recipe.structure.rank_multiple)
+    student.cut_at_random(shares, recipe.structure.rank_multiple, energies)
     if recipe.budget.objective == "size":
         power = recipe.pruning.embedding_frequency_power
-        counts = usual_counts(model) if rows is None else count_embedding_rows(model, rows)
-        weights = {name: (1.0 + count).pow(power) for name, count in counts.items()} if power else {}
+        counts = count_embedding_rows(model, rows) if power else {}
+        weights = {name: (1.0 + count).pow(power) for name, count in counts.items()}
         draw_masks(shaped, student.matrices, shares, recipe.pruning, weights, {})
     return student, narrowed
 
 
-def usual_counts(model: BertForSequenceClassification) -> dict[str, Tensor]:
-    """How often rows of the word and the position table are read in a million tokens of texts that nobody has shown.
+def usual_rows(model: BertForSequenceClassification) -> EncodedTexts:
+    """A million tokens in the place of rows that nobody has shown: what they teach is of no use, but they are as many.
 
     Words follow Zipf's law with exponent 1 for the common ones and 2 for the others (Ferrer i Cancho & Solé 2001), and
-    lengths of texts a geometric distribution. Which rows are common does not matter: the weights are random.
+    lengths of texts a geometric distribution.
     """
-    embeddings = model.bert.embeddings
-    ranks = torch.arange(1, embeddings.word_embeddings.num_embeddings + 1)
-    shares = 1.0 / (ranks * (ranks / COMMON_WORDS).clamp(min=1))
-    positions = torch.arange(embeddings.position_embeddings.num_embeddings)
-    return {
-        "bert.embeddings.word_embeddings": (USUAL_TOKENS * shares / shares.sum()).floor(),
-        "bert.embeddings.position_embeddings": (
-            USUAL_TOKENS / USUAL_LENGTH * (-positions / USUAL_LENGTH).exp()
-        ).floor(),
-    }
+    config, generator = model.config, np.random.default_rng(0)
+    lengths = generator.geometric(1 / USUAL_LENGTH, USUAL_TOKENS // USUAL_LENGTH)
+    lengths = lengths.clip(max=config.max_position_embeddings)
+    bounds = np.concatenate([[0], lengths.cumsum()])
+    ranks = np.arange(1, config.vocab_size + 1)
+    shares = 1.0 / (ranks * (ranks / COMMON_WORDS).clip(min=1))
+    words = generator.choice(config.vocab_size, bounds[-1], p=shares / shares.sum())
+    problem_type = PROBLEM_TYPES.get(str(config.problem_type), "single_label")
+    labels = no_targets(len(lengths), tuple(map(str, config.id2label or ())), problem_type)
+    return EncodedTexts(words.astype(np.int32), np.zeros(len(words), dtype=np.int8), bounds, labels, 0)
 
 
 class _Rehearsal(LadaBertLearner):
