@@ -58,6 +58,7 @@ KEPT = {
     "attacks": "attacks",
     "frontier-scout": "frontier",
     "frontier-levers": "frontier_levers",
+    "frontier-texts": "frontier_texts",
 }  # sections(results) alone: measured by other programs
 
 

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="F", help="rows on whose halves thresholds are chosen")
     parser.add_argument("--without", nargs="*", default=[], metavar="F", help="known rows, where --data is the archive")
     parser.add_argument("--others", nargs="*", default=[], metavar="F", help="rows for the agreement alone")
-    stages = [MODELS / "sst2-latency-x8.5", MODELS / "sst2-x2.5"]
+    stages = [MODELS / "sst2-latency-x4.7", MODELS / "sst2-x2.5"]
     parser.add_argument("--stages", nargs="+", type=Path, default=stages, metavar="DIR", help="of the cascade")
     student = MODELS / "sst2-x5"
     parser.add_argument("--student", type=Path, default=student, metavar="DIR", help="to compare the cascade with")

@@ -32,7 +32,7 @@ PATIENT_MS = "60000"  # of the queue: nobody is refused
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command is told."""
     parser.add_argument("--before", required=True, metavar="REVISION", help="the earlier commit")
-    parser.add_argument("--models", default="sst2-latency-x8.5,sst2-x10", help="NAME or NAME=OLD_NAME, comma-separated")
+    parser.add_argument("--models", default="sst2-latency-x4.7,sst2-x10", help="NAME or NAME=OLD_NAME, comma-separated")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each point (default: %(default)s)")
 

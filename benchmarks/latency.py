@@ -32,7 +32,7 @@ from ladabert_compress.student.structure import narrow, set_activation
 from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import load_teacher
 
-LATENCY_RECIPE, SIZE_RECIPE = "latency-x8.5", "ladabert-4"
+LATENCY_RECIPE, SIZE_RECIPE = "latency-x4.7", "ladabert-4"
 ENCODER_SHARE, EMBEDDING_SHARE = 0.1, 0.13
 TEACHER_TORCH, TEACHER_ORT = "teacher, PyTorch eager fp32", "teacher, ONNX Runtime fp32, usual fusions"
 LATENCY, RANKS, SIZE = "latency-mode student", "ranks alone", "size-mode student"

@@ -30,7 +30,7 @@ from ladabert_serve.scoring.score import ROWS_PER_PART
 from ladabert_serve.scoring.scorer import divide
 from ladabert_serve.settings import Settings
 
-MODEL = "sst2-latency-x8.5"
+MODEL = "sst2-latency-x4.7"
 FEW = 2 * ROWS_PER_PART  # rows of the run whose memory the whole run's is compared with
 LOOK_S = 0.05
 

@@ -18,7 +18,7 @@ from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import turns
 from benchmarks.harness.texts import Texts
 
-MODEL = "sst2-latency-x8.5"
+MODEL = "sst2-latency-x4.7"
 SHADOW = "sst2-x2.5"  # several times as slow
 RATE = 0.1
 LOAD = 0.8

@@ -4,7 +4,7 @@ python -m benchmarks structures --teacher DIR [--train F] [--repeats N] [--json 
 
 Times are of students of random weights with a tenth of the teacher's encoder, in int8, everybody in turns in one run: a
 clock does not read answers. It is the thread's CPU time that counts, so that the machine may be busy. With ``--train``,
-the losses of students cut in one go and not trained, too. All are ``latency-x8.5`` but for the keys that are named.
+the losses of students cut in one go and not trained, too. All are ``latency-x4.7`` but for the keys that are named.
 """
 
 import argparse

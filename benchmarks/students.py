@@ -33,7 +33,7 @@ from ladabert_compress.report.bench import VERSIONS, bench, subjects_of, teacher
 from ladabert_compress.teacher.folder import load_teacher
 
 MODELS = REPOSITORY / "models"
-STUDENTS = ("sst2-x2.5", "sst2-x5", "sst2-x7.5", "sst2-x10", "sst2-latency-x8.5")
+STUDENTS = ("sst2-x2.5", "sst2-x5", "sst2-x7.5", "sst2-x10", "sst2-latency-x4.7")
 PAPER = {"sst2-x2.5": 99.3, "sst2-x5": 98.2, "sst2-x7.5": 96.1, "sst2-x10": 89.8}  # %
 GRAPH = "model.int8.onnx"
 TEACHER_BYTES_PER_PARAMETER = 4  # fp32
@@ -94,8 +94,9 @@ def _teacher_accuracy(folder: Path, data: LabelledTexts, labels: list[int]) -> f
 def sections(results: Results) -> dict[str, str]:
     """Return the table and the chart's caption, or the table of times alone where nothing was asked over HTTP."""
     if not results.rows("http"):
-        head = ["", "teacher", *(f"`{name}`" for name in STUDENTS)]
-        return {"students": f"{results.origin['machine']}.\n\n" + table(head, _times(results, STUDENTS))}
+        names = _timed(results)
+        head = ["", "teacher", *(f"`{name}`" for name in names)]
+        return {"students": f"{results.origin['machine']}.\n\n" + table(head, _times(results, names))}
     table_of_all = students_table([_manifest(name) for name in STUDENTS], results)
     return {"students": table_of_all, "students-chart": students_chart.caption(results)}
 
@@ -134,10 +135,22 @@ def students_table(manifests: list[Row], results: Results) -> str:
             *(f"{100 * one['accuracy']:.2f} %" for one in answers),
         ],
         ["share of the teacher's accuracy (the paper's)", "", *map(_share, answers)],
+        ["the teacher's label", "", *(f"{100 * _agreement(manifest):.1f} %" for manifest in manifests)],
         *_times(results, names),
     ]
     heads = (f"×{one['reached_ratio']:.2g} `{name}`" for one, name in zip(made, names, strict=True))
     return table(["", "teacher", *heads], rows)
+
+
+def _timed(results: Results) -> list[str]:
+    """Return the students of a run, which may be of an earlier version, in its order."""
+    names = (row["name"] for row in results.rows("times"))
+    return [name for name in dict.fromkeys(name.removesuffix(" int8") for name in names) if name.startswith("sst2-")]
+
+
+def _agreement(manifest: Row) -> float:
+    agreement: float = manifest["evaluation"]["files"][GRAPH]["agreement"]
+    return agreement
 
 
 def _times(results: Results, names: Sequence[str]) -> Iterator[list[str]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.alternatives import chart
 from benchmarks.alternatives.texts import StaticEmbeddings, TextClassifier, TextRunner, TfIdf
 from benchmarks.alternatives.tools import tool_graphs
 from benchmarks.harness.pages import table
@@ -145,6 +146,12 @@ def sections(results: Results) -> dict[str, str]:
     shapes = [f"{texts}×{tokens}" for texts, tokens in results.settings["shapes"]]
     head = ["", "accuracy, agreement, %", "MB", f"CPU ms at {', '.join(shapes)}", "CPU s to make"]
     return {"alternatives": table(head, map(_row, results.rows("alternatives")))}
+
+
+def draw(results: Results, suffix: str) -> None:
+    """Write the chart; a file with a suffix is of another machine and has none."""
+    if not suffix:
+        chart.draw_all(results)
 
 
 def _row(row: Row) -> list[str]:

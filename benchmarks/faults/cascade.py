@@ -15,7 +15,7 @@ from benchmarks.harness.statistics import milliseconds
 from benchmarks.harness.texts import Texts
 from ladabert_compress.cli.main import main as ladabert_compress
 
-NAME, STAGES = "cascade", ("sst2-latency-x8.5", "sst2-x2.5")
+NAME, STAGES = "cascade", ("sst2-latency-x4.7", "sst2-x2.5")
 ESCALATED = 0.4
 ROWS = 400
 QUEUE_MS = 250

@@ -21,7 +21,7 @@ STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # a field's 
 KINDS: dict[str, type[Any]] = {"integer": int, "number": float, "string": str}
 BUNDLED = resources.files(__package__) / "recipes"
 # What a run takes that names no recipe: for a size, or for a time.
-DEFAULT, DEFAULT_FOR_LATENCY, SIZES = "best-x5", "latency-x7", "best-x"
+DEFAULT, DEFAULT_FOR_LATENCY, SIZES = "best-x5", "latency-x4.7", "best-x"
 Share = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

@@ -10,7 +10,7 @@ from ladabert_compress.artefact.reading import read_graph, read_manifest
 
 
 def test_every_product_keeps_its_weights_within_half_a_step_of_63_a_side() -> None:
-    folder = REPOSITORY / "models" / "sst2-latency-x8.5"
+    folder = REPOSITORY / "models" / "sst2-latency-x4.7"
     graph = read_graph(folder, read_manifest(folder), GRAPH)
     before, after = onnx.load_from_string(graph), with_fewer_steps(onnx.load_from_string(graph))
     old, new = ({t.name: numpy_helper.to_array(t) for t in model.graph.initializer} for model in (before, after))

@@ -29,7 +29,7 @@ def test_there_is_a_plain_and_a_better_recipe_for_each_of_the_papers_four_ratios
         "best-x7.5": 7.5,
         "best-x10": 10.0,
         "latency-x7": 7.0,
-        "latency-x8.5": 8.54,
+        "latency-x4.7": 4.69,
     }
 
 
@@ -109,8 +109,8 @@ def test_a_file_of_a_bundled_recipes_name_is_read_by_its_path(tmp_path: Path, mo
         (8.0, None, "best-x7.5"),
         (30.0, None, "best-x10"),
         (-1.0, None, "best-x5"),
-        (None, 2.0, "latency-x7"),
-        (8.0, 2.0, "latency-x7"),
+        (None, 2.0, "latency-x4.7"),
+        (8.0, 2.0, "latency-x4.7"),
     ],
 )
 def test_a_run_that_names_no_recipe_takes_the_one_for_its_ratio_or_time(

@@ -27,7 +27,7 @@ CORPUS = [
 
 
 def bundled() -> Tokenizer:
-    packed = (REPOSITORY / "models" / "sst2-latency-x8.5" / "tokenizer.json.gz").read_bytes()
+    packed = (REPOSITORY / "models" / "sst2-latency-x4.7" / "tokenizer.json.gz").read_bytes()
     return Tokenizer.from_str(gzip.decompress(packed).decode())
 
 

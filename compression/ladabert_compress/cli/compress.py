@@ -49,7 +49,7 @@ def add_compress(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--recipe",
         metavar="NAME|R.toml",
         help="the run's settings, by the name of a bundled recipe or as a file (default: best-x2.5 to best-x10, "
-        "whichever is made for the ratio nearest to --ratio, latency-x7 with --target-latency-ms, else best-x5)",
+        "whichever is made for the ratio nearest to --ratio, latency-x4.7 with --target-latency-ms, else best-x5)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="models/NAME", help="artefact to write")
     parser.add_argument(

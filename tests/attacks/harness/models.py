@@ -7,7 +7,7 @@ from tests.attacks.harness.server import REPOSITORY, Models
 from tests.service.tiny_artefact import write_artefact
 
 BUNDLED = REPOSITORY / "models"
-SINGLE, PAIR = "sst2-latency-x8.5", "mrpc-x5"
+SINGLE, PAIR = "sst2-latency-x4.7", "mrpc-x5"
 
 
 def tiny_models(folder: Path) -> Models:

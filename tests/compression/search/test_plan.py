@@ -60,7 +60,7 @@ def test_the_sizes_are_those_of_the_student_that_the_run_makes(text: str, teache
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sst2-x2.5", "sst2-x5", "sst2-x7.5", "sst2-x10", "agnews-x5", "sst2-latency-x8.5"]
+    "name", ["sst2-x2.5", "sst2-x5", "sst2-x7.5", "sst2-x10", "agnews-x5", "sst2-latency-x4.7"]
 )  # not mrpc-x5: int8 keeps 15 of its products in fp32, which only a trained student shows
 def test_without_rows_the_bytes_are_within_5_percent_of_what_a_run_made(name: str) -> None:
     folder = REPOSITORY / "models" / name
