@@ -18,8 +18,8 @@ from benchmarks.harness.servers import our_service
 from benchmarks.harness.statistics import turns
 from benchmarks.harness.texts import Texts
 
-MODEL = "sst2-latency-x4.7"
-SHADOW = "sst2-x2.5"  # several times as slow
+MODEL = "sst2-x10"  # at 2,000 requests a second of the fastest, the load itself decides the p99 of two cores
+SHADOW = "sst2-x2.5"
 RATE = 0.1
 LOAD = 0.8
 CALLERS = 32
