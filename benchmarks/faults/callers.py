@@ -57,7 +57,7 @@ async def hang_up(options: Options) -> Report:
             before = await settled(server.port)
             with_leavers.append(await _burst(server.port, texts, LEAVING))
             after = await settled(server.port)
-            wasted.append(after.texts_since(before) - AHEAD - STAYING)
+            wasted.append(after.texts_since(before, options.first_stage) - AHEAD - STAYING)
             cancelled.append(after.grown(before, "ladabert_rejected_total", reason="cancelled"))
             answered.append(after.grown(before, "ladabert_requests_total", status="200"))
         empty = (await scrape(server.port)).total("ladabert_queue_depth")
@@ -162,7 +162,7 @@ async def deadlines(options: Options) -> Report:
         late_texts > 0 and not too_late,
     )
     answered = sum(len(answer.json()["predictions"]) for answer in everything.of(200))
-    computed = after.texts_since(before)
+    computed = after.texts_since(before, options.first_stage)
     report.check(
         "texts computed are those answered and those begun before their deadline, and no other",
         f"{computed} = {answered} + {len(begun)}",

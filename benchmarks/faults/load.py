@@ -142,7 +142,7 @@ async def sizes(options: Options) -> Report:
                     await asyncio.sleep(0.5)
                     before = await scrape(server.port)
                     beside.append(await closed_loop(server.port, texts.short(), callers, seconds))
-                    computed += (await scrape(server.port)).texts_since(before)
+                    computed += (await scrape(server.port)).texts_since(before, options.first_stage)
             p99_alone, p99 = (statistics.median(part.percentile_s(99) for part in parts) for parts in (alone, beside))
             report.check(
                 f"callers of single texts, {callers}: p99 ≤ {LIMIT:g} × that without the lists",

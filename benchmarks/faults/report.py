@@ -13,6 +13,7 @@ class Options:
     seconds: float | None = None  # of load, in the scripts that load for some time; None: the script's own
     quick: bool = False
     model: str | None = None  # that callers reach; None: the server's own choice
+    first_stage: str | None = None  # of that model, where it is a cascade
 
     def duration_s(self, promised: float, quick: float) -> float:
         """Return the seconds of load: as asked for, or else by the kind of run."""

@@ -57,7 +57,8 @@ def measure(options: argparse.Namespace) -> Results:
         models, model, kind = options.models, None, ""
         if options.cascade:
             models, model, kind = stack.enter_context(cascade.with_cascade(models)), cascade.NAME, IN_A_CASCADE
-        told = Options(models, options.seconds, options.quick, model)
+        first_stage = cascade.STAGES[0] if options.cascade else None
+        told = Options(models, options.seconds, options.quick, model, first_stage)
         for name in options.names or FAULTS:
             _do(name, kind, told, results, options.json)
     return results

@@ -37,12 +37,13 @@ class Scrape:
         """Return by how much that sum grew since an earlier scrape."""
         return self.total(name, **labels) - before.total(name, **labels)
 
-    def texts_since(self, before: "Scrape") -> int:
-        """Return the texts that runners took since an earlier scrape; one that went on to another stage counts once."""
-        taken, again = (
-            self.grown(before, name) for name in ("ladabert_batch_size_sum", "ladabert_cascade_escalated_total")
-        )
-        return round(taken - again)
+    def texts_since(self, before: "Scrape", model: str | None = None) -> int:
+        """Return the texts that runners took since an earlier scrape, of one model or of all.
+
+        A text of a cascade is taken once by each of its stages, so that those of the first are counted.
+        """
+        labels = {} if model is None else {"model": model}
+        return round(self.grown(before, "ladabert_batch_size_sum", **labels))
 
     @property
     def taken_in(self) -> float:

@@ -56,6 +56,12 @@ class Planned:
     median_ms: float
     steps: int | None = None
     training_s: float | None = None
+    objective: str = "size"
+
+    @property
+    def distance(self) -> tuple[bool, float]:
+        """How far from its teacher: students for latency answer less like it, and each more so at a larger ratio."""
+        return self.objective == "latency", self.ratio
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ def plan(
                 median_ms,
                 steps,
                 training_s,
+                recipe.budget.objective,
             )
         )
     if not students:
@@ -255,10 +262,7 @@ def _rows_left(rows: int) -> int:
 
 
 def recommend(students: Sequence[Planned], max_bytes: float | None, max_ms: float | None) -> Planned | None:
-    """The student to take: the default without limits, else the one of the smallest ratio within them, if any.
-
-    The smaller the ratio, the nearer is a student to its teacher.
-    """
+    """The student to take: the default without limits, else the nearest to its teacher within them, if any."""
     by_name = {student.recipe: student for student in students}
     if max_bytes is None and max_ms is None and default_recipe() in by_name:
         return by_name[default_recipe()]
@@ -267,7 +271,7 @@ def recommend(students: Sequence[Planned], max_bytes: float | None, max_ms: floa
         for student in students
         if (max_bytes is None or student.stored_bytes <= max_bytes) and (max_ms is None or student.median_ms <= max_ms)
     )
-    return min(within, key=lambda student: student.ratio, default=None)
+    return min(within, key=lambda student: student.distance, default=None)
 
 
 def format_plan(found: Plan) -> str:
@@ -295,7 +299,7 @@ def _hints(found: Plan) -> Iterator[str]:
     students = found.students
     nearest, smallest, fastest = (
         min(students, key=key).recipe
-        for key in (lambda one: one.ratio, lambda one: one.stored_bytes, lambda one: one.median_ms)
+        for key in (lambda one: one.distance, lambda one: one.stored_bytes, lambda one: one.median_ms)
     )
     yield f"nearest to the teacher: {nearest}; smallest: {smallest}; fastest: {fastest}"
 

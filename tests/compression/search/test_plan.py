@@ -136,7 +136,7 @@ def test_a_recipe_that_cannot_be_met_is_named_with_the_reason(teacher_folder: Pa
 STUDENTS = [
     Planned("best-x2.5", 2.5, 9, 4, 900, 6.0),
     Planned("best-x5", 5.0, 8, 3, 500, 5.0),
-    Planned("latency-x7", 7.0, 4, 4, 450, 2.0),
+    Planned("latency-x4.7", 4.7, 4, 4, 450, 2.0, objective="latency"),
     Planned("best-x10", 10.0, 7, 1, 300, 4.5),
 ]
 
@@ -146,10 +146,9 @@ STUDENTS = [
     [
         (None, None, "best-x5"),
         (1000, None, "best-x2.5"),
-        (460, None, "latency-x7"),
-        (400, None, "best-x10"),
+        (460, None, "best-x10"),  # which keeps more of its teacher's answers than any that is made for a time
         (None, 5.0, "best-x5"),
-        (None, 3.0, "latency-x7"),
+        (None, 3.0, "latency-x4.7"),
         (400, 3.0, None),
     ],
 )
@@ -163,7 +162,7 @@ def test_the_student_nearest_to_the_teacher_within_the_limits_is_taken(
 def test_without_the_default_recipe_the_nearest_to_the_teacher_is_taken() -> None:
     found = recommend([replace(STUDENTS[3]), replace(STUDENTS[2])], None, None)
     assert found is not None
-    assert found.recipe == "latency-x7"
+    assert found.recipe == "best-x10"
 
 
 def test_a_duration_is_in_minutes_and_hours() -> None:
