@@ -33,6 +33,7 @@ from ladabert_compress.student.student import Student
 from ladabert_compress.teacher.folder import load_teacher
 
 LATENCY_RECIPE, SIZE_RECIPE = "latency-x4.7", "ladabert-4"
+ALL_LAYERS = {"structure.layers": 1.0}  # fewer would get larger ranks at one share of the encoder
 ENCODER_SHARE, EMBEDDING_SHARE = 0.1, 0.13
 TEACHER_TORCH, TEACHER_ORT = "teacher, PyTorch eager fp32", "teacher, ONNX Runtime fp32, usual fusions"
 LATENCY, RANKS, SIZE = "latency-mode student", "ranks alone", "size-mode student"
@@ -67,7 +68,7 @@ def measure(options: argparse.Namespace) -> Results:
 
 def _measure_model(results: Results, name: str, teacher: BertForSequenceClassification, repeats: int) -> None:
     """Add everything that is made of one teacher, timed in one run, with the students' sizes and plans."""
-    structure = load_recipe(LATENCY_RECIPE).structure
+    structure = load_recipe(LATENCY_RECIPE, ALL_LAYERS).structure
     budget = load_recipe(SIZE_RECIPE).budget
     students = {
         LATENCY: cut(teacher, structure, lambda shaped: encoder_at(ENCODER_SHARE, teacher, shaped)),

@@ -4,7 +4,8 @@ python -m benchmarks structures --teacher DIR [--train F] [--repeats N] [--json 
 
 Times are of students of random weights with a tenth of the teacher's encoder, in int8, everybody in turns in one run: a
 clock does not read answers. It is the thread's CPU time that counts, so that the machine may be busy. With ``--train``,
-the losses of students cut in one go and not trained, too. All are ``latency-x4.7`` but for the keys that are named.
+the losses of students cut in one go and not trained, too. All are ``latency-x4.7`` with
+all layers but for the keys that are named.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 from benchmarks.evidence.cuts import CutRun, losses_when_cut
 from benchmarks.harness.pages import table
 from benchmarks.harness.results import Results, origin
-from benchmarks.latency import ENCODER_SHARE, LATENCY_RECIPE, cut, encoder_at, random_ranges
+from benchmarks.latency import ALL_LAYERS, ENCODER_SHARE, LATENCY_RECIPE, cut, encoder_at, random_ranges
 from ladabert_compress.data.batches import encode
 from ladabert_compress.data.labels import targets_of
 from ladabert_compress.data.reading import read_labelled_texts
@@ -47,7 +48,7 @@ def measure(options: argparse.Namespace) -> Results:
     teacher = load_teacher(options.teacher)
     recipes = {
         f"heads = {heads:g}, rank_multiple = {multiple}": load_recipe(
-            LATENCY_RECIPE, {"structure.heads": heads, "structure.rank_multiple": multiple}
+            LATENCY_RECIPE, {**ALL_LAYERS, "structure.heads": heads, "structure.rank_multiple": multiple}
         )
         for heads in HEADS
         for multiple in RANK_MULTIPLES
